@@ -1,0 +1,121 @@
+"""What is drawn on the screen: tables and JSON on stdout, progress, notes and errors on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from compressnet.reporter import Level
+
+_QUIET_STAGE_SECONDS = 2.0  # a shorter stage shows no bar
+
+
+def is_main_process() -> bool:
+    """Whether this process speaks: under torchrun only rank 0 does."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout, nothing else; figures that are not finite become texts."""
+    if is_main_process():
+        sys.stdout.write(json.dumps(_finite(value), indent=2, ensure_ascii=False) + "\n")
+
+
+def print_text(text: str) -> None:
+    """A line on stdout."""
+    if is_main_process():
+        sys.stdout.write(text + "\n")
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], numeric: int = 1) -> None:
+    """A table on stdout; columns from `numeric` on are figures and stand to the right."""
+    if not is_main_process():
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title) if title else None, title_justify="left", title_style="bold")
+    for index, column in enumerate(columns):
+        table.add_column(Text(column), justify="right" if index >= numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(figure(cell)) for cell in row))
+    console = Console()
+    if not console.is_terminal:  # a pipe has no width: cut nothing
+        console = Console(width=200)
+    console.print(table)
+
+
+def figure(value: Any) -> str:
+    """A cell as people read it."""
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4f}" if abs(value) < 1 else f"{value:.2f}"
+    return str(value)
+
+
+def note(text: str) -> None:
+    """A line for the person, on stderr."""
+    if is_main_process():
+        sys.stderr.write(text + "\n")
+
+
+def fail(message: str) -> None:
+    """The error that ends the program: one line a problem, on stderr."""
+    lines = message.splitlines() or [""]
+    colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    mark = "\033[1;31merror:\033[0m" if colour else "error:"
+    sys.stderr.write("".join(f"{mark} {line}\n" for line in lines))
+
+
+class Screen:
+    """The reporter of the command line: tqdm bars on a terminal, notes on stderr."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm[Any] | None = None
+
+    def stage(self, name: str, total: int | None, unit: str, initial: int = 0) -> None:
+        from tqdm import tqdm
+
+        self.close()
+        silent = True if not is_main_process() else None  # None: silent where stderr is no terminal
+        self._bar = tqdm(
+            desc=name, total=total, unit=f" {unit}", initial=initial, disable=silent,
+            delay=_QUIET_STAGE_SECONDS, dynamic_ncols=True, leave=False, smoothing=0.05,
+        )  # fmt: skip
+
+    def advance(self, n: int = 1, **scalars: float) -> None:
+        if self._bar is None:
+            return
+        if scalars and not self._bar.disable and time.time() - self._bar.last_print_t > self._bar.mininterval:
+            words = {name.replace("samples_per_s", "samples/s"): f"{value:.3g}" for name, value in scalars.items()}
+            self._bar.set_postfix(words, refresh=False)
+        self._bar.update(n)
+
+    def note(self, level: Level, text: str) -> None:
+        self.close()
+        note(f"{level}: {text}" if level == "warning" else text)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and value - value != 0:
+        return str(value)
+    return value

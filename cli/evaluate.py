@@ -1,0 +1,146 @@
+"""`compressnet eval`: the figures of a subject on data."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from compressnet.errors import UsageError
+
+from . import console, options
+
+if TYPE_CHECKING:
+    from compressnet.recipe import Component
+    from compressnet.subject import Loaded
+
+
+def evaluate(
+    subject: Annotated[str, typer.Argument(help="A run (RUN@last, RUN@step-500), a weights file or zoo:NAME.")],
+    split: Annotated[
+        Optional[str], typer.Option(help="train, val or test [default: the one the data set is scored on].")
+    ] = None,
+    data: Annotated[
+        Optional[str],
+        typer.Option(metavar="NAME:KEY=VALUE,...", help="Other data, e.g. photo_folder:test_root=DIR,root=DIR."),
+    ] = None,
+    record: Annotated[
+        Optional[str], typer.Option(metavar="NAME", help="Write results/NAME.json, which RESULTS.md is made from.")
+    ] = None,
+    results: Annotated[Path, typer.Option(metavar="DIR", help="The folder of recorded results.")] = Path("results"),
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    data_root: options.DataRoot = None,
+    cache: options.CacheDir = None,
+    force: options.Force = False,
+    json: options.Json = False,
+) -> None:
+    """Evaluate a subject.
+
+    Example: compressnet eval runs/fip_sample-1 --split test
+    """
+    from compressnet.results import record_path, write_record
+    from compressnet.subject import load
+
+    if record:
+        record_path(results, record, overwrite=force)  # refuses before the work, not after it
+    loaded = load(subject)
+    component = _data_of(loaded, data)
+    report = _measure(loaded, component, split, device)
+    if loaded.run:
+        from compressnet.files import write_json
+
+        write_json(loaded.run.folder / "eval.json", report)
+    if record:
+        command = shlex.join(["compressnet", *sys.argv[1:]])
+        path = write_record(results, record, report, loaded, command, overwrite=force)
+        console.note(f"recorded: {path}")
+    _show(report, json)
+
+
+def _data_of(loaded: Loaded, text: str | None) -> Component:
+    """The data to evaluate on: what was asked for, else the run's, else built-in samples."""
+    from compressnet.recipe import Component
+    from compressnet.subject import split_arguments
+
+    if text:
+        name, _, arguments = text.partition(":")
+        return Component(kind="data", name=name, arguments=split_arguments(arguments))
+    if loaded.run:
+        return loaded.run.recipe.data
+    trained_on = loaded.architecture.data.get("name") if loaded.architecture else None
+    if trained_on == "sample":
+        return Component(kind="data", name="sample", arguments={})
+    raise UsageError(
+        f"'{loaded.subject.name}' does not know where data is: "
+        "add --data photo_folder:root=DIR,test_root=DIR, or --data sample"
+    )
+
+
+def _measure(loaded: Loaded, component: Component, split: str | None, device: str) -> dict[str, Any]:
+    import time
+
+    from compressnet.data.protocol import NoSuchSplit
+    from compressnet.recipe import Eval
+    from compressnet.training import device as devices
+    from compressnet.training.evaluate import evaluate as evaluate_split
+
+    chosen = devices.choose(device)
+    data_set = component.build()
+    split = split or data_set.test_split
+    seed = loaded.run.recipe.seed if loaded.run else 0
+    try:
+        opened = data_set.open(split, loaded.assets, seed)
+    except NoSuchSplit as error:
+        raise UsageError(f"--split {split}: {error}") from error
+    settings = loaded.run.recipe.eval if loaded.run else Eval()
+    screen = console.Screen()
+    began = time.monotonic()
+    try:
+        metrics = evaluate_split(loaded.task, loaded.model.to(chosen), opened, chosen, screen, settings)
+    finally:
+        screen.close()
+    architecture = loaded.architecture
+    return {
+        "subject": loaded.subject.name,
+        "checkpoint": loaded.run.checkpoint(loaded.subject.checkpoint).name if loaded.run else None,
+        "smoke": bool(architecture and architecture.smoke),
+        "data": {"name": component.name, **opened.facts()},
+        "split": split,
+        "seed": seed,
+        "device": devices.name(chosen),
+        "seconds": round(time.monotonic() - began, 1),
+        "metrics": {key: value for key, value in metrics.items() if "/" not in key},
+        "rows": _rows(metrics),
+    }
+
+
+def _rows(metrics: dict[str, float]) -> dict[str, dict[str, float]]:
+    """Figures of single samples: {name: {metric: value}}."""
+    rows: dict[str, dict[str, float]] = {}
+    for key, value in metrics.items():
+        metric, slash, name = key.partition("/")
+        if slash:
+            rows.setdefault(name, {})[metric] = value
+    return rows
+
+
+def _show(report: dict[str, Any], json: bool) -> None:
+    if json:
+        console.print_json(report)
+        return
+    columns = list(report["metrics"])
+    rows = [[name, *(row.get(column) for column in columns)] for name, row in report["rows"].items()]
+    rows.append(["mean", *report["metrics"].values()])
+    mark = " (smoke run: figures mean nothing)" if report["smoke"] else ""
+    title = f"{report['subject']} on {report['data']['name']}, {report['split']}{mark}"
+    console.print_table(title, [f"{report['data']['name']}", *(_heading(column) for column in columns)], rows)
+
+
+def _heading(metric: str) -> str:
+    unit = {"psnr": "PSNR dB", "ssim": "SSIM", "mse": "MSE"}
+    base, _, nothing = metric.partition("_")
+    return unit.get(base, base) + (" of doing nothing" if nothing == "nothing" else "")

@@ -1,0 +1,47 @@
+"""`compressnet import`: other people's weights as ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from compressnet.errors import CompressnetError, UsageError
+
+from . import console, options
+
+
+def import_(
+    source: Annotated[
+        Path, typer.Argument(help="A TensorFlow checkpoint (its folder, prefix or .index file) or an .npz of arrays.")
+    ],
+    output: options.Output = None,
+    force: options.Force = False,
+    json: options.Json = False,
+) -> None:
+    """Turn the authors' released networks into a weights file. Needs no TensorFlow.
+
+    Example: compressnet import CAN24_AN/L0_smoothing -o l0_released.safetensors
+    """
+    from compressnet import weights
+    from compressnet.models.can import CAN
+    from compressnet.models.can_released import released_kind
+    from compressnet.tf_bundle import read_arrays
+
+    if output is None or output.suffix != ".safetensors":
+        raise UsageError("name the weights file to write: -o NAME.safetensors")
+    if output.exists() and not force:
+        raise CompressnetError(f"{output} exists: add --force to overwrite it")
+    arrays = read_arrays(source)
+    name, arguments = released_kind(arrays)
+    network = CAN.from_released(arrays)
+    architecture = weights.Architecture(
+        task="image_translation", task_args={}, model=name, model_args=arguments, data={"name": "released"}
+    )
+    weights.save(output, network, architecture)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    if json:
+        console.print_json({"output": str(output), "model": name, "arguments": arguments, "parameters": parameters})
+    else:
+        console.print_text(f"{output}: {name}, {parameters:,} parameters")

@@ -1,0 +1,74 @@
+"""`compressnet models|operators|zoo ls` and `--version`."""
+
+from __future__ import annotations
+
+import inspect
+
+import typer
+
+from . import console, options
+
+models = typer.Typer(help="The networks that recipes can name.", no_args_is_help=True)
+operators = typer.Typer(help="The classical image operators.", no_args_is_help=True)
+zoo = typer.Typer(help="Trained networks that ship with compressnet.", no_args_is_help=True)
+
+
+@models.command("ls")
+def list_models(json: options.Json = False) -> None:
+    """List the networks with their arguments and defaults."""
+    _list("model", json)
+
+
+@operators.command("ls")
+def list_operators(json: options.Json = False) -> None:
+    """List the operators with their arguments and defaults."""
+    _list("operator", json)
+
+
+@zoo.command("ls")
+def list_zoo(json: options.Json = False) -> None:
+    """List the trained networks with their results."""
+    from compressnet.subject import names, zoo_card
+
+    cards = {name: zoo_card(name) for name in names("zoo")}
+    if json:
+        console.print_json(cards)
+        return
+    rows = [[f"zoo:{name}", card["about"], card["result"]] for name, card in cards.items()]
+    console.print_table("", ["network", "about", "result"], rows, numeric=3)
+
+
+def _list(kind: str, json: bool) -> None:
+    from compressnet import registry, signature
+
+    found = {name: registry.find(kind, name) for name in sorted(registry.REGISTRIES[kind])}
+    arguments = {
+        name: {key: p.default for key, p in signature.parameters(target).items() if not p.derived}
+        for name, target in found.items()
+    }
+    about = {name: (inspect.getdoc(target) or "").splitlines()[0] for name, target in found.items()}
+    if json:
+        console.print_json({name: {"about": about[name], "arguments": arguments[name]} for name in found})
+        return
+    rows = [
+        [name, about[name], ", ".join(f"{key}={value}" for key, value in arguments[name].items())] for name in found
+    ]
+    console.print_table("", [kind, "about", "arguments"], rows, numeric=3)
+
+
+def print_version(asked: bool) -> None:
+    """`--version`: ours, torch's, and what they can run on."""
+    if not asked:
+        return
+    from importlib.metadata import version
+
+    import torch
+
+    from compressnet.training import device as devices
+
+    chosen = devices.choose("auto")
+    console.print_text(f"compressnet {version('compressnet')}")
+    console.print_text(f"torch {torch.__version__}")
+    console.print_text(f"device {devices.name(chosen)} ({chosen})")
+    console.print_text("kernels none built: this version has none, everything runs on torch's")
+    raise typer.Exit

@@ -1,0 +1,82 @@
+"""Flags that several commands share: one name, one meaning, everywhere."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from compressnet.errors import UsageError
+from compressnet.places import CACHE_VARIABLE, DATA_VARIABLE
+
+
+def _set_data_root(path: Optional[Path]) -> Optional[Path]:
+    if path is not None:
+        os.environ[DATA_VARIABLE] = str(path.absolute())
+    return path
+
+
+def _set_cache(path: Optional[Path]) -> Optional[Path]:
+    if path is not None:
+        os.environ[CACHE_VARIABLE] = str(path.absolute())
+    return path
+
+
+def _set_threads(count: Optional[int]) -> Optional[int]:
+    if count is not None:
+        os.environ["OMP_NUM_THREADS"] = str(count)  # read when torch is imported, here and in children
+    return count
+
+
+Overrides = Annotated[
+    Optional[list[str]],
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key, e.g. --set train.lr=1e-4. Repeatable."),
+]
+Device = Annotated[
+    str, typer.Option("--device", metavar="DEVICE", help="auto (a GPU if there is one), cpu, cuda or cuda:N.")
+]
+Threads = Annotated[
+    Optional[int],
+    typer.Option("--threads", min=1, callback=_set_threads, help="CPU threads [default: torch's choice]."),
+]
+DataRoot = Annotated[
+    Optional[Path],
+    typer.Option(
+        "--data-root", callback=_set_data_root,
+        help=f"Where relative data roots are looked up [default: ${DATA_VARIABLE}, else here].",
+    ),
+]  # fmt: skip
+CacheDir = Annotated[
+    Optional[Path],
+    typer.Option(
+        "--cache", callback=_set_cache,
+        help=f"Where derived data is kept [default: ${CACHE_VARIABLE}, else ~/.cache/compressnet].",
+    ),
+]  # fmt: skip
+Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="The folder that holds the runs.")]
+Json = Annotated[bool, typer.Option("--json", help="JSON alone on stdout.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]
+Output = Annotated[Optional[Path], typer.Option("-o", "--output", metavar="OUT", help="Where to write.")]
+
+
+def parse_settings(overrides: Optional[list[str]]) -> dict[str, object]:
+    """`key=value` texts as a dict; values are read as YAML.
+
+    Raises:
+        UsageError: not of that form.
+    """
+    from compressnet.errors import RecipeError
+    from compressnet.yaml_file import scalar
+
+    settings: dict[str, object] = {}
+    for text in overrides or []:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise UsageError(f"--set {text}: write it as key=value")
+        try:
+            settings[key] = scalar(value)
+        except RecipeError as error:
+            raise UsageError(f"--set {text}: {value!r} is not a YAML value") from error
+    return settings

@@ -1,0 +1,105 @@
+"""`compressnet recipes`: list, copy, show and validate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from compressnet.errors import CompressnetError, RecipeError
+
+from . import console, options
+
+app = typer.Typer(help="The recipes that ship with compressnet, and yours.", no_args_is_help=True)
+
+
+@app.command("ls")
+def list_recipes(json: options.Json = False) -> None:
+    """List the shipped recipes."""
+    from compressnet.subject import names, recipe_path
+
+    rows = [(name, _first_line(recipe_path(name))) for name in names("recipe")]
+    if json:
+        console.print_json([{"name": name, "about": about} for name, about in rows])
+    else:
+        console.print_table("", ["recipe", "about"], rows, numeric=2)
+
+
+@app.command("show")
+def show(recipe: Annotated[str, typer.Argument(help="A name or file.")]) -> None:
+    """Print a recipe."""
+    console.print_text(_find(recipe).read_text(encoding="utf-8").rstrip())
+
+
+@app.command("cp")
+def copy(
+    recipe: Annotated[str, typer.Argument(help="The name of a shipped recipe.")],
+    target: Annotated[Optional[Path], typer.Argument(help="File or folder [default: here].")] = None,
+    force: options.Force = False,
+) -> None:
+    """Copy a recipe, to change it.
+
+    Example: compressnet recipes cp fip_fivek mine.yaml
+    """
+    from compressnet.files import write_text
+
+    source = _find(recipe)
+    target = target or Path()
+    target = target / source.name if target.is_dir() else target
+    if target.exists() and not force:
+        raise CompressnetError(f"{target} exists: add --force to overwrite it")
+    write_text(target, source.read_text(encoding="utf-8"))
+    console.print_text(str(target))
+
+
+@app.command("validate")
+def validate(
+    recipes: Annotated[list[str], typer.Argument(help="Names or files.")],
+    set_: options.Overrides = None,
+    json: options.Json = False,
+) -> None:
+    """Check recipes: every mistake at once, with its line. Reads no data.
+
+    Example: compressnet recipes validate mine.yaml --set train.lr=1e-4
+    """
+    from compressnet.recipe import Recipe
+
+    problems, rows = [], []
+    for text in recipes:
+        path = _find(text)
+        try:
+            Recipe.load(path, set_ or [])
+            if Recipe.load(path).smoke is not None:
+                Recipe.load(path, set_ or [], smoke=True)
+            rows.append((str(path), "valid", []))
+        except RecipeError as error:
+            problems += error.problems
+            rows.append((str(path), "wrong", error.problems))
+    if json:
+        console.print_json([{"recipe": path, "valid": state == "valid", "problems": p} for path, state, p in rows])
+        if problems:
+            raise typer.Exit(2)
+        return
+    for path, state, _ in rows:
+        if state == "valid":
+            console.print_text(f"{path}: valid")
+    if problems:
+        raise RecipeError(problems)
+
+
+def _find(text: str) -> Path:
+    from compressnet.errors import UsageError
+    from compressnet.subject import parse
+
+    subject = parse(text)
+    if subject.kind != "recipe" or subject.path is None:
+        raise UsageError(f"'{text}' is a {subject.kind}, not a recipe")
+    return subject.path
+
+
+def _first_line(path: Path) -> str:
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("# ") and "yaml-language-server" not in line:
+            return line.removeprefix("# ")
+    return ""

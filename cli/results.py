@@ -1,0 +1,28 @@
+"""`compressnet results`: tables from recorded evaluations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import console, options
+
+
+def results(
+    folder: Annotated[Path, typer.Argument(help="The folder of recorded results.")] = Path("results"),
+    write: Annotated[bool, typer.Option("--write", help="Write RESULTS.md and README's table beside it.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Print the recorded results as Markdown, or write them into RESULTS.md and README.md."""
+    from compressnet.results import read_records, results_page, write_pages
+
+    records = read_records(folder)
+    if json:
+        console.print_json(records)
+    elif write:
+        for path in write_pages(folder):
+            console.print_text(str(path))
+    else:
+        console.print_text(results_page(records))

@@ -1,0 +1,47 @@
+"""`compressnet runs`: what has been trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from compressnet.errors import CompressnetError
+
+from . import console, options
+
+app = typer.Typer(help="What has been trained.", no_args_is_help=True)
+
+
+@app.command("ls")
+def list_runs(runs: options.Runs = Path("runs"), json: options.Json = False) -> None:
+    """List runs with their state and best figure."""
+    rows = [_row(folder) for folder in sorted(runs.glob("*")) if (folder / "run.json").is_file()]
+    if json:
+        console.print_json(rows)
+        return
+    if not rows:
+        console.print_text(f"no runs in {runs}; start with: compressnet train fip_sample")
+        return
+    columns = ["run", "status", "step", "of", "best", "started"]
+    console.print_table("", columns, [[row[column] for column in columns] for row in rows], numeric=2)
+
+
+def _row(folder: Path) -> dict[str, Any]:
+    from compressnet.run import Run
+
+    try:
+        facts = Run.open(folder).facts
+    except CompressnetError as error:
+        return {"run": str(folder), "status": f"damaged: {error}", "step": None, "of": None, "best": None, "started": None}
+    evaluations = Run.open(folder).metrics("evaluation")
+    status = facts["status"] + (" (smoke)" if facts.get("smoke") else "")
+    return {
+        "run": str(folder),
+        "status": status,
+        "step": facts.get("step", evaluations[-1]["step"] if evaluations else None),
+        "of": facts.get("total_steps"),
+        "best": facts.get("best"),
+        "started": facts.get("started"),
+    }

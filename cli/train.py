@@ -1,0 +1,171 @@
+"""`compressnet train`: from a recipe to a run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from compressnet.errors import CompressnetError, UsageError
+
+from . import console, options
+
+if TYPE_CHECKING:
+    from compressnet.run import Run
+    from compressnet.training.distributed import Group
+    from compressnet.training.train import Outcome
+
+
+def train(
+    recipe: Annotated[
+        Optional[str], typer.Argument(metavar="[RECIPE]", help="A recipe file, or the name of a shipped one.")
+    ] = None,
+    set_: options.Overrides = None,
+    resume: Annotated[
+        Optional[str],
+        typer.Option(metavar="RUN|auto", help="Continue a run; auto: the newest unfinished one of RECIPE, if any."),
+    ] = None,
+    smoke: Annotated[bool, typer.Option("--smoke", help="A few steps on built-in samples: shows that it runs.")] = False,
+    run: Annotated[Optional[Path], typer.Option("--run", metavar="DIR", help="The new run's directory.")] = None,
+    runs: options.Runs = Path("runs"),
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    data_root: options.DataRoot = None,
+    cache: options.CacheDir = None,
+    json: options.Json = False,
+) -> None:
+    """Train a recipe. On several GPUs: torchrun --nproc-per-node N -m compressnet_cli train RECIPE.
+
+    Example: compressnet train fip_sample --set train.steps=500
+    """
+    if (recipe is None) == (resume is None or resume == "auto"):
+        raise UsageError("name a recipe to start or, with --resume RUN, a run to continue")
+    from compressnet.training import device as devices
+    from compressnet.training.distributed import group, local_rank
+
+    chosen = devices.choose(device, local_rank())
+    with group(chosen) as processes:
+        opened = _open_everywhere(processes, recipe, set_ or [], resume, smoke, run, runs)
+        if opened.facts.get("status") == "done" and opened.facts.get("step", 0) >= _wanted_steps(opened):
+            _report_finished(opened, json)
+            return
+        _apply_threads(opened, threads)
+        if device == "auto":
+            console.note(f"device: {devices.name(chosen)}")
+        if opened.recipe.is_smoke:
+            console.note("smoke run: a few steps on built-in samples; its weights are marked and worth nothing")
+        console.note(f"run: {opened.folder}")
+        outcome = _train_locked(opened, processes, chosen)
+        _report(opened, outcome, json)
+
+
+def _open_everywhere(
+    processes: Group,
+    recipe: str | None,
+    overrides: list[str],
+    resume: str | None,
+    smoke: bool,
+    folder: Path | None,
+    runs: Path,
+) -> Run:
+    """Create or open the run on rank 0; every rank opens the same one, or fails with the same error."""
+    from compressnet.run import Run
+
+    answer: Run | CompressnetError | None = None
+    if processes.is_main:
+        try:
+            answer = _open(recipe, overrides, resume, smoke, folder, runs)
+        except CompressnetError as error:
+            answer = error
+    error = answer if isinstance(answer, CompressnetError) else None
+    place = str(answer.folder) if isinstance(answer, Run) else None
+    place, failed = processes.from_main((place, error is not None))
+    if error is not None:
+        raise error
+    if failed or place is None:
+        raise SystemExit(1)  # rank 0 tells why
+    return answer if isinstance(answer, Run) else Run.open(Path(place))
+
+
+def _open(
+    recipe: str | None, overrides: list[str], resume: str | None, smoke: bool, folder: Path | None, runs: Path
+) -> Run:
+    from compressnet.recipe import Recipe
+    from compressnet.run import Run, find_unfinished
+    from compressnet.subject import parse
+
+    if resume is not None and resume != "auto":
+        opened = Run.open(Path(resume))
+        if smoke or folder:
+            raise UsageError("--resume continues the run as it is: leave --smoke and --run away")
+        opened.change(overrides)
+        return opened
+    assert recipe is not None
+    subject = parse(recipe)
+    if subject.kind != "recipe" or subject.path is None:
+        raise UsageError(f"'{recipe}' is a {subject.kind}: train takes a recipe (or --resume RUN)")
+    loaded = Recipe.load(subject.path, overrides, smoke=smoke)
+    if resume == "auto" and (unfinished := find_unfinished(runs, loaded)):
+        return unfinished
+    return Run.create(loaded, runs, folder)
+
+
+def _wanted_steps(opened: Run) -> int:
+    return opened.recipe.train.steps or int(opened.facts.get("total_steps", 0))
+
+
+def _apply_threads(opened: Run, threads: int | None) -> None:
+    """A resumed run sums in the order it began with, unless told otherwise."""
+    import torch
+
+    wanted = threads or opened.facts.get("threads")
+    if wanted:
+        torch.set_num_threads(int(wanted))
+
+
+def _train_locked(opened: Run, processes: Group, device: Any) -> Outcome:
+    from contextlib import nullcontext
+
+    from compressnet.training.train import train as train_run
+
+    screen = console.Screen()
+    command = ["compressnet", *sys.argv[1:]] if "RANK" not in os.environ else ["torchrun", "...", *sys.argv[1:]]
+    with opened.lock() if processes.is_main else nullcontext():
+        try:
+            return train_run(opened, device=device, reporter=screen, group=processes, command=command)
+        finally:
+            screen.close()
+
+
+def _report_finished(opened: Run, json: bool) -> None:
+    facts = opened.facts
+    if json:
+        console.print_json({"run": str(opened.folder), "already_finished": True, **facts})
+    else:
+        console.print_text(f"{opened.folder} is finished ({facts['step']} steps); nothing to do")
+
+
+def _report(opened: Run, outcome: Outcome, json: bool) -> None:
+    facts = opened.facts
+    result = {
+        "run": str(outcome.run),
+        "smoke": opened.recipe.is_smoke,
+        "steps": outcome.step,
+        "seconds": round(outcome.seconds, 1),
+        "best": outcome.best,
+        "digest": outcome.digest,
+        "ranks": outcome.ranks,
+    }
+    if json:
+        console.print_json(result)
+        return
+    mark = " (smoke run)" if opened.recipe.is_smoke else ""
+    rows = [("steps", outcome.step), ("training time", f"{outcome.seconds:.0f} s on {facts['device']}")]
+    if outcome.best is not None:
+        rows.append(("best on validation data", outcome.best))
+    rows += [(f"digest, rank {rank}", digest[:16]) for rank, digest in enumerate(outcome.ranks)]
+    console.print_table(f"{outcome.run}{mark}", ["trained", ""], rows)
+    console.print_text(f"evaluate: compressnet eval {outcome.run}")

@@ -1,0 +1,74 @@
+"""The one writer of what `apply` makes: owns names, folders and the refusal to overwrite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from compressnet.errors import CompressnetError, UsageError
+
+
+class Writer:
+    """Decides, before anything is computed, where the result of every input goes.
+
+        photo.jpg        -o out.png    out.png
+        photo.jpg ...    -o OUT        OUT/photo.jpg
+        folder           -o OUT        OUT/<below folder>
+
+    Args:
+        inputs: files and folders.
+        output: a file for one file, else a folder.
+        force: overwrite what exists (never an input).
+
+    Raises:
+        UsageError: two results would have one name; `output` cannot hold them.
+        CompressnetError: an input is missing, an output exists.
+    """
+
+    def __init__(self, inputs: list[Path], output: Path, force: bool) -> None:
+        from compressnet.data.images import find_images
+
+        pairs: list[tuple[Path, Path]] = []
+        single = len(inputs) == 1 and not inputs[0].is_dir() and output.suffix and not output.is_dir()
+        for given in inputs:
+            if not given.exists():
+                raise CompressnetError(f"{given}: no such file or folder")
+            if given.is_dir():
+                found = find_images(given)
+                if not found:
+                    raise CompressnetError(f"{given}: no images in this folder")
+                pairs += [(path, output / path.relative_to(given)) for path in found]
+            else:
+                pairs.append((given, output if single else output / given.name))
+        self._targets = {source: target if single else _writable(target) for source, target in pairs}
+        self.sources = list(self._targets)
+        self._refuse_collisions(force)
+
+    def write(self, source: Path, artefact: Any) -> tuple[Path, list[str]]:
+        """Write the artefact of `source`; returns where, and what the format could not hold."""
+        from compressnet.data.images import write_image
+
+        target = self._targets[source]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return target, write_image(artefact, target)
+
+    def _refuse_collisions(self, force: bool) -> None:
+        taken: dict[Path, Path] = {}
+        inputs = {source.resolve() for source in self.sources}
+        for source, target in self._targets.items():
+            if target in taken:
+                raise UsageError(f"{taken[target]} and {source} would both be written to {target}: apply them apart")
+            taken[target] = source
+            if target.resolve() in inputs:
+                raise UsageError(f"{target} is an input: choose another -o")
+            if target.is_dir():
+                raise UsageError(f"{target} is a folder: name a file in it")
+            if target.exists() and not force:
+                raise CompressnetError(f"{target} exists: add --force to overwrite it")
+
+
+def _writable(target: Path) -> Path:
+    """The same name, as PNG where we read a format but do not write it (raw)."""
+    from compressnet.data.images import WRITABLE_SUFFIXES
+
+    return target if target.suffix.lower() in WRITABLE_SUFFIXES else target.with_suffix(".png")

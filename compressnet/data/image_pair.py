@@ -1,0 +1,66 @@
+"""A picture and the picture it is to become: the sample that both photographs and paired folders give."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from compressnet.errors import CompressnetError
+
+
+class ImagePair(NamedTuple):
+    """One sample.
+
+    Attributes:
+        input: uint8 (3, H, W) RGB.
+        target: uint8 (3, H, W) RGB.
+        name: which picture, for reports: unique in its split, no absolute path.
+        index: its position in the split.
+    """
+
+    input: torch.Tensor
+    target: torch.Tensor
+    name: str
+    index: int  # type: ignore[assignment]  # shadows tuple.index
+
+
+class ImageBatch(NamedTuple):
+    """Samples of one size, stacked: uint8 (B, 3, H, W) inputs and targets."""
+
+    inputs: torch.Tensor
+    targets: torch.Tensor
+    names: list[str]
+    indices: list[int]
+
+
+def image_pair(input_: np.ndarray, target: np.ndarray, name: str, index: int) -> ImagePair:
+    """A sample from two uint8 (H, W, 3) arrays of one size."""
+    return ImagePair(_planes(input_), _planes(target), name, index)
+
+
+def _planes(pixels: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+
+def collate_pairs(samples: list[ImagePair]) -> ImageBatch:
+    """Stack samples.
+
+    Raises:
+        CompressnetError: their sizes differ.
+    """
+    sizes = {tuple(sample.input.shape[1:]) for sample in samples}
+    if len(sizes) > 1:
+        shown = ", ".join(f"{width}x{height}" for height, width in sorted(sizes)[:3])
+        more = ", ..." if len(sizes) > 3 else ""
+        raise CompressnetError(
+            f"pictures of different sizes ({shown}{more}) cannot share a micro-batch: "
+            "take whole images one at a time (train.batch = train.accumulate x processes) or set data.crop"
+        )
+    return ImageBatch(
+        torch.stack([sample.input for sample in samples]),
+        torch.stack([sample.target for sample in samples]),
+        [sample.name for sample in samples],
+        [sample.index for sample in samples],
+    )

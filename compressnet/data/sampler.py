@@ -1,0 +1,85 @@
+"""Which samples a step takes: one endless shuffled stream, a pure function of (seed, step, rank, world).
+
+    position in the stream   0 1 2 3 | 4 5 6 7 | 8 ...       batch = 4, world = 2
+    epoch                    0 0 0 0 | 0 0 1 1 | 1 ...       length = 6: batches straddle epochs
+    rank                     0 0 1 1 | 0 0 1 1 | 0 ...
+
+Nothing is remembered from one step to the next, so a run resumes at any step without walking up to it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from compressnet.data.protocol import Key
+from compressnet.errors import CompressnetError, UsageError
+
+
+def generator(seed: int, *words: int) -> np.random.Generator:
+    """The random generator of one choice, named by whole numbers >= 0: a pure function of them."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, *words])))
+
+
+def permutation(seed: int, epoch: int, length: int) -> np.ndarray:
+    """The order of an epoch. From raw bits, whose sequence numpy promises not to change between versions."""
+    bits = np.random.Philox(np.random.SeedSequence([seed, epoch])).random_raw(length)
+    return np.argsort(bits, kind="stable")
+
+
+def endless_batches(
+    length: int,
+    batch: int,
+    seed: int,
+    rank: int = 0,
+    world: int = 1,
+    start_batch: int = 0,
+    size_choices: Sequence[int] | None = None,
+) -> Iterator[list[Key]]:
+    """This rank's share of every global batch, from batch `start_batch` on, for ever.
+
+    Args:
+        length: samples in the data.
+        batch: samples of a step over all ranks; rank r takes the r-th of `world` equal pieces.
+        size_choices: sizes of which each global batch draws one, the same on all ranks.
+
+    Raises:
+        CompressnetError: no data.
+        UsageError: the batch does not divide among the ranks.
+    """
+    if length < 1:
+        raise CompressnetError("there is nothing to train on: the split is empty")
+    if batch < 1 or batch % world:
+        raise UsageError(f"train.batch is {batch}: it must be a multiple of the {world} processes")
+    return _stream(length, batch, seed, rank, world, start_batch, size_choices)
+
+
+def _stream(
+    length: int,
+    batch: int,
+    seed: int,
+    rank: int,
+    world: int,
+    start_batch: int,
+    size_choices: Sequence[int] | None,
+) -> Iterator[list[Key]]:
+    share = batch // world
+    orders: dict[int, np.ndarray] = {}
+    for step in itertools.count(start_batch):
+        size = None
+        if size_choices is not None:
+            size = size_choices[int(generator(seed, 1, step).integers(len(size_choices)))]
+        keys = []
+        for draw in range(step * batch + rank * share, step * batch + (rank + 1) * share):
+            epoch, offset = divmod(draw, length)
+            if epoch not in orders:
+                orders = {epoch: permutation(seed, epoch, length)}
+            keys.append(Key(epoch, int(orders[epoch][offset]), draw, size))
+        yield keys
+
+
+def evaluation_keys(length: int, rank: int = 0, world: int = 1) -> list[Key]:
+    """Every sample once, in order, dealt out to the ranks: nothing is padded, so ranks may differ by one."""
+    return [Key(0, index, index) for index in range(rank, length, world)]

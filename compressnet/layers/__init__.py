@@ -1,0 +1,1 @@
+"""The papers' building blocks: modules usable by themselves."""

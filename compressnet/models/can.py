@@ -1,0 +1,211 @@
+"""CAN: a context aggregation network for fast image processing.
+
+Q. Chen, J. Xu, V. Koltun: Fast Image Processing with Fully-Convolutional Networks. ICCV 2017,
+arXiv 1709.00643.
+
+    x (B, 3, H, W), RGB in [0, 1]
+      |  3x3 convolution, dilation 1     \\
+      |  adaptive normalisation           |  (B, w, H, W)
+      |  leaky ReLU 0.2                  /
+      |  the same with dilation 2, 4, 8, ... 2^(depth - 3), then 1 again: (B, w, H, W) throughout
+      |  1x1 convolution with bias, linear
+    y (B, 3, H, W), RGB, not clamped
+
+No down-sampling, no skip. can24: depth 9, w = 24, receptive field 257. can32: depth 10, w = 32, 513.
+Every 3x3 kernel starts as the identity. Input planes beyond the first three are conditions (a parameter of
+the operator, a one-hot choice of operator), constant over the image.
+
+Differences: variant "released" (default) follows the authors' code, with a bias per channel inside the
+normalisation; variant "paper" has it in the convolution, as in the paper's formula. Parameter counts agree.
+The released code works in BGR; here it is RGB, and `CAN.from_released` swaps the channels of its weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from compressnet.errors import CompressnetError
+from compressnet.layers.adaptive_norm import AdaptiveNorm, Stats
+from compressnet.signature import DERIVED
+
+Variant = Literal["released", "paper"]
+Norm = Literal["an", "bn", "none"]
+LastLayer = Literal["glorot", "identity"]
+
+_IMAGE_PLANES = 3
+_EPS = 1e-3
+
+
+def dilations(depth: int) -> list[int]:
+    """Dilations of the depth - 1 layers of 3x3: 1, 2, 4, ... 2^(depth - 3), then 1."""
+    return [2**layer for layer in range(depth - 2)] + [1]
+
+
+class Block(nn.Module):
+    """3x3 convolution -> normalisation -> leaky ReLU."""
+
+    def __init__(
+        self, in_channels: int, width: int, dilation: int, variant: Variant, norm: Norm, stats: Stats
+    ) -> None:
+        super().__init__()
+        bias = norm == "none" or (norm == "an" and variant == "paper")
+        self.conv = nn.Conv2d(in_channels, width, 3, padding=dilation, dilation=dilation, bias=bias)
+        if norm == "an":
+            self.norm: nn.Module = AdaptiveNorm(width, beta=variant == "released", eps=_EPS, stats=stats)
+        else:
+            self.norm = nn.BatchNorm2d(width, eps=_EPS) if norm == "bn" else nn.Identity()
+        nn.init.dirac_(self.conv.weight)
+        if self.conv.bias is not None:
+            nn.init.zeros_(self.conv.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)  # (B, w, H, W)
+        x = self.norm(x)  # (B, w, H, W)
+        return F.leaky_relu(x, 0.2, inplace=True)  # (B, w, H, W); nothing else keeps its input
+
+
+class CAN(nn.Module):
+    """The network of the module's docstring.
+
+    Args:
+        depth: layers, the 1x1 included; at least 3.
+        width: feature maps w.
+        in_channels: 3, more with condition planes.
+        out_channels: planes of the result.
+        variant: where the bias per channel is: "released" in the normalisation, "paper" in the convolution.
+        norm: "an" adaptive, "bn" PyTorch's batch normalisation with eps 1e-3 (running averages in `eval()`),
+            "none".
+        stats: of the adaptive normalisation; "frozen" is a different function, see `AdaptiveNorm`.
+        last_layer: start of the 1x1: "glorot" as released; "identity" passes the first three feature maps
+            through and has 0.3 x Glorot elsewhere, better for runs of minutes.
+
+    Raises:
+        ValueError: an argument out of range, or `stats="frozen"` without `norm="an"`.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        width: int,
+        in_channels: int = 3,
+        out_channels: int = 3,
+        variant: Variant = "released",
+        norm: Norm = "an",
+        stats: Stats = "image",
+        last_layer: LastLayer = "glorot",
+    ) -> None:
+        super().__init__()
+        if depth < 3 or min(width, in_channels, out_channels) < 1:
+            raise ValueError(f"can: depth {depth} must be at least 3, widths and channels at least 1")
+        if stats == "frozen" and norm != "an":
+            raise ValueError(f"can: stats 'frozen' belongs to norm 'an', not to norm '{norm}'")
+        sizes = [in_channels] + [width] * (depth - 2)
+        self.blocks = nn.Sequential(
+            *(Block(n, width, d, variant, norm, stats) for n, d in zip(sizes, dilations(depth), strict=True))
+        )
+        self.last = nn.Conv2d(width, out_channels, 1)
+        nn.init.xavier_uniform_(self.last.weight)
+        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
+        if last_layer == "identity":
+            _pass_image_through(self.last.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (B, in_channels, H, W), RGB in [0, 1], to (B, out_channels, H, W), not clamped."""
+        x = self._without_crash(x)  # (B, 3, H, W)
+        x = self.blocks(x)  # (B, w, H, W)
+        return self.last(x)  # (B, 3, H, W)
+
+    def example(self, batch: int = 1, size: int | tuple[int, int] = 64) -> tuple[Tensor]:
+        """Inputs for counting, timing and export: images in [0, 1] of `size` (height, width)."""
+        height, width = (size, size) if isinstance(size, int) else size
+        # the first kernel whatever compression has made of its module: (out, in, kh, kw)
+        channels = next(p.shape[1] for p in self.blocks.parameters() if p.ndim == 4)
+        return (torch.rand(batch, channels, height, width),)
+
+    @classmethod
+    def from_released(cls, arrays: Mapping[str, NDArray[Any]], stats: Stats = "image") -> CAN:
+        """The network with the authors' weights, for RGB images.
+
+        Args:
+            arrays: TensorFlow variables by name (`g_conv1/weights` (3, 3, in, out), ...), with or without
+                `weights/` in front, as `tf_bundle.read_bundle` returns them. Optimiser state is ignored.
+            stats: "frozen" takes the stored moving averages, a different function (see `AdaptiveNorm`).
+
+        Raises:
+            CompressnetError: missing, unknown or misshapen variables; one line names them.
+        """
+        from compressnet.models.can_released import released_kind, released_state
+
+        name, arguments = released_kind(arrays)
+        net = {"can24": can24, "can32": can32}[name](**arguments, stats=stats)
+        net.load_state_dict(released_state(arrays, net.state_dict()))
+        return net
+
+    def _without_crash(self, x: Tensor) -> Tensor:
+        """Keep away from a fault of torch 2.13 in bfloat16 training on the CPU in the channels_last layout.
+
+        There the weight gradient of a dilated convolution with more than 16 input channels that are no
+        multiple of 16 is NaN (dilation 2) or a segmentation fault that takes the process down (from 4 on).
+        It takes channels_last in the input or in the weights; so the input is made channels-first here and
+        such weights are refused. A test in a child process tells when torch has repaired it.
+        """
+        if x.device.type != "cpu" or not torch.is_grad_enabled():
+            return x
+        if not (x.dtype == torch.bfloat16 or _autocast_bf16()):
+            return x
+        risky = [
+            module.weight
+            for module in self.modules()
+            if isinstance(module, nn.Conv2d) and max(module.dilation) > 1 and module.in_channels % 16
+        ]
+        if not all(weight.is_contiguous() for weight in risky):
+            raise CompressnetError(
+                "can: bfloat16 training on the CPU fails in the channels_last layout (torch 2.13); convert "
+                "the model with .to(memory_format=torch.contiguous_format) or train in float32"
+            )
+        return x.contiguous() if risky else x
+
+
+def can24(
+    in_channels: Annotated[int, DERIVED] = 3,
+    out_channels: Annotated[int, DERIVED] = 3,
+    variant: Variant = "released",
+    norm: Norm = "an",
+    stats: Stats = "image",
+    last_layer: LastLayer = "glorot",
+) -> CAN:
+    """CAN24 of the paper: depth 9, width 24, 37,219 parameters. Arguments as in `CAN`."""
+    return CAN(9, 24, in_channels, out_channels, variant, norm, stats, last_layer)
+
+
+def can32(
+    in_channels: Annotated[int, DERIVED] = 3,
+    out_channels: Annotated[int, DERIVED] = 3,
+    variant: Variant = "released",
+    norm: Norm = "an",
+    stats: Stats = "image",
+    last_layer: LastLayer = "glorot",
+) -> CAN:
+    """CAN32 of the paper: depth 10, width 32, 74,997 parameters. Arguments as in `CAN`."""
+    return CAN(10, 32, in_channels, out_channels, variant, norm, stats, last_layer)
+
+
+@torch.no_grad()
+def _pass_image_through(weight: Tensor) -> None:
+    """Last layer (out, w, 1, 1): identity from the first three feature maps, 0.3 x its values elsewhere.
+
+    Not zero elsewhere: the other feature maps are zero at the start, so no gradient would ever reach them.
+    """
+    weight *= 0.3
+    weight[:, :_IMAGE_PLANES] = 0
+    nn.init.dirac_(weight[:, :_IMAGE_PLANES])
+
+
+def _autocast_bf16() -> bool:
+    return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16

@@ -1,0 +1,1 @@
+"""Classical image operators: the training targets of fast image processing."""

@@ -1,0 +1,304 @@
+"""A recipe: YAML and overrides, checked whole; every mistake is told at once, with its line.
+
+    file.yaml --+
+    smoke block-+-> one tree with the origin of every key -> settings (pydantic)      -> Recipe
+    --set a.b=v-+                                         -> task, model, data against
+                                                             the signatures they name
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from compressnet import registry, signature, yaml_file
+from compressnet.errors import CompressnetError, RecipeError, UsageError
+
+_COMPONENTS = {"task": "task", "model": "model", "data": "data"}
+Positive = Annotated[int, Field(gt=0)]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Stop(_Settings):
+    """End training as soon as `metric` of the validation data reaches `threshold`."""
+
+    metric: str
+    threshold: float
+
+
+class Train(_Settings):
+    """How to train. One of `steps` and `epochs` is given; the loop counts steps.
+
+    `batch` is the global batch of a step: each process computes batch / processes samples of it,
+    in `accumulate` pieces.
+    """
+
+    steps: Positive | None = None
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    batch: Positive = 1
+    accumulate: Positive = 1
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)] = [0.9, 0.999]
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    final_lr: Annotated[float, Field(ge=0)] = 0.0
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    channels_last: bool = False
+    compile: bool = False
+    deterministic: bool = False
+    workers: Annotated[int, Field(ge=0)] = 0
+    log_every: Positive = 50
+    evaluate_every: Positive = 1000
+    checkpoint_every: Positive | None = 1000
+    checkpoint_minutes: Annotated[float, Field(gt=0)] | None = 10.0
+    keep: Positive = 3
+    previews: Annotated[int, Field(ge=0)] = 2
+    stop: Stop | None = None
+
+
+class Eval(_Settings):
+    """How to evaluate: samples a batch, worker processes."""
+
+    batch: Positive = 1
+    workers: Annotated[int, Field(ge=0)] = 0
+
+
+class Component(BaseModel):
+    """A name of a registry with the arguments to call it with (names as YAML writes them)."""
+
+    model_config = ConfigDict(frozen=True)
+    kind: str
+    name: str
+    arguments: dict[str, Any]
+
+    def build(self, **more: Any) -> Any:
+        """Call what the name stands for."""
+        return signature.build(self.kind, self.name, {**self.arguments, **more})
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"name": self.name, **self.arguments}
+
+
+class Recipe(_Settings):
+    """A checked recipe. `Recipe.load` is the way in."""
+
+    version: Literal[1]
+    task: Component
+    model: Component
+    data: Component
+    train: Train
+    eval: Eval = Eval()
+    seed: Annotated[int, Field(ge=0)] = 0
+    init: str | None = None
+    init_skip: list[str] = []
+    smoke: dict[str, Any] | None = None
+    name: str = "recipe"
+    is_smoke: bool = False
+
+    @classmethod
+    def load(cls, path: Path, overrides: Sequence[str] = (), *, smoke: bool = False) -> Recipe:
+        """Read, override and check a recipe.
+
+        Args:
+            path: the YAML file.
+            overrides: `a.b=value`, applied last; values are read as YAML.
+            smoke: apply the recipe's `smoke` block first.
+
+        Raises:
+            RecipeError: every mistake, each with its line or its override.
+            CompressnetError: the file cannot be read.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CompressnetError(f"cannot read the recipe {path}: {error}") from error
+        return cls.parse(text, str(path), overrides, smoke=smoke)
+
+    @classmethod
+    def parse(cls, text: str, source: str, overrides: Sequence[str] = (), *, smoke: bool = False) -> Recipe:
+        """`load` of a text that came from `source`."""
+        tree = _Tree.read(text, source)
+        problems: list[str] = []
+        if smoke and "smoke" not in tree.data:
+            problems.append(f"{source}: the recipe has no 'smoke' block")
+        if not smoke:
+            # The smoke block is checked too: a mistake in it must not wait for CI to find it.
+            _, trial = _validate(tree.with_smoke(), source)
+            problems += [p for p in trial if tree.inside_smoke(p)]
+        tree = tree.with_smoke() if smoke else tree
+        problems += tree.override(overrides)
+        checked, found = _validate(tree, source)
+        problems = list(dict.fromkeys([*problems, *found]))
+        if problems or checked is None:
+            raise RecipeError(problems)
+        name = Path(source).stem + ("-smoke" if smoke else "")
+        return checked.model_copy(update={"name": name, "is_smoke": smoke})
+
+    def to_yaml(self) -> str:
+        """The recipe as it was resolved: loads again to the same run."""
+        data = self.model_dump(exclude={"task", "model", "data", "name", "is_smoke"}, exclude_none=True)
+        order = ["version", "task", "model", "data", "train", "eval", "seed", "init", "init_skip", "smoke"]
+        data |= {key: getattr(self, key).to_dict() for key in _COMPONENTS}
+        return yaml.safe_dump({key: data[key] for key in order if key in data}, sort_keys=False)
+
+    def total_steps(self, samples: int) -> int:
+        """The steps of the whole training, with `samples` in the training data."""
+        if self.train.steps is not None:
+            return self.train.steps
+        assert self.train.epochs is not None
+        return max(1, math.ceil(self.train.epochs * samples / self.train.batch))
+
+
+class _Tree:
+    """The raw data of a recipe and where each key came from."""
+
+    def __init__(self, data: dict[str, Any], origins: dict[yaml_file.Path, str], source: str) -> None:
+        self.data, self.origins, self.source = data, origins, source
+
+    @classmethod
+    def read(cls, text: str, source: str) -> _Tree:
+        data, lines = yaml_file.loads(text, source)
+        if not isinstance(data, dict):
+            raise RecipeError([f"{source}: a recipe is a mapping that starts with 'version: 1'"])
+        return cls(data, {path: f"{source}:{line}" for path, line in lines.items()}, source)
+
+    def origin(self, path: Sequence[str | int]) -> str:
+        """Where the innermost known part of `path` was written."""
+        for end in range(len(path), 0, -1):
+            if found := self.origins.get(tuple(path[:end])):
+                return found
+        return self.source
+
+    def inside_smoke(self, problem: str) -> bool:
+        lines = {origin for path, origin in self.origins.items() if path[0] == "smoke"}
+        return any(problem.startswith(f"{line}: ") for line in lines)
+
+    def with_smoke(self) -> _Tree:
+        """The tree with its smoke block applied; a block that says `name` replaces the whole component."""
+        merged = _Tree(copy.deepcopy(self.data), dict(self.origins), self.source)
+        block = merged.data.get("smoke")
+        if not isinstance(block, dict):
+            return merged
+        for key, value in block.items():
+            if isinstance(value, dict) and isinstance(merged.data.get(key), dict) and "name" not in value:
+                merged.data[key].update(copy.deepcopy(value))
+            else:
+                merged.data[key] = copy.deepcopy(value)
+        for path, origin in self.origins.items():
+            if path[0] == "smoke" and len(path) > 1:
+                merged.origins[path[1:]] = origin
+        return merged
+
+    def override(self, overrides: Sequence[str]) -> list[str]:
+        """Apply `a.b=value` each; returns what is wrong with their form."""
+        problems = []
+        for text in overrides:
+            keys, equals, value = text.partition("=")
+            path = tuple(keys.split("."))
+            if not equals or not all(path):
+                problems.append(f"--set {text}: write it as key.key=value")
+                continue
+            try:
+                self._put(path, yaml_file.scalar(value))
+            except RecipeError:
+                problems.append(f"--set {text}: {value!r} is not a YAML value")
+            except TypeError:
+                problems.append(f"--set {text}: '{'.'.join(path[:-1])}' holds no keys")
+            self.origins[path] = f"--set {text}"
+        return problems
+
+    def _put(self, path: tuple[str, ...], value: Any) -> None:
+        place = self.data
+        for key in path[:-1]:
+            place = place.setdefault(key, {})
+            if not isinstance(place, dict):
+                raise TypeError
+        place[path[-1]] = value
+
+
+def _validate(tree: _Tree, source: str) -> tuple[Recipe | None, list[str]]:
+    """Check a tree: the settings by pydantic, the three components by the signatures they name."""
+    problems: list[str] = []
+    components, raw = {}, dict(tree.data)
+    for key, kind in _COMPONENTS.items():
+        components[key] = _component(tree, key, kind, problems)
+        raw[key] = components[key] or Component(kind=kind, name="?", arguments={})
+    for key in ("name", "is_smoke"):  # ours, not a recipe's
+        if key in tree.data:
+            problems.append(f"{tree.origin([key])}: unknown key '{key}'")
+            del raw[key]
+    recipe = None
+    try:
+        recipe = Recipe.model_validate(raw)
+    except ValidationError as error:
+        problems += [_explain(tree, dict(item)) for item in error.errors()]
+    else:
+        problems += _cross_checks(tree, recipe, components)
+    return recipe, problems
+
+
+def _component(tree: _Tree, key: str, kind: str, problems: list[str]) -> Component | None:
+    block = tree.data.get(key)
+    if not isinstance(block, dict) or not isinstance(block.get("name"), str):
+        problems.append(f"{tree.origin([key])}: '{key}' must be a mapping with a 'name'")
+        return None
+    arguments = {k: v for k, v in block.items() if k != "name"}
+    try:
+        target = registry.find(kind, block["name"])
+    except UsageError as error:
+        problems.append(f"{tree.origin([key, 'name'])}: {error}")
+        return None
+    _, found = signature.check(target, arguments, from_recipe=True)
+    problems += [f"{tree.origin([key, p.key])}: {key}.{p.key}: {p.message}" for p in found]
+    return None if found else Component(kind=kind, name=block["name"], arguments=arguments)
+
+
+def _explain(tree: _Tree, error: Mapping[str, Any]) -> str:
+    location = [part for part in error["loc"] if isinstance(part, str | int)]
+    where, path = tree.origin(location), ".".join(str(part) for part in location)
+    if error["type"] == "extra_forbidden":
+        place: Any = Recipe
+        for part in location[:-1]:
+            place = {"train": Train, "eval": Eval, "stop": Stop}.get(str(part), place)
+        known = set(place.model_fields) - {"name", "is_smoke"}
+        return f"{where}: unknown key '{path}'{registry.suggestion(str(location[-1]), known)}"
+    if error["type"] == "missing":
+        return f"{where}: '{path}' is missing"
+    return f"{where}: {path}: {signature.describe(error)}"
+
+
+def _cross_checks(tree: _Tree, recipe: Recipe, components: Mapping[str, Component | None]) -> list[str]:
+    problems = []
+    train = recipe.train
+    if (train.steps is None) == (train.epochs is None):
+        problems.append(f"{tree.origin(['train'])}: train needs one of 'steps' and 'epochs'")
+    if train.batch % train.accumulate:
+        problems.append(
+            f"{tree.origin(['train', 'accumulate'])}: train.accumulate {train.accumulate} "
+            f"does not divide train.batch {train.batch}"
+        )
+    task, data = components["task"], components["data"]
+    if task and data:
+        accepted = registry.find("task", task.name).sample_types  # type: ignore[attr-defined]
+        given = registry.find("data", data.name).sample_type  # type: ignore[attr-defined]
+        if given not in accepted:
+            problems.append(
+                f"{tree.origin(['data', 'name'])}: data set '{data.name}' gives {given} samples, "
+                f"task '{task.name}' takes {' or '.join(accepted)}"
+            )
+    return problems

@@ -1,0 +1,65 @@
+"""Every name a recipe or a command line may use, and where it lives. Nothing is imported until asked for."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from typing import Any
+
+from compressnet.errors import UsageError
+
+TASKS = {
+    "image_operator": "compressnet.tasks.image_processing:ImageOperator",
+    "image_translation": "compressnet.tasks.image_processing:ImageTranslation",
+}
+MODELS = {
+    "can24": "compressnet.models.can:can24",
+    "can32": "compressnet.models.can:can32",
+}
+LAYERS = {
+    "adaptive_norm": "compressnet.layers.adaptive_norm:AdaptiveNorm",
+    "conv2d": "torch.nn:Conv2d",
+    "identity": "torch.nn:Identity",
+    "linear": "torch.nn:Linear",
+}
+DATASETS = {
+    "fivek": "compressnet.data.fivek:FiveK",
+    "paired_folder": "compressnet.data.paired_folder:PairedFolder",
+    "photo_folder": "compressnet.data.photo_folder:PhotoFolder",
+    "sample": "compressnet.data.sample:Sample",
+}
+OPERATORS = {
+    "l0": "compressnet.operators.l0:L0",
+    "rof": "compressnet.operators.rof:ROF",
+}
+
+REGISTRIES: dict[str, dict[str, str]] = {
+    "task": TASKS,
+    "model": MODELS,
+    "layer": LAYERS,
+    "data": DATASETS,
+    "operator": OPERATORS,
+}
+
+
+def find(kind: str, name: str) -> Callable[..., Any]:
+    """Import what `name` of `kind` (a key of `REGISTRIES`) stands for.
+
+    Raises:
+        UsageError: there is no such name; the message suggests the nearest.
+    """
+    names = REGISTRIES[kind]
+    if name not in names:
+        raise UsageError(f"there is no {kind} '{name}'{suggestion(name, names)}")
+    module, attribute = names[name].split(":")
+    return getattr(import_module(module), attribute)
+
+
+def suggestion(wrong: str, names: Iterable[str]) -> str:
+    """' - did you mean ...?' with the nearest name, or the list of all when none is near."""
+    names = sorted(names)
+    near = difflib.get_close_matches(wrong, names, n=1)
+    if near:
+        return f" - did you mean '{near[0]}'?"
+    return f" (there are: {', '.join(names)})" if names else ""

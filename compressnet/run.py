@@ -1,0 +1,292 @@
+"""A run directory: everything that came out of one recipe.
+
+    runs/fip_sample-1/
+      recipe.yaml     as resolved: trains again to the same weights
+      run.json        what, when, on what; status running | done | interrupted | failed
+      metrics.jsonl   one line an event: log, evaluation, resume
+      checkpoints/    step-<n>/ (model.safetensors; state.* of the newest), last, best: one-line pointers
+      eval.json, previews/
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from compressnet import files
+from compressnet.errors import CompressnetError, RecipeError, UsageError
+from compressnet.recipe import Recipe
+
+CHANGEABLE = (
+    "train.steps",
+    "train.workers",
+    "train.log_every",
+    "train.evaluate_every",
+    "train.checkpoint_every",
+    "train.checkpoint_minutes",
+    "train.keep",
+    "train.previews",
+    "eval.batch",
+    "eval.workers",
+)
+"""What `--resume` may change: nothing that touches the weights of a step (more steps bend a schedule)."""
+
+
+class Run:
+    """An opened run directory. `Run.create` and `Run.open` are the ways in."""
+
+    def __init__(self, folder: Path, recipe: Recipe) -> None:
+        self.folder, self.recipe = folder, recipe
+
+    @classmethod
+    def create(cls, recipe: Recipe, runs: Path = Path("runs"), folder: Path | None = None) -> Run:
+        """Make a new run directory.
+
+        Args:
+            recipe: what will be trained.
+            runs: where `<recipe>-<n>` is made with the next free n.
+            folder: this directory instead.
+
+        Raises:
+            CompressnetError: `folder` is in use, or nothing can be written there.
+        """
+        if folder is not None and folder.exists():
+            raise CompressnetError(f"{folder} exists: choose another --run, or continue it with --resume {folder}")
+        while True:
+            target = folder or _next_free(runs, recipe.name)
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.mkdir()
+                (target / "checkpoints").mkdir()
+                break
+            except FileExistsError:
+                if folder is not None:
+                    raise CompressnetError(f"{folder} is in use by another run") from None
+            except OSError as error:
+                raise files.write_error(target, error) from error
+        run = cls(target, recipe)
+        files.write_text(target / "recipe.yaml", recipe.to_yaml())
+        run.update(recipe=recipe.name, smoke=recipe.is_smoke, seed=recipe.seed, status="created", started=_now())
+        return run
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """Open an existing run.
+
+        Raises:
+            CompressnetError: not a run directory, or its files are damaged.
+        """
+        if not (folder / "run.json").is_file():
+            raise CompressnetError(f"{folder} is not a run directory (it has no run.json)")
+        facts = _read_json(folder / "run.json")
+        recipe = Recipe.load(folder / "recipe.yaml")
+        recipe = recipe.model_copy(update={"name": facts["recipe"], "is_smoke": facts["smoke"]})
+        return cls(folder, recipe)
+
+    def change(self, overrides: Sequence[str]) -> None:
+        """Change settings of a run that will be continued, where that keeps it the same run.
+
+        Raises:
+            RecipeError: a key that would make it another run; both values are shown.
+        """
+        if not overrides:
+            return
+        problems = []
+        for text in overrides:
+            key = text.partition("=")[0]
+            if key not in CHANGEABLE:
+                value = _at(self.recipe.model_dump(), key)
+                problems.append(f"--set {text}: a resumed run keeps {key}={value}; only {', '.join(CHANGEABLE)} change")
+        if problems:
+            raise RecipeError(problems)
+        changed = Recipe.parse(self.recipe.to_yaml(), str(self.folder / "recipe.yaml"), overrides)
+        self.recipe = changed.model_copy(update={"name": self.recipe.name, "is_smoke": self.recipe.is_smoke})
+        files.write_text(self.folder / "recipe.yaml", self.recipe.to_yaml())
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The content of run.json."""
+        path = self.folder / "run.json"
+        return _read_json(path) if path.exists() else {}
+
+    def update(self, **facts: Any) -> None:
+        """Merge `facts` into run.json."""
+        files.write_json(self.folder / "run.json", {**self.facts, **facts})
+
+    def log(self, event: str, **values: Any) -> None:
+        """Append one line to metrics.jsonl. A float that is not finite is written as a text: JSON has none."""
+        line = json.dumps({"event": event, **{key: _jsonable(value) for key, value in values.items()}})
+        try:
+            with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise files.write_error(self.folder / "metrics.jsonl", error) from error
+
+    def metrics(self, event: str | None = None) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, of one event or of all; a line torn by a kill is left out."""
+        path = self.folder / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        rows = []
+        for line in lines:
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if event is None or row.get("event") == event:
+                rows.append(row)
+        return rows
+
+    def checkpoint(self, which: str = "best") -> Path:
+        """The folder of a checkpoint.
+
+        Args:
+            which: `best`, `last` or `step-<n>`.
+
+        Raises:
+            CompressnetError: there is none (yet); the message lists those there are.
+        """
+        pointer = self.folder / "checkpoints" / which
+        try:
+            name = pointer.read_text().strip() if pointer.is_file() else which
+        except OSError as error:
+            raise CompressnetError(f"cannot read {pointer}: {error}") from error
+        folder = self.folder / "checkpoints" / name
+        if not (folder / "model.safetensors").is_file():
+            there = ", ".join(f"step-{step}" for step in self.steps()) or "none yet"
+            raise CompressnetError(f"{self.folder} has no checkpoint '{which}' (there are: {there})")
+        return folder
+
+    def steps(self) -> list[int]:
+        """The steps of all whole checkpoints, in order."""
+        names = [path.name for path in (self.folder / "checkpoints").glob("step-*")]
+        return sorted(int(name.removeprefix("step-")) for name in names if name.removeprefix("step-").isdigit())
+
+    def point(self, pointer: str, step: int) -> None:
+        """Make `last` or `best` name the checkpoint of `step`."""
+        files.write_text(self.folder / "checkpoints" / pointer, f"step-{step}\n")
+
+    def prune(self, keep: int) -> None:
+        """Remove all but the newest `keep` checkpoints and `best`; only the newest keeps its training state."""
+        steps = self.steps()
+        best = self.folder / "checkpoints" / "best"
+        kept = {f"step-{step}" for step in steps[-keep:]}
+        kept.add(best.read_text().strip() if best.is_file() else "")
+        for step in steps[:-1]:
+            folder = self.folder / "checkpoints" / f"step-{step}"
+            for state in folder.glob("state.*"):
+                files.remove(state)
+            if folder.name not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for this process; the lock of a process that died is taken over.
+
+        Raises:
+            CompressnetError: another process trains it.
+        """
+        path = self.folder / "lock"
+        owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": _start_of(os.getpid())}
+        claim = self.folder / f".lock.{os.getpid()}.tmp"
+        files.write_json(claim, owner)
+        try:
+            while True:
+                try:
+                    os.link(claim, path)  # appears with its content, or not at all
+                    break
+                except FileExistsError:
+                    self._take_over_if_stale(path)
+                except OSError as error:
+                    raise files.write_error(path, error) from error
+        finally:
+            files.remove(claim)
+        try:
+            files.remove_stale(self.folder / "checkpoints")
+            files.remove_stale(self.folder)
+            yield
+        finally:
+            files.remove(path)
+
+    def _take_over_if_stale(self, path: Path) -> None:
+        try:
+            owner = json.loads(path.read_text())
+            host, pid, started = owner["host"], int(owner["pid"]), owner["started"]
+        except (OSError, ValueError, KeyError, TypeError):
+            host, pid, started = socket.gethostname(), 0, None  # vanished meanwhile, or not written by us
+        alive = host != socket.gethostname() or (
+            pid > 0 and files.process_alive(pid) and _start_of(pid) == started
+        )
+        if alive:
+            raise CompressnetError(
+                f"{self.folder} is in use by process {pid} on {host}; if that is not so, delete {path}"
+            )
+        files.remove(path)
+
+    def finish(self, status: str, reason: str | None = None, **facts: Any) -> None:
+        """Record how the run ended."""
+        self.update(status=status, reason=reason, ended=_now(), **facts)
+
+
+def find_unfinished(runs: Path, recipe: Recipe) -> Run | None:
+    """The newest run of `recipe` below `runs` that has a checkpoint and is not done: what `--resume auto` takes."""
+    for folder in sorted(runs.glob(f"{recipe.name}-*"), key=_number_of, reverse=True):
+        if not (folder / "run.json").is_file():
+            continue
+        facts = _read_json(folder / "run.json")
+        if facts.get("status") == "done" or facts.get("smoke") != recipe.is_smoke:
+            continue
+        run = Run.open(folder)
+        if run.steps() and run.recipe.to_yaml() == recipe.to_yaml():
+            return run
+    return None
+
+
+def _next_free(runs: Path, name: str) -> Path:
+    taken = [_number_of(path) for path in runs.glob(f"{name}-*")]
+    return runs / f"{name}-{max(taken, default=0) + 1}"
+
+
+def _number_of(path: Path) -> int:
+    number = path.name.rpartition("-")[2]
+    return int(number) if number.isdigit() else 0
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CompressnetError(f"cannot read {path}: {error}") from error
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{path}: expected a JSON object")
+    return dict(value)
+
+
+def _at(tree: Any, key: str) -> Any:
+    for part in key.split("."):
+        tree = tree.get(part) if isinstance(tree, Mapping) else None
+    return tree
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, float) and value - value != 0:
+        return str(value)
+    return value
+
+
+def _start_of(pid: int) -> str | None:
+    """When a process started, in clock ticks since boot: tells a reused number from the same process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return None
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -1,0 +1,156 @@
+"""Arguments of recipes and subjects, checked against the signature of what they are for.
+
+The signature is the only place that knows a key, its type, its default and its range: recipes, `--set`,
+subjects and the editor schema are all checked against it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from compressnet import registry
+from compressnet.errors import UsageError
+from compressnet.registry import suggestion
+
+
+class Derived:
+    """Marks a parameter that follows from the data: `Annotated[int, DERIVED]`. Recipes must not write it."""
+
+
+DERIVED = Derived()
+
+
+@dataclass(frozen=True)
+class Named:
+    """Marks a text parameter that names something of a registry: `Annotated[str, Named("operator")]`."""
+
+    kind: str
+
+
+class Parameter(NamedTuple):
+    """One argument as YAML writes it.
+
+    Attributes:
+        python_name: the name in the signature, with its trailing underscore if it has one.
+        annotation: its type, with metadata.
+        default: its default, or `inspect.Parameter.empty`.
+        derived: whether it follows from the data.
+        named: the registry that its value names something of, or None.
+    """
+
+    python_name: str
+    annotation: Any
+    default: Any
+    derived: bool
+    named: str | None
+
+    @property
+    def required(self) -> bool:
+        return self.default is inspect.Parameter.empty
+
+
+class Problem(NamedTuple):
+    """A mistake in one argument: its key and what is wrong with it."""
+
+    key: str
+    message: str
+
+
+def parameters(target: Callable[..., Any]) -> dict[str, Parameter]:
+    """The arguments of a class or function by the name that YAML uses."""
+    hints = get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
+    found = {}
+    for name, parameter in inspect.signature(target).parameters.items():
+        annotation = hints.get(name, Any)
+        metadata = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
+        derived = any(isinstance(item, Derived) for item in metadata)
+        named = next((item.kind for item in metadata if isinstance(item, Named)), None)
+        found[name.removesuffix("_")] = Parameter(name, annotation, parameter.default, derived, named)
+    return found
+
+
+def check(
+    target: Callable[..., Any], arguments: Mapping[str, Any], *, from_recipe: bool = False
+) -> tuple[dict[str, Any], list[Problem]]:
+    """Check `arguments` (YAML names) against the signature of `target`.
+
+    Args:
+        target: a class or function.
+        arguments: values as YAML gives them.
+        from_recipe: refuse parameters that follow from the data.
+
+    Returns:
+        The keyword arguments to call `target` with, and every problem found.
+    """
+    known = parameters(target)
+    keywords, problems = {}, []
+    for key, value in arguments.items():
+        parameter = known.get(key)
+        if parameter is None:
+            problems.append(Problem(key, f"unknown key '{key}'{suggestion(str(key), known)}"))
+        elif parameter.derived and from_recipe:
+            problems.append(Problem(key, f"'{key}' follows from the data: remove it from the recipe"))
+        else:
+            problems += [Problem(key, message) for message in _value_problems(parameter, value)]
+            keywords[parameter.python_name] = value
+    missing = [key for key, parameter in known.items() if parameter.required and key not in arguments]
+    if from_recipe:
+        missing = [key for key in missing if not known[key].derived]
+    problems += [Problem(key, f"'{key}' is missing") for key in missing]
+    return keywords, problems
+
+
+def build(kind: str, name: str, arguments: Mapping[str, Any]) -> Any:
+    """Call what `name` of `kind` (a key of `registry.REGISTRIES`) stands for.
+
+    Raises:
+        UsageError: unknown name or argument, or a value out of its range.
+    """
+    target = registry.find(kind, name)
+    keywords, problems = check(target, arguments)
+    if problems:
+        raise UsageError("; ".join(f"{kind} {name}: {problem.message}" for problem in problems))
+    try:
+        return target(**keywords)
+    except ValueError as error:
+        raise UsageError(f"{kind} {name}: {error}") from error
+
+
+def json_schema(target: Callable[..., Any]) -> tuple[dict[str, Any], list[str]]:
+    """JSON schema of the arguments that a recipe may write, and which of them it must."""
+    properties, required = {}, []
+    for key, parameter in parameters(target).items():
+        if parameter.derived:
+            continue
+        entry = TypeAdapter(parameter.annotation).json_schema()
+        if parameter.required:
+            required.append(key)
+        elif parameter.default is not None:
+            entry["default"] = parameter.default
+        properties[key] = entry
+    return properties, required
+
+
+def describe(error: Mapping[str, Any]) -> str:
+    """One of pydantic's errors in our words: what was expected, and what was found."""
+    message = error["msg"].replace("Input should be", "should be")
+    return f"{message[0].lower()}{message[1:]} (got {error['input']!r})"
+
+
+def _value_problems(parameter: Parameter, value: Any) -> list[str]:
+    key = parameter.python_name.removesuffix("_")
+    try:
+        TypeAdapter(parameter.annotation, config=ConfigDict(strict=True)).validate_python(value)
+    except ValidationError as error:
+        # A union reports one error per member; the first says enough.
+        return [f"'{key}' {describe(dict(error.errors()[0]))}"]
+    if parameter.named is None or value is None:
+        return []
+    from compressnet.subject import check_named  # the resolver of subjects stands on this module
+
+    return check_named(parameter.named, value)

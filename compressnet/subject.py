@@ -1,0 +1,294 @@
+"""One resolver for what a command is given: a run, weights, a recipe, or a name with arguments.
+
+    [zoo|operator|recipe|model|layer:]NAME[:key=value,...]      a name
+    runs/fip_sample-1[@last|@best|@step-500]                    a path: it has a separator or a suffix
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compressnet import registry, signature, yaml_file
+from compressnet.errors import CompressnetError, RecipeError, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from compressnet.reporter import Reporter
+    from compressnet.run import Run
+    from compressnet.tasks.protocol import Task
+    from compressnet.weights import Architecture
+
+KINDS = ("zoo", "operator", "recipe", "model", "layer")
+RECIPE_SUFFIXES = (".yaml", ".yml")
+WEIGHTS_SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A parsed subject: nothing has been opened yet.
+
+    Attributes:
+        kind: run, weights, or one of `KINDS`.
+        name: the name, or the path as it was typed.
+        arguments: of an operator, model or layer.
+        path: the file or directory, where there is one.
+        checkpoint: of a run: best, last or step-<n>.
+    """
+
+    kind: str
+    name: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+    path: Path | None = None
+    checkpoint: str = "best"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A subject ready to use. `apply` is the task's, bound to the model.
+
+    Attributes:
+        architecture: None for an operator.
+        run: the run it came from, if it did.
+    """
+
+    subject: Subject
+    model: nn.Module
+    task: Task
+    architecture: Architecture | None = None
+    run: Run | None = None
+
+    @property
+    def assets(self) -> dict[str, Any]:
+        """What the task needs besides weights."""
+        return self.architecture.assets if self.architecture else {}
+
+    def apply(
+        self, inputs: Iterable[Path | str], reporter: Reporter | None = None, **options: Any
+    ) -> Iterator[tuple[Path, Any]]:
+        """Use the model on files: yields (source, artefact).
+
+        Raises:
+            UsageError: an option that the task does not take.
+        """
+        from compressnet.reporter import Silent
+
+        keywords, problems = signature.check(self.task.options, options)
+        if problems:
+            raise UsageError("; ".join(problem.message for problem in problems))
+        paths = [Path(source) for source in inputs]
+        return self.task.apply(self.model.eval(), paths, keywords, reporter or Silent())
+
+
+def parse(text: str) -> Subject:
+    """Find out what `text` means.
+
+    Raises:
+        UsageError: nothing has that name, or two things have; the message lists them.
+        CompressnetError: a path that is not there.
+    """
+    prefix, colon, rest = text.partition(":")
+    if colon and prefix in KINDS:
+        name, arguments = _split(rest)
+        _check_exists(prefix, name)
+        return _named(prefix, name, arguments)
+    if _is_path(text):
+        return _from_path(text)
+    name, arguments = _split(text)
+    kinds = [kind for kind in KINDS if name in names(kind)]
+    if len(kinds) > 1:
+        forms = " or ".join(f"{kind}:{name}" for kind in kinds)
+        raise UsageError(f"'{name}' means {len(kinds)} things: write {forms}")
+    if not kinds:
+        if Path(name).exists():
+            return _from_path(name)
+        known = sorted({entry for kind in KINDS for entry in names(kind)})
+        raise UsageError(
+            f"there is no '{name}'{registry.suggestion(name, known)}; a run or file is written with its path: ./{name}"
+        )
+    return _named(kinds[0], name, arguments)
+
+
+def names(kind: str) -> list[str]:
+    """The names of one of `KINDS`."""
+    if kind == "zoo":
+        return sorted(entry.name.removesuffix(WEIGHTS_SUFFIX) for entry in _entries("zoo", WEIGHTS_SUFFIX))
+    if kind == "recipe":
+        return sorted(entry.name.removesuffix(".yaml") for entry in _entries("recipe", ".yaml"))
+    return sorted(registry.REGISTRIES[kind])
+
+
+def load(subject: str | Subject) -> Loaded:
+    """Open a run, a weights file, a network of the zoo, a fresh model or an operator, ready to use.
+
+    Raises:
+        UsageError: the subject is not one of these.
+        CompressnetError: its files are missing or damaged.
+    """
+    from compressnet import weights
+
+    subject = parse(subject) if isinstance(subject, str) else subject
+    if subject.kind == "operator":
+        return _load_operator(subject)
+    if subject.kind not in ("run", "weights", "zoo"):
+        raise UsageError(f"'{subject.name}' is a {subject.kind}: this needs a run, weights, zoo:NAME or operator:NAME")
+    path, run = _weights_path(subject)
+    architecture, tensors = weights.load(path)
+    model = weights.build(architecture)
+    weights.load_into(model, tensors, str(path))
+    task = signature.build("task", architecture.task, architecture.task_args)
+    return Loaded(subject, model.eval(), task, architecture, run)
+
+
+def create(name: str, **arguments: Any) -> nn.Module:
+    """A fresh network by name: `create("can24", variant="paper")`.
+
+    Raises:
+        UsageError: unknown name or argument.
+    """
+    model: nn.Module = signature.build("model", name, arguments)
+    return model
+
+
+def read_weights(text: str) -> tuple[Architecture, dict[str, Tensor], str]:
+    """Architecture, tensors and path of a run, weights file or network of the zoo."""
+    from compressnet import weights
+
+    subject = parse(text)
+    if subject.kind not in ("run", "weights", "zoo"):
+        raise UsageError(f"'{text}' is a {subject.kind}: weights come from a run, a weights file or zoo:NAME")
+    path, _ = _weights_path(subject)
+    return *weights.load(path), str(path)
+
+
+def make_operator(text: str) -> Callable[..., Any]:
+    """The operator that `rof:weight=0.1` names."""
+    name, arguments = _split(text.removeprefix("operator:"))
+    operator: Callable[..., Any] = signature.build("operator", name, arguments)
+    return operator
+
+
+def canonical_operator(text: str) -> str:
+    """The operator with all its arguments, the same for every way to write it."""
+    name, given = _split(text.removeprefix("operator:"))
+    known = signature.parameters(registry.find("operator", name))
+    values = {key: given.get(key, parameter.default) for key, parameter in known.items()}
+    return f"{name}:" + ",".join(f"{key}={json.dumps(value)}" for key, value in sorted(values.items()))
+
+
+def check_named(kind: str, text: str) -> list[str]:
+    """What is wrong with `NAME[:key=value,...]` as a name of `kind`."""
+    try:
+        name, arguments = _split(text.removeprefix(f"{kind}:"))
+        _, problems = signature.check(registry.find(kind, name), arguments)
+    except UsageError as error:
+        return [str(error)]
+    return [f"{kind} {name}: {problem.message}" for problem in problems]
+
+
+def split_arguments(text: str) -> dict[str, Any]:
+    """`a=1,b=[2, 3]` as a dict; values are read as YAML.
+
+    Raises:
+        UsageError: not of that form.
+    """
+    parts, depth, begin = [], 0, 0
+    for index, letter in enumerate(text + ","):
+        depth += (letter in "[{") - (letter in "]}")
+        if letter == "," and (depth == 0 or index == len(text)):
+            parts.append(text[begin:index])
+            begin = index + 1
+    arguments = {}
+    for part in filter(str.strip, parts):
+        key, equals, value = part.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(f"'{part}': write arguments as key=value,key=value")
+        try:
+            arguments[key.strip()] = yaml_file.scalar(value)
+        except RecipeError as error:
+            raise UsageError(f"'{part}': {value!r} is not a YAML value") from error
+    return arguments
+
+
+def zoo_card(name: str) -> dict[str, Any]:
+    """The card of a network of the zoo: data, command, time, result."""
+    card: dict[str, Any] = json.loads((_folder("zoo") / f"{name}.json").read_text(encoding="utf-8"))
+    return card
+
+
+def recipe_path(name: str) -> Path:
+    """The file of a recipe that the package ships."""
+    return Path(str(_folder("recipe") / f"{name}.yaml"))
+
+
+def _split(text: str) -> tuple[str, dict[str, Any]]:
+    name, _, arguments = text.partition(":")
+    return name, split_arguments(arguments)
+
+
+def _is_path(text: str) -> bool:
+    bare = text.partition("@")[0]
+    return "/" in bare or "\\" in bare or bare.endswith((*RECIPE_SUFFIXES, WEIGHTS_SUFFIX))
+
+
+def _from_path(text: str) -> Subject:
+    path, checkpoint = Path(text), "best"
+    if not path.exists() and "@" in path.name:
+        text, _, checkpoint = text.rpartition("@")
+        path = Path(text)
+    if not path.exists():
+        raise CompressnetError(f"{path}: no such file or directory")
+    if path.is_dir():
+        return Subject("run", text, path=path, checkpoint=checkpoint)
+    if path.suffix in RECIPE_SUFFIXES:
+        return Subject("recipe", text, path=path)
+    if path.suffix == WEIGHTS_SUFFIX:
+        return Subject("weights", text, path=path)
+    raise UsageError(f"{path}: a subject is a run directory, a .safetensors or a .yaml file")
+
+
+def _named(kind: str, name: str, arguments: dict[str, Any]) -> Subject:
+    if arguments and kind in ("zoo", "recipe"):
+        raise UsageError(f"{kind}:{name} takes no arguments")
+    path = None
+    if kind == "recipe":
+        path = recipe_path(name)
+    elif kind == "zoo":
+        path = Path(str(_folder("zoo") / f"{name}{WEIGHTS_SUFFIX}"))
+    return Subject(kind, name, arguments, path)
+
+
+def _check_exists(kind: str, name: str) -> None:
+    if name not in names(kind):
+        raise UsageError(f"there is no {kind} '{name}'{registry.suggestion(name, names(kind))}")
+
+
+def _folder(kind: str) -> Any:
+    return resources.files("compressnet_recipes") if kind == "recipe" else resources.files("compressnet") / "zoo"
+
+
+def _entries(kind: str, suffix: str) -> list[Any]:
+    folder = _folder(kind)
+    return [entry for entry in folder.iterdir() if entry.name.endswith(suffix)] if folder.is_dir() else []
+
+
+def _weights_path(subject: Subject) -> tuple[Path, Run | None]:
+    from compressnet.run import Run
+
+    assert subject.path is not None
+    if subject.kind == "run":
+        run = Run.open(subject.path)
+        return run.checkpoint(subject.checkpoint) / "model.safetensors", run
+    return subject.path, None
+
+
+def _load_operator(subject: Subject) -> Loaded:
+    from compressnet.tasks.image_processing import ImageOperator, OperatorModel
+
+    operator = signature.build("operator", subject.name, subject.arguments)
+    return Loaded(subject, OperatorModel(operator), ImageOperator(subject.name))

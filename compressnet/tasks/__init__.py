@@ -1,0 +1,1 @@
+"""One file a problem: loss, prediction, metrics, preview, apply. `protocol.py` holds the contracts."""

@@ -1,0 +1,64 @@
+"""MSE, PSNR and SSIM of images, each beside the figure of doing nothing."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compressnet.data.image_pair import ImageBatch
+
+SSIM_WINDOW = 11  # side of the Gaussian window; a smaller image has no SSIM
+
+
+class ImageMetrics:
+    """Means of per-image figures on uint8 RGB; `*_nothing` compares the input itself with the target.
+
+    MSE is in units of 255^2 = 1 level squared. PSNR is the mean of per-image PSNR, not the PSNR of the mean
+    error. SSIM is that of Wang et al. 2004 (Gaussian window of 11, sigma 1.5), mean over channels; an image
+    smaller than the window is left out of its mean.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[int, tuple[str, dict[str, float]]] = {}
+
+    def update(self, output: Tensor, batch: ImageBatch) -> None:
+        """Add a batch.
+
+        Args:
+            output: uint8 (B, 3, H, W).
+            batch: with inputs and targets of the same shape.
+        """
+        for one, source, target, name, index in zip(output, *batch, strict=True):
+            figures = compare(one, target)
+            nothing = {f"{key}_nothing": value for key, value in compare(source, target).items()}
+            self._rows[index] = (name, figures | nothing)
+
+    def state(self) -> Any:
+        return self._rows
+
+    def merge(self, states: list[Any]) -> None:
+        self._rows = {index: row for state in states for index, row in state.items()}
+
+    def compute(self) -> dict[str, float]:
+        rows = [row for _, row in sorted(self._rows.items())]
+        keys = list(dict.fromkeys(key for _, figures in rows for key in figures))
+        means = {}
+        for key in keys:
+            values = [figures[key] for _, figures in rows if key in figures]
+            means[key] = sum(values) / len(values)
+        return means | {f"{key}/{name}": value for name, figures in rows for key, value in figures.items()}
+
+
+def compare(image: Tensor, target: Tensor) -> dict[str, float]:
+    """MSE (levels squared), PSNR (dB; infinite when equal) and, where large enough, SSIM of uint8 (3, H, W)."""
+    from torchmetrics.functional.image import structural_similarity_index_measure as ssim
+
+    error = (image.double() - target.double()).square().mean().item()
+    figures = {"mse": error, "psnr": 10 * math.log10(255**2 / error) if error else math.inf}
+    if min(image.shape[-2:]) >= SSIM_WINDOW:
+        a, b = (tensor[None].to(torch.float32) / 255 for tensor in (image, target))
+        figures["ssim"] = float(ssim(a, b, data_range=1.0))
+    return figures

@@ -1,0 +1,138 @@
+"""Image processing: a network that maps a photograph to a photograph of the same size.
+
+Chen, Xu, Koltun, "Fast Image Processing with Fully-Convolutional Networks", ICCV 2017, arXiv 1709.00643:
+mean squared error over all pixels and channels of RGB in [0, 1].
+
+    ImageOperator     the target is a classical operator's output, computed when the data is read
+    ImageTranslation  the target is on disk
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from PIL import Image as PILImage
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from compressnet.data.image_pair import ImageBatch, ImagePair
+from compressnet.data.images import Image, read_image
+from compressnet.data.protocol import Split
+from compressnet.reporter import Reporter
+from compressnet.signature import Named
+from compressnet.tasks.image_metrics import ImageMetrics
+from compressnet.tasks.protocol import Loss, State
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `apply` takes besides files.
+
+    Attributes:
+        dtype: arithmetic of the network; bfloat16 is faster where the processor has it, at about 50 dB
+            to float32. Normalisation statistics are float32 in both.
+        compile: compile the network first: pays from a few photographs on.
+        max_memory: megabytes that activations may take; larger photographs are processed in strips, with
+            exactly the same result. None: what is free.
+    """
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
+    max_memory: int | None = None
+
+
+class ImageTranslation:
+    """Learn the mapping that pairs of images on disk show."""
+
+    sample_types: ClassVar[tuple[str, ...]] = ("image_pair",)
+    best: ClassVar[tuple[str, Literal["max", "min"]]] = ("psnr", "max")
+    options: ClassVar[type] = Options
+
+    def prepare(self, train_data: Split) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {}, {"in_channels": 3, "out_channels": 3}
+
+    def loss(self, model: nn.Module, batch: ImageBatch, state: State) -> Loss:
+        output = model(_unit(batch.inputs))  # (B, 3, H, W)
+        mean = F.mse_loss(output.float(), _unit(batch.targets))
+        return Loss(mean, batch.targets.numel(), {}, ())
+
+    def predict(self, model: nn.Module, batch: ImageBatch, state: State) -> tuple[Tensor, State]:
+        """The processed images as uint8 (B, 3, H, W), rounded (the paper's code truncates)."""
+        return _to_uint8(model(_unit(batch.inputs))), ()
+
+    def metrics(self) -> ImageMetrics:
+        return ImageMetrics()
+
+    def preview(self, model: nn.Module, samples: list[ImagePair]) -> Iterator[tuple[str, PILImage.Image]]:
+        """Strips `input | target | network | error x 8`."""
+        device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+        for sample in samples:
+            output = _to_uint8(model(_unit(sample.input[None].to(device))))[0].cpu()
+            yield sample.name, comparison(sample.input, sample.target, output)
+
+    def apply(
+        self, model: nn.Module, inputs: Iterable[Path], options: Mapping[str, Any], reporter: Reporter
+    ) -> Iterator[tuple[Path, Image]]:
+        """Process photographs of any size and mode; each comes back in its own mode and depth."""
+        from compressnet.tasks.image_apply import Applier
+
+        applier = Applier(model, Options(**options), reporter)
+        for path in inputs:
+            yield path, applier(read_image(path))
+
+
+class ImageOperator(ImageTranslation):
+    """Imitate a classical image operator.
+
+    Args:
+        operator: the operator as a subject, e.g. `rof:weight=0.1`.
+    """
+
+    sample_types: ClassVar[tuple[str, ...]] = ("photograph",)
+
+    def __init__(self, operator: Annotated[str, Named("operator")]) -> None:
+        self.operator = operator
+
+    def prepare(self, train_data: Split) -> tuple[dict[str, Any], dict[str, Any]]:
+        _, model_args = super().prepare(train_data)
+        return {"operator": self.operator}, model_args
+
+
+class OperatorModel(nn.Module):
+    """A classical operator in the place of a network, so that one can be applied and measured as the other."""
+
+    def __init__(self, operator: Any) -> None:
+        super().__init__()
+        self.operator = operator
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> the same."""
+        images = x.float().cpu().permute(0, 2, 3, 1).numpy()
+        outputs = np.stack([self.operator(image) for image in images])
+        return torch.from_numpy(outputs).permute(0, 3, 1, 2).to(x)
+
+
+def comparison(source: Tensor, target: Tensor, output: Tensor, gain: int = 8) -> PILImage.Image:
+    """`input | target | output | error x gain`, side by side.
+
+    Args:
+        source, target, output: uint8 (3, H, W).
+        gain: what the absolute error is multiplied with.
+    """
+    error = (target.int() - output.int()).abs().mul(gain).clamp(max=255).to(torch.uint8)
+    gap = torch.full((3, source.shape[1], 4), 255, dtype=torch.uint8)
+    strip = torch.cat([source, gap, target, gap, output, gap, error], dim=2)
+    return PILImage.fromarray(strip.permute(1, 2, 0).contiguous().numpy())
+
+
+def _unit(images: Tensor) -> Tensor:
+    return images.float() / 255
+
+
+def _to_uint8(images: Tensor) -> Tensor:
+    return images.float().clamp(0, 1).mul(255).round().to(torch.uint8)

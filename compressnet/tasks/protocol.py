@@ -1,0 +1,78 @@
+"""What a task is: the problem that a model solves, as the loop, the evaluation and `apply` see it.
+
+              prepare(train split) -> assets, model_args          (once; stored with the weights)
+    batch --> loss(model, batch, state)  -> loss, count, logs, state
+    batch --> predict(model, batch, state) -> output, state --> metrics.update(output, batch)
+    paths --> apply(model, inputs, options) -> (source, artefact), ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+
+from PIL import Image as PILImage
+from torch import Tensor, nn
+
+from compressnet.data.protocol import Split
+from compressnet.reporter import Reporter
+
+State = tuple[Tensor, ...]
+
+
+class Loss(NamedTuple):
+    """What `Task.loss` returns.
+
+    Attributes:
+        mean: scalar, the mean over the targets of the batch.
+        count: how many targets that mean is over: its weight in a larger batch.
+        logs: scalars for the progress line and metrics.jsonl.
+        state: carried to the next micro-batch (detached by the loop); `()` where nothing is carried.
+    """
+
+    mean: Tensor
+    count: int
+    logs: dict[str, Tensor]
+    state: State
+
+
+class Metrics(Protocol):
+    """Collects figures over a split."""
+
+    def update(self, output: Any, batch: Any) -> None: ...
+
+    def state(self) -> Any:
+        """What this process collected; plain values, sent between ranks."""
+
+    def merge(self, states: list[Any]) -> None:
+        """Replace what was collected by what all ranks collected."""
+
+    def compute(self) -> dict[str, float]:
+        """Flat dict of means; rows of single samples as `<metric>/<name>`."""
+
+
+class Task(Protocol):
+    """A problem. Constructed from recipe arguments; construction reads nothing."""
+
+    sample_types: ClassVar[tuple[str, ...]]
+    best: ClassVar[tuple[str, Literal["max", "min"]]]
+    options: ClassVar[type]
+    """A dataclass of the options that `apply` takes (`--set key=value`)."""
+
+    def prepare(self, train_data: Split) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What follows from the training data: (assets, model arguments)."""
+
+    def loss(self, model: nn.Module, batch: Any, state: State) -> Loss: ...
+
+    def predict(self, model: nn.Module, batch: Any, state: State) -> tuple[Any, State]: ...
+
+    def metrics(self) -> Metrics: ...
+
+    def preview(self, model: nn.Module, samples: list[Any]) -> Iterator[tuple[str, PILImage.Image]]:
+        """Pictures of what the model does to `samples`: (name, picture)."""
+
+    def apply(
+        self, model: nn.Module, inputs: Iterable[Path], options: Mapping[str, Any], reporter: Reporter
+    ) -> Iterator[tuple[Path, Any]]:
+        """Use the model on a user's files: (source, artefact) each, lazily."""

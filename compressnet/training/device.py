@@ -1,0 +1,63 @@
+"""The one place where a device is chosen and where seeds are set."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+from compressnet.errors import CompressnetError, UsageError
+
+
+def choose(text: str, local_rank: int = 0) -> torch.device:
+    """The device that `--device` asks for.
+
+    Args:
+        text: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
+        local_rank: which of the machine's GPUs `auto` and `cuda` take.
+
+    Raises:
+        UsageError: not a device's name.
+        CompressnetError: the GPU is not there.
+    """
+    if text == "auto":
+        return torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
+    kind, _, number = text.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdigit()) or text == "cpu:":
+        raise UsageError(f"--device {text}: write auto, cpu, cuda or cuda:N")
+    if kind == "cpu":
+        return torch.device("cpu")
+    index = int(number) if number else local_rank
+    if not torch.cuda.is_available():
+        raise CompressnetError(f"--device {text}: torch {torch.__version__} finds no GPU; use --device cpu")
+    if index >= torch.cuda.device_count():
+        there = ", ".join(f"cuda:{i}" for i in range(torch.cuda.device_count()))
+        raise CompressnetError(f"--device {text}: there is no such GPU (there are: {there})")
+    return torch.device("cuda", index)
+
+
+def name(device: torch.device) -> str:
+    """What the device is: the GPU's or the processor's name."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return f"{line.partition(':')[2].strip()}, {torch.get_num_threads()} threads"
+    except OSError:
+        pass
+    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def seed_everything(seed: int) -> None:
+    """Set torch's random state on every device. Data sets draw from (seed, key) and need no state."""
+    torch.manual_seed(seed)
+
+
+def make_deterministic() -> None:
+    """Refuse operations whose result differs from run to run (`train.deterministic`)."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False

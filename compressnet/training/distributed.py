@@ -1,0 +1,95 @@
+"""The processes of one training: one or, under torchrun, several, on one machine or on many."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+class Group:
+    """All processes of the training; of size 1 where there is no torchrun.
+
+    Attributes:
+        rank: this process, from 0.
+        world: how many there are.
+    """
+
+    def __init__(self, rank: int = 0, world: int = 1) -> None:
+        self.rank, self.world = rank, world
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def maximum(self, values: list[float], device: torch.device) -> list[float]:
+        """The elementwise maximum over all processes, in one message."""
+        if self.world == 1:
+            return values
+        tensor = torch.tensor(values, dtype=torch.float64, device=device)
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        return tensor.tolist()
+
+    def totals(self, values: list[float], device: torch.device) -> list[float]:
+        """The elementwise sum over all processes, in one message."""
+        if self.world == 1:
+            return values
+        tensor = torch.tensor(values, dtype=torch.float64, device=device)
+        dist.all_reduce(tensor)
+        return tensor.tolist()
+
+    def average_(self, tensor: Tensor) -> None:
+        """Make a tensor the mean of all processes' tensors, in place."""
+        if self.world > 1:
+            dist.all_reduce(tensor)
+            tensor /= self.world
+
+    def from_main(self, value: T) -> T:
+        """Rank 0's value, everywhere."""
+        if self.world == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def gather(self, value: T) -> list[T]:
+        """Everyone's value, by rank, everywhere."""
+        if self.world == 1:
+            return [value]
+        box: list[Any] = [None] * self.world
+        dist.all_gather_object(box, value)
+        return box
+
+    def barrier(self) -> None:
+        if self.world > 1:
+            dist.barrier()
+
+
+def local_rank() -> int:
+    """Which process of this machine this is, as torchrun says."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+@contextmanager
+def group(device: torch.device) -> Iterator[Group]:
+    """The group that torchrun's environment describes: gloo on CPU, nccl on GPU."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield Group()
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    # Targets of a large data set may take rank 0 hours to compute while the others wait.
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=1))
+    try:
+        yield Group(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,90 @@
+"""Evaluation of a model on a split: unpadded, over one process or many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from compressnet.data.protocol import Split
+from compressnet.data.sampler import evaluation_keys
+from compressnet.recipe import Eval
+from compressnet.reporter import Reporter
+from compressnet.tasks.protocol import State, Task
+from compressnet.training.distributed import Group
+
+
+def evaluate(
+    task: Task,
+    model: nn.Module,
+    split: Split,
+    device: torch.device,
+    reporter: Reporter,
+    settings: Eval | None = None,
+    group: Group | None = None,
+    title: str = "evaluating",
+) -> dict[str, float]:
+    """The task's metrics over every sample of `split`, each once, equal on all ranks."""
+    settings, group = settings or Eval(), group or Group()
+    keys = evaluation_keys(len(split), group.rank, group.world)
+    batches = [keys[start : start + settings.batch] for start in range(0, len(keys), settings.batch)]
+    loader = make_loader(split, batches, settings.workers)
+    metrics = task.metrics()
+    state: State = ()
+    reporter.stage(title, len(split), "samples")
+    with evaluating(model), torch.inference_mode():
+        for keys_of_batch, batch in zip(batches, loader, strict=True):
+            output, state = task.predict(model, move(batch, device), state)
+            metrics.update(_to_cpu(output), batch)
+            reporter.advance(len(keys_of_batch))
+    metrics.merge(group.gather(metrics.state()))
+    return metrics.compute()
+
+
+def make_loader(split: Split, batches: Any, workers: int) -> DataLoader[Any]:
+    """A loader of `batches` of keys. Its private generator keeps it off the global random state."""
+    return DataLoader(
+        split,  # type: ignore[arg-type]  # a Split is indexed by keys
+        batch_sampler=batches,
+        collate_fn=split.collate,
+        num_workers=workers,
+        generator=torch.Generator(),
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=workers > 0,
+        multiprocessing_context="spawn" if workers else None,
+    )
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode; back as it was afterwards."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def move(batch: Any, device: torch.device, channels_last: bool = False) -> Any:
+    """The batch (a NamedTuple) with its tensors on `device`; images in channels-last memory if asked."""
+
+    def moved(value: Any) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return value
+        value = value.to(device, non_blocking=True)
+        return value.to(memory_format=torch.channels_last) if channels_last and value.ndim == 4 else value
+
+    return type(batch)(*map(moved, batch))
+
+
+def _to_cpu(output: Any) -> Any:
+    if isinstance(output, torch.Tensor):
+        return output.cpu()
+    if isinstance(output, tuple | list):
+        return type(output)(_to_cpu(item) for item in output)
+    return output

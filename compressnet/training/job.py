@@ -1,0 +1,136 @@
+"""From a run's recipe to what the loop needs: data, task, model, ready to train or to go on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from compressnet import weights
+from compressnet.data.protocol import Key, NoSuchSplit, Split
+from compressnet.data.sampler import endless_batches, evaluation_keys
+from compressnet.errors import UsageError
+from compressnet.reporter import Reporter
+from compressnet.run import Run
+from compressnet.tasks.protocol import Task
+from compressnet.training.device import seed_everything
+from compressnet.training.distributed import Group
+from compressnet.weights import Architecture
+
+
+@dataclass
+class Job:
+    """A training, set up.
+
+    Attributes:
+        val: the validation data, or None where the set has none.
+        total_steps: of the whole training.
+        micro_batch: samples of one forward pass of one process.
+        parent: the run or weights that training starts from, with its digest.
+    """
+
+    task: Task
+    model: nn.Module
+    architecture: Architecture
+    train: Split
+    val: Split | None
+    total_steps: int
+    micro_batch: int
+    parent: dict[str, Any] | None = None
+
+
+def set_up(run: Run, group: Group, reporter: Reporter, stored: Architecture | None) -> Job:
+    """Open the data and build task and model.
+
+    Args:
+        stored: the architecture of the checkpoint to resume from: its assets are reused.
+    """
+    recipe = run.recipe
+    micro_batch = _micro_batch(recipe.train.batch, recipe.train.accumulate, group.world)
+    data_set = recipe.data.build()
+    task = recipe.task.build()
+    train = data_set.open("train", stored.assets if stored else {}, recipe.seed)
+    if stored is None:
+        assets, model_args = task.prepare(train)
+        train = data_set.open("train", assets, recipe.seed)
+        architecture = Architecture(
+            task=recipe.task.name,
+            task_args=recipe.task.arguments,
+            model=recipe.model.name,
+            model_args={**recipe.model.arguments, **model_args},
+            assets=assets,
+            data={"name": recipe.data.name, **train.facts()},
+            smoke=recipe.is_smoke,
+        )
+    else:
+        architecture = stored
+        if stored.data != {"name": recipe.data.name, **train.facts()}:
+            reporter.note("warning", "the training data has changed since the run began")
+    val = _validation(data_set, architecture.assets, recipe.seed)
+    seed_everything(recipe.seed)
+    model = weights.build(architecture)
+    job = Job(task, model, architecture, train, val, recipe.total_steps(len(train)), micro_batch)
+    if recipe.init and stored is None:
+        _initialise(job, recipe.init, tuple(recipe.init_skip))
+    seed_everything(recipe.seed + 1_000_003 * (1 + group.rank))  # dropout and the like differ by rank
+    return job
+
+
+def derive_ahead(job: Job, run: Run, group: Group, start: int, reporter: Reporter) -> None:
+    """Compute what the data sets derive (operator targets, ...) for the rest of the training, on rank 0."""
+    if group.is_main:
+        keys = dict.fromkeys(drawn(job, run, Group(), start, job.total_steps))
+        processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        job.train.prepare(list(keys), processes, reporter)
+        if job.val is not None:
+            job.val.prepare(evaluation_keys(len(job.val)), processes, reporter)
+    group.barrier()
+
+
+def drawn(job: Job, run: Run, group: Group, start: int, stop: int) -> Iterator[Key]:
+    """The samples that this process draws in steps [start, stop)."""
+    train = run.recipe.train
+    stream = endless_batches(
+        len(job.train), train.batch, run.recipe.seed, group.rank, group.world, start_batch=start
+    )
+    for _ in range(start, stop):
+        yield from next(stream)
+
+
+def _micro_batch(batch: int, accumulate: int, world: int) -> int:
+    if batch % (accumulate * world):
+        raise UsageError(
+            f"train.batch {batch} is the batch of all processes: it must be a multiple of "
+            f"train.accumulate x processes = {accumulate} x {world}; "
+            f"try --set train.batch={accumulate * world}"
+        )
+    return batch // (accumulate * world)
+
+
+def _validation(data_set: Any, assets: dict[str, Any], seed: int) -> Split | None:
+    try:
+        split: Split = data_set.open("val", assets, seed)
+    except NoSuchSplit:
+        return None
+    return split if len(split) else None
+
+
+def _initialise(job: Job, source: str, skip: tuple[str, ...]) -> None:
+    from compressnet.subject import read_weights
+
+    architecture, tensors, name = read_weights(source)
+    if architecture.edits:
+        job.architecture = replace(job.architecture, edits=architecture.edits)
+        job.model = weights.build(job.architecture)
+    weights.load_into(job.model, tensors, name, skip)
+    job.parent = {"run": source, "digest": weights.digest(tensors, architecture)}
+
+
+def to_device(model: nn.Module, device: torch.device, channels_last: bool) -> nn.Module:
+    """Move a model, in the memory format that the recipe asks for."""
+    model = model.to(device)
+    return model.to(memory_format=torch.channels_last) if channels_last else model  # type: ignore[call-overload]

@@ -1,0 +1,57 @@
+"""Optimisers, learning rates as pure functions of the step, and the average of weights."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import nn
+
+from compressnet.recipe import Train
+
+
+def make_optimizer(model: nn.Module, settings: Train) -> torch.optim.Optimizer:
+    """The recipe's optimiser over all parameters; weight decay spares biases, scalars and vectors."""
+    matrices = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
+    rest = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": rest, "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
+    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    betas = (settings.betas[0], settings.betas[1])
+    return kind(groups, lr=settings.lr, betas=betas, eps=settings.eps)
+
+
+def learning_rate(step: int, total: int, settings: Train) -> float:
+    """The learning rate of `step` (from 0) of `total`: linear warm-up, then the schedule down to `final_lr`."""
+    if step < settings.warmup_steps:
+        return settings.lr * (step + 1) / settings.warmup_steps
+    if settings.schedule == "constant":
+        return settings.lr
+    progress = (step - settings.warmup_steps) / max(1, total - settings.warmup_steps)
+    share = 1 - progress if settings.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
+    return settings.final_lr + (settings.lr - settings.final_lr) * share
+
+
+class Average:
+    """Exponential moving average of a model's weights; buffers are copied.
+
+    The decay of early steps is (1 + step) / (10 + step), so that a short run does not average its start.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model = copy.deepcopy(model).requires_grad_(False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for mine, theirs in zip(self.model.parameters(), model.parameters(), strict=True):
+            mine.lerp_(theirs, 1 - decay)
+        for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
+            mine.copy_(theirs)

@@ -1,0 +1,140 @@
+"""Train a run: from its start, or on from its last checkpoint."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from compressnet import weights
+from compressnet.errors import CompressnetError, Interrupted
+from compressnet.reporter import Reporter, Silent
+from compressnet.run import Run
+from compressnet.training import device as devices
+from compressnet.training.distributed import Group
+from compressnet.training.job import set_up
+from compressnet.training.loop import Loop
+from compressnet.training.signals import stop_on_signals
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended.
+
+    Attributes:
+        digest: of the weights of `last`.
+        best: the best value of the task's metric on the validation data, if there are any.
+        ranks: digest of every rank's weights: all equal, or something is broken.
+    """
+
+    run: Path
+    step: int
+    digest: str
+    best: float | None
+    seconds: float
+    ranks: list[str]
+
+
+def train(
+    run: Run,
+    *,
+    device: torch.device | None = None,
+    reporter: Reporter | None = None,
+    group: Group | None = None,
+    command: Sequence[str] = (),
+) -> Outcome:
+    """Train `run`: from its start or, when it has a checkpoint, on from there, bit-equal on CPU.
+
+    Args:
+        device: default: a GPU if there is one.
+        group: the processes that train together; all must make this call.
+        command: the command line, for the record.
+
+    Raises:
+        Interrupted: a signal came; the run is saved.
+        CompressnetError: it could not go on; the last good checkpoint is kept.
+    """
+    device, reporter, group = device or devices.choose("auto"), reporter or Silent(), group or Group()
+    if run.recipe.train.deterministic:
+        devices.make_deterministic()
+    resumed = bool(run.steps())
+    stored = weights.read_architecture(run.checkpoint("last") / "model.safetensors") if resumed else None
+    with stop_on_signals() as stop:
+        job = set_up(run, group, reporter, stored)
+        loop = Loop(run, job, device, group, reporter, stop)
+        if resumed:
+            loop.restore()
+        if group.is_main:
+            _record_start(run, loop, device, command, resumed)
+        status, reason = "failed", "the process ended before it could say why"
+        try:
+            loop.go()
+            status, reason = "done", ""
+        except Interrupted as error:
+            status, reason = "interrupted", str(error)
+            raise
+        except BaseException as error:
+            reason = str(error) or type(error).__name__
+            raise
+        finally:
+            if group.is_main:
+                run.finish(status, reason, step=loop.step, train_seconds=round(loop.seconds, 1))
+    published = weights.tensors_of(loop.published)
+    mine = weights.digest(published, job.architecture)
+    ranks = group.gather(mine)
+    if len(set(ranks)) > 1:
+        raise CompressnetError(f"the ranks ended with different weights: {' '.join(d[:12] for d in ranks)}")
+    if group.is_main:
+        run.update(digest=mine, best=loop.validation.best)
+    return Outcome(run.folder, loop.step, mine, loop.validation.best, loop.seconds, ranks)
+
+
+def _record_start(
+    run: Run, loop: Loop, device: torch.device, command: Sequence[str], resumed: bool
+) -> None:
+    """What was started, on what: into run.json, and a line of metrics.jsonl."""
+    facts: dict[str, Any] = {
+        "status": "running",
+        "reason": "",
+        "command": list(command),
+        "device": devices.name(device),
+        "threads": torch.get_num_threads(),
+        "world": loop.group.world,
+        "versions": versions(),
+        "commit": commit(),
+        "data": loop.job.architecture.data,
+        "total_steps": loop.job.total_steps,
+    }
+    if loop.job.parent:
+        facts["parent"] = loop.job.parent
+    run.update(**facts)
+    run.log("resume" if resumed else "start", step=loop.step)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what figures depend on."""
+    return {name: version(name) for name in ("compressnet", "torch", "numpy", "pillow", "scikit-image", "scipy")}
+
+
+def commit() -> str | None:
+    """The git commit of the source tree, `+` when it has changes; None outside a checkout."""
+    folder = Path(__file__).parents[2]
+    try:
+        head = _git(folder, "rev-parse", "--short=10", "HEAD")
+        return head + ("+" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *words: str) -> str:
+    environment = {**os.environ, "LC_ALL": "C"}
+    done = subprocess.run(
+        ["git", *words], cwd=folder, env=environment, capture_output=True, text=True, check=True, timeout=10
+    )
+    return done.stdout.strip()
