@@ -16,7 +16,7 @@ def results(
     json: options.Json = False,
 ) -> None:
     """Print the recorded results as Markdown, or write them into RESULTS.md and README.md."""
-    from compressnet.results import read_records, results_page, write_pages
+    from compressnet.results import read_published, read_records, results_page, write_pages
 
     records = read_records(folder)
     if json:
@@ -25,4 +25,4 @@ def results(
         for path in write_pages(folder):
             console.print_text(str(path))
     else:
-        console.print_text(results_page(records))
+        console.print_text(results_page(records, read_published(folder)))

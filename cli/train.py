@@ -14,6 +14,7 @@ from compressnet.errors import CompressnetError, UsageError
 from . import console, options
 
 if TYPE_CHECKING:
+    from compressnet.recipe import Recipe
     from compressnet.run import Run
     from compressnet.training.distributed import Group
     from compressnet.training.train import Outcome
@@ -41,7 +42,7 @@ def train(
 
     Example: compressnet train fip_sample --set train.steps=500
     """
-    if (recipe is None) == (resume is None or resume == "auto"):
+    if recipe is None and (resume is None or resume == "auto"):
         raise UsageError("name a recipe to start or, with --resume RUN, a run to continue")
     from compressnet.training import device as devices
     from compressnet.training.distributed import group, local_rank
@@ -93,24 +94,32 @@ def _open_everywhere(
 def _open(
     recipe: str | None, overrides: list[str], resume: str | None, smoke: bool, folder: Path | None, runs: Path
 ) -> Run:
-    from compressnet.recipe import Recipe
     from compressnet.run import Run, find_unfinished
-    from compressnet.subject import parse
 
     if resume is not None and resume != "auto":
+        if folder:
+            raise UsageError("--resume continues the run where it is: leave --run away")
         opened = Run.open(Path(resume))
-        if smoke or folder:
-            raise UsageError("--resume continues the run as it is: leave --smoke and --run away")
-        opened.change(overrides)
+        if recipe is None:
+            opened.change(overrides)
+        else:
+            opened.require(_load(recipe, overrides, smoke))
         return opened
     assert recipe is not None
-    subject = parse(recipe)
-    if subject.kind != "recipe" or subject.path is None:
-        raise UsageError(f"'{recipe}' is a {subject.kind}: train takes a recipe (or --resume RUN)")
-    loaded = Recipe.load(subject.path, overrides, smoke=smoke)
+    loaded = _load(recipe, overrides, smoke)
     if resume == "auto" and (unfinished := find_unfinished(runs, loaded)):
         return unfinished
     return Run.create(loaded, runs, folder)
+
+
+def _load(text: str, overrides: list[str], smoke: bool) -> Recipe:
+    from compressnet.recipe import Recipe
+    from compressnet.subject import parse
+
+    subject = parse(text)
+    if subject.kind != "recipe" or subject.path is None:
+        raise UsageError(f"'{text}' is a {subject.kind}: train takes a recipe (or --resume RUN)")
+    return Recipe.load(subject.path, overrides, smoke=smoke)
 
 
 def _wanted_steps(opened: Run) -> int:

@@ -151,10 +151,14 @@ class Recipe(_Settings):
 
     def to_yaml(self) -> str:
         """The recipe as it was resolved: loads again to the same run."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The data of `to_yaml`."""
         data = self.model_dump(exclude={"task", "model", "data", "name", "is_smoke"}, exclude_none=True)
         order = ["version", "task", "model", "data", "train", "eval", "seed", "init", "init_skip", "smoke"]
         data |= {key: getattr(self, key).to_dict() for key in _COMPONENTS}
-        return yaml.safe_dump({key: data[key] for key in order if key in data}, sort_keys=False)
+        return {key: data[key] for key in order if key in data}
 
     def total_steps(self, samples: int) -> int:
         """The steps of the whole training, with `samples` in the training data."""

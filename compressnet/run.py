@@ -98,16 +98,20 @@ class Run:
         """
         if not overrides:
             return
-        problems = []
-        for text in overrides:
-            key = text.partition("=")[0]
-            if key not in CHANGEABLE:
-                value = _at(self.recipe.model_dump(), key)
-                problems.append(f"--set {text}: a resumed run keeps {key}={value}; only {', '.join(CHANGEABLE)} change")
+        self.require(Recipe.parse(self.recipe.to_yaml(), str(self.folder / "recipe.yaml"), overrides))
+
+    def require(self, wanted: Recipe) -> None:
+        """Continue as `wanted`, where that keeps it the same run (see `change`)."""
+        mine, theirs = _flat(self.recipe.to_dict()), _flat(wanted.to_dict())
+        problems = [
+            f"--resume {self.folder}: it was begun with {key}={mine.get(key)}, not {theirs.get(key)}; "
+            f"only {', '.join(CHANGEABLE)} may change"
+            for key in dict.fromkeys([*mine, *theirs])
+            if mine.get(key) != theirs.get(key) and key not in CHANGEABLE
+        ]
         if problems:
             raise RecipeError(problems)
-        changed = Recipe.parse(self.recipe.to_yaml(), str(self.folder / "recipe.yaml"), overrides)
-        self.recipe = changed.model_copy(update={"name": self.recipe.name, "is_smoke": self.recipe.is_smoke})
+        self.recipe = wanted.model_copy(update={"name": self.recipe.name, "is_smoke": self.recipe.is_smoke})
         files.write_text(self.folder / "recipe.yaml", self.recipe.to_yaml())
 
     @property
@@ -268,10 +272,15 @@ def _read_json(path: Path) -> dict[str, Any]:
     return dict(value)
 
 
-def _at(tree: Any, key: str) -> Any:
-    for part in key.split("."):
-        tree = tree.get(part) if isinstance(tree, Mapping) else None
-    return tree
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"train.lr": 0.001, ...}`; the smoke block is no part of what is trained."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.") if prefix + key != "smoke" else {}
+        else:
+            flat[prefix + key] = value
+    return flat
 
 
 def _jsonable(value: Any) -> Any:

@@ -77,7 +77,7 @@ def read_bundle(prefix: Path) -> dict[str, NDArray[np.float32]]:
             )
         if entry.offset + entry.size > data.size:
             raise CompressnetError(
-                f"{path}: truncated: {name!r} needs {entry.offset + entry.size} bytes, the file has {data.size}"
+                f"{path}: truncated: {name!r} needs {entry.offset + entry.size} bytes, it has {data.size}"
             )
         raw = data[entry.offset : entry.offset + entry.size].tobytes()
         arrays[name] = np.frombuffer(raw, dtype="<f4").astype(np.float32).reshape(entry.shape)

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import itertools
 import struct
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,7 +84,7 @@ def _write(prefix: Path, arrays: dict[str, np.ndarray], shards: int = 1, **table
     return prefix
 
 
-def _released(net: CAN) -> dict[str, np.ndarray]:
+def _released(net: Any) -> dict[str, np.ndarray]:
     """Variables of CAN24 under the release's names, with what a training checkpoint holds besides."""
     arrays: dict[str, np.ndarray] = {}
     for i, block in enumerate(net.blocks):
@@ -110,7 +112,7 @@ def _released(net: CAN) -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "a/weights": np.arange(6, dtype=np.float32).reshape(2, 3),
         "a/weights/Adam": np.ones((2, 3), np.float32),
         "a/w0": np.array(0.5, np.float32),
@@ -130,7 +132,7 @@ def test_a_can_survives_the_round_trip(tmp_path: Path, shards: int) -> None:
     net = can24()
     with torch.no_grad():
         for parameter in net.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
+            parameter.add_(0.1 * torch.randn_like(parameter))
     prefix = _write(tmp_path / "model.ckpt", _released(net), shards)
     again = CAN.from_released(read_bundle(prefix))
     for key, value in net.state_dict().items():
@@ -235,7 +237,7 @@ def test_a_flipped_byte_is_an_error_of_ours_or_harmless(small: Path) -> None:
         (lambda table: table[:-48] + b"\0\0\0\xff\xff\xff\x7f".ljust(40, b"\0") + table[-8:], "truncated"),
     ],
 )
-def test_bad_footers(small: Path, damage, message: str) -> None:
+def test_bad_footers(small: Path, damage: Callable[[bytes], bytes], message: str) -> None:
     index = Path(f"{small}.index")
     index.write_bytes(damage(index.read_bytes()))
     with pytest.raises(CompressnetError, match=message):
@@ -265,7 +267,7 @@ _TWO = _field(1, 1) + _field(2, _field(2, _field(1, 2))) + _field(5, 8)
         (_field(1, 1) + _field(2, 1), _TWO, "big-endian"),
         (_field(1, 1), _TWO + _field(3, 1), "shard 1 of 1"),
         (_field(1, 1), _TWO + _field(5, 4), "4 bytes for shape"),
-        (_field(1, 1), _TWO + _field(4, 4), "needs 12 bytes, the file has 8"),
+        (_field(1, 1), _TWO + _field(4, 4), "needs 12 bytes, it has 8"),
         (_field(1, 1), b"\x12\x7f", "cut off"),
         (_field(1, 1), b"\x0b", "wire type"),
         (_field(1, 1), _field(1, b"x"), "no number"),

@@ -6,8 +6,8 @@ Found by itself, below `root`:
     exported files   inputs/ or input/ or the root itself: a0001-*.{png,jpg,tif,...}, 8 or 16 bit
 
 No official split of 2500 + 2500 photographs exists. Ours ranks the 5000 ids by their SHA-256 and trains on
-the first half, so that any part of the set is split like the whole. FIP's folders carry their own split, whose
-ids are not public; other people's come as lists (`train_list`, `test_list`).
+the first half, so that any part of the set is split like the whole. FIP's folders carry their own split,
+whose ids are not public; other people's come as lists (`train_list`, `test_list`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from compressnet.data.photographs import (
     PhotographSplit,
     Sizes,
     held_out,
-    named_operator,
     unreadable,
 )
 from compressnet.data.protocol import NoSuchSplit
@@ -93,9 +92,7 @@ class FiveK:
 
     def open(self, split: str, assets: Mapping[str, Any], seed: int) -> PhotographSplit:
         photographs, about = self.photographs(split)
-        text, operator = named_operator(assets)
-        train = split == "train"
-        return PhotographSplit(photographs, self._sizes, train, text, operator, seed, about=about)
+        return PhotographSplit(photographs, self._sizes, split == "train", assets, seed, about)
 
     def photographs(self, split: str) -> tuple[list[Photograph], dict[str, Any]]:
         """The files of a split, and whose split it is."""

@@ -112,7 +112,8 @@ def image_size(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int
         size = raw_size(path)
     else:
         with _explained(path), _no_pillow_limit(), Pillow.open(path) as handle:
-            size = handle.size
+            tags = getattr(handle, "tag_v2", None)  # of a TIFF: versions of Pillow differ in what size says
+            size = handle.size if tags is None else (int(tags[256]), int(tags[257]))
             if handle.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8):
                 size = (size[1], size[0])
     _refuse_large(path, size, max_pixels)
@@ -282,6 +283,9 @@ def _encode(image: Image, kind: str, quality: int | None, path: Path, lost: list
     if image.icc and kind == "BMP":
         lost.append("BMP has no colour profile: profile dropped")
     channels = [image.pixels]
+    if kind == "TIFF" and image.bits == 16 and image.gray and image.alpha is not None:
+        lost.append("TIFF of 16 bit gray with transparency: stored as RGB")  # Pillow cannot read the other
+        channels = [image.pixels.repeat(3, axis=2)]
     if image.alpha is not None and kind in _HOLDS_ALPHA:
         channels.append(image.alpha[..., None])
     pixels = np.concatenate(channels, axis=2)

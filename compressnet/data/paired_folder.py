@@ -9,7 +9,7 @@ Pictures are taken as they are: most targets belong to one resolution and must n
 from __future__ import annotations
 
 import filecmp
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple
 
@@ -23,6 +23,7 @@ from compressnet.data.protocol import Key, NoSuchSplit
 from compressnet.data.sampler import generator
 from compressnet.errors import CompressnetError
 from compressnet.places import DATA_VARIABLE, resolve
+from compressnet.reporter import Reporter
 
 
 class Pair(NamedTuple):
@@ -145,6 +146,12 @@ class PairSplit:
             random = generator(self._seed, key.epoch, key.index, key.draw)
             input_, target = crop_both(input_, target, self._crop, random)
         return image_pair(input_, target, pair.name, key.index)
+
+    def name(self, index: int) -> str:
+        return self.pairs[index].name
+
+    def prepare(self, keys: Sequence[Key], processes: int, reporter: Reporter) -> None:
+        """Nothing is derived from pairs."""
 
     def collate(self, samples: list[ImagePair]) -> ImageBatch:
         return collate_pairs(samples)

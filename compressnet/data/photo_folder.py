@@ -19,7 +19,6 @@ from compressnet.data.photographs import (
     PhotographSplit,
     Sizes,
     held_out,
-    named_operator,
     unreadable,
 )
 from compressnet.data.protocol import NoSuchSplit
@@ -64,9 +63,7 @@ class PhotoFolder:
         self._val_percent = val_percent
 
     def open(self, split: str, assets: Mapping[str, Any], seed: int) -> PhotographSplit:
-        photographs = self.photographs(split)
-        text, operator = named_operator(assets)
-        return PhotographSplit(photographs, self._sizes, split == "train", text, operator, seed)
+        return PhotographSplit(self.photographs(split), self._sizes, split == "train", assets, seed)
 
     def photographs(self, split: str) -> list[Photograph]:
         """The files of a split, sorted by root and name."""

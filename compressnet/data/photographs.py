@@ -1,45 +1,28 @@
-"""Photographs whose targets an image operator makes: sizes, splits, and the cache of targets.
+"""Photographs whose targets an image operator makes: names, sizes, splits, samples.
 
-    file -> upright sRGB -> short side (one of a bounded set) -> input
-                                                            `-> operator -> target     (cached pair, uint8)
-    training may then crop both at one place; the operator has always seen the whole picture
-
-An operator's parameters are in pixels, so a target belongs to one size and is never resized (spec fip.md,
-trap 12). A target depends on the file's bytes, the size and the operator, and on nothing else: runs with other
-seeds, splits or crops find it in the cache.
+file -> upright sRGB -> short side (one of a bounded set) -> input
+                                                        `-> operator -> target     (targets.py: cached)
+training may then crop both at one place; the operator has always seen the whole picture
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from compressnet.data.cache import Cache
 from compressnet.data.image_pair import ImageBatch, ImagePair, collate_pairs, image_pair
-from compressnet.data.images import image_size, read_image, resize_short_side, to_uint8
+from compressnet.data.images import image_size
+from compressnet.data.prepare import prepare_targets
 from compressnet.data.protocol import Key
 from compressnet.data.sampler import generator
+from compressnet.data.targets import Targets
 from compressnet.errors import CompressnetError, UsageError
 from compressnet.reporter import Reporter
-
-# Raised when decoding, resizing or rounding changes: older cache entries are then left alone.
-READER_VERSION = 1
-# Files above this are hashed once and the digest is cached: raw photographs take long to read.
-_LARGE_FILE = 4_000_000
-
-
-class Operator(Protocol):
-    """An image operator: (H, W, 3) float in [0, 1] in and out."""
-
-    @property
-    def version(self) -> int: ...
-
-    def __call__(self, image: np.ndarray, /) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -106,8 +89,7 @@ class PhotographSplit:
     Args:
         photographs: the files, in a fixed order.
         train: sizes drawn from the bounded set, and crops; otherwise one size each, whole.
-        operator_text: the operator as a canonical subject: a part of the cache's key.
-        operator: what the text stands for.
+        assets: `operator` names what makes the targets; needed for samples, not for names and facts.
         seed: of the draws.
         about: further facts.
     """
@@ -117,17 +99,15 @@ class PhotographSplit:
         photographs: Sequence[Photograph],
         sizes: Sizes,
         train: bool,
-        operator_text: str,
-        operator: Operator,
+        assets: Mapping[str, Any],
         seed: int,
-        cache: Cache | None = None,
-        about: dict[str, Any] | None = None,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
         self.photographs = list(photographs)
         self.sizes = sizes
         self.train = train
         self.seed = seed
-        self.targets = Targets(operator_text, operator, cache if cache is not None else Cache())
+        self.targets = Targets(assets.get("operator"))
         self._about = dict(about or {})
         self._short_sides: dict[int, int] = {}
 
@@ -136,8 +116,8 @@ class PhotographSplit:
 
     def __getitem__(self, key: Key) -> ImagePair:
         photograph = self.photographs[key.index]
-        side, random = self._draw(key)
-        input_, target = self.targets.get(photograph.path, side)
+        random = self._random(key)
+        input_, target = self.targets.get(photograph.path, self._side(key, random))
         if self.train and self.sizes.crop is not None:
             input_, target = crop_both(input_, target, self.sizes.crop, random)
         return image_pair(input_, target, photograph.name, key.index)
@@ -146,100 +126,44 @@ class PhotographSplit:
         return self.photographs[index].name
 
     def prepare(self, keys: Sequence[Key], processes: int, reporter: Reporter) -> None:
-        from compressnet.data.prepare import compute_missing
+        """Compute the targets of these samples that are not in the cache.
 
-        wanted = dict.fromkeys((self.photographs[key.index].path, self._draw(key)[0]) for key in keys)
-        compute_missing(self.targets, list(wanted), processes, reporter)
+        Raises:
+            CompressnetError: a photograph cannot be read, the cache cannot be written, a worker was killed.
+        """
+        wanted: dict[int, set[int]] = {}
+        for key in keys:
+            drawn = wanted.setdefault(key.index, set())
+            if key.size is not None or len(drawn) < len(self.sides(key.index)):
+                drawn.add(self._side(key, self._random(key)))
+        jobs = [(self.photographs[index].path, sorted(wanted[index])) for index in sorted(wanted)]
+        prepare_targets(self.targets, jobs, processes, reporter)
 
     def collate(self, samples: list[ImagePair]) -> ImageBatch:
         return collate_pairs(samples)
 
     def sides(self, index: int) -> list[int]:
-        """Every short side at which a photograph may be asked for."""
+        """Every short side that a photograph is drawn at."""
         short_side = self._short_side(index)
         if self.train:
             return self.sizes.training_sides(self.photographs[index].path.stem, short_side)
         return [self.sizes.evaluation_side(short_side)]
 
-    def _draw(self, key: Key) -> tuple[int, np.random.Generator]:
-        """The short side of a sample, and the generator for what else is drawn."""
-        random = generator(self.seed, key.epoch, key.index, key.draw)
-        sides = self.sides(key.index)
-        side = sides[int(random.integers(len(sides)))]
-        return side if key.size is None else min(key.size, self._short_side(key.index)), random
-
     def facts(self) -> dict[str, Any]:
         return {"count": len(self), "fingerprint": fingerprint(self.photographs), **self._about}
+
+    def _random(self, key: Key) -> np.random.Generator:
+        return generator(self.seed, key.epoch, key.index, key.draw)
+
+    def _side(self, key: Key, random: np.random.Generator) -> int:
+        sides = self.sides(key.index)
+        drawn = sides[int(random.integers(len(sides)))]
+        return drawn if key.size is None else min(key.size, self._short_side(key.index))
 
     def _short_side(self, index: int) -> int:
         if index not in self._short_sides:
             self._short_sides[index] = min(image_size(self.photographs[index].path))
         return self._short_sides[index]
-
-
-@dataclass
-class Targets:
-    """The cached pairs (input, target) of one operator; given to worker processes as it is."""
-
-    operator_text: str
-    operator: Operator
-    cache: Cache
-    _digests: dict[tuple[str, int, int], str] = field(default_factory=dict, repr=False)
-
-    def get(self, path: Path, side: int) -> tuple[np.ndarray, np.ndarray]:
-        """Input and target, uint8 (H, W, 3), at a short side that is not above the file's own."""
-        arrays = self.cache.get(self._key(path, side), lambda: self._compute(path, side))
-        return arrays["input"], arrays["target"]
-
-    def has(self, path: Path, side: int) -> bool:
-        """Whether the pair is in the cache."""
-        return self.cache.has(self._key(path, side))
-
-    def _key(self, path: Path, side: int) -> dict[str, Any]:
-        return {
-            "kind": "operator-target",
-            "reader": READER_VERSION,
-            "operator": self.operator_text,
-            "operator_version": self.operator.version,
-            "source": self._digest(path),
-            "side": side,
-        }
-
-    def _compute(self, path: Path, side: int) -> dict[str, np.ndarray]:
-        pixels = resize_short_side(read_image(path, srgb=True).pixels, side)
-        input_ = to_uint8(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
-        # The operator sees what the network will see: the rounded input.
-        target = to_uint8(self.operator(input_.astype(np.float32) / 255))
-        if target.shape != input_.shape:
-            raise CompressnetError(f"operator {self.operator_text} made {target.shape} of {input_.shape}")
-        return {"input": input_, "target": target}
-
-    def _digest(self, path: Path) -> str:
-        try:
-            stat = path.stat()
-        except OSError as error:
-            raise CompressnetError(f"{path}: cannot be read: {error.strerror}") from None
-        known = (str(path.resolve()), stat.st_mtime_ns, stat.st_size)
-        if known not in self._digests:
-            self._digests[known] = self._read_digest(path, known)
-        return self._digests[known]
-
-    def _read_digest(self, path: Path, known: tuple[str, int, int]) -> str:
-        def compute() -> dict[str, np.ndarray]:
-            with path.open("rb") as file:
-                return {"sha256": np.frombuffer(_sha256(file), np.uint8)}
-
-        if known[2] < _LARGE_FILE:
-            return bytes(compute()["sha256"]).hex()
-        key = {"kind": "file-digest", "path": known[0], "mtime_ns": known[1], "size": known[2]}
-        return bytes(self.cache.get(key, compute)["sha256"]).hex()
-
-
-def _sha256(file: Any) -> bytes:
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.digest()
 
 
 def crop_both(
@@ -270,14 +194,6 @@ class NoOperator:
 
     def __call__(self, image: np.ndarray, /) -> np.ndarray:
         raise CompressnetError("photographs need an operator that makes their targets (task.operator)")
-
-
-def named_operator(assets: Mapping[str, Any]) -> tuple[str, Operator]:
-    """The operator that the task has put among its assets, as canonical text and as a callable."""
-    from compressnet.subject import canonical_operator, make_operator
-
-    text = assets.get("operator")
-    return (canonical_operator(text), make_operator(text)) if text else ("", NoOperator())
 
 
 def unreadable(photographs: Iterable[Photograph]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 
 from pydantic import Field
 
-from compressnet.data.photographs import Photograph, PhotographSplit, Sizes, named_operator, unreadable
+from compressnet.data.photographs import Photograph, PhotographSplit, Sizes, unreadable
 from compressnet.data.protocol import NoSuchSplit
 from compressnet.errors import CompressnetError
 
@@ -63,8 +63,7 @@ class Sample:
         self._sizes = Sizes(min_side, max_side, sizes, crop, test_side)
 
     def open(self, split: str, assets: Mapping[str, Any], seed: int) -> PhotographSplit:
-        text, operator = named_operator(assets)
-        return PhotographSplit(photographs(split), self._sizes, split == "train", text, operator, seed)
+        return PhotographSplit(photographs(split), self._sizes, split == "train", assets, seed)
 
     def check(self) -> list[str]:
         try:

@@ -129,7 +129,7 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def encode_tiff(pixels: np.ndarray, icc: bytes | None) -> bytes:
-    """A TIFF file (deflate) of uint16 (H, W, C), C = 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA."""
+    """A TIFF file (deflate) of uint16 (H, W, C), C = 1 gray, 3 RGB, 4 RGBA."""
     import tifffile
 
     channels = pixels.shape[2]
@@ -139,7 +139,7 @@ def encode_tiff(pixels: np.ndarray, icc: bytes | None) -> bytes:
         pixels[..., 0] if channels == 1 else pixels,
         photometric="rgb" if channels >= 3 else "minisblack",
         planarconfig=None if channels == 1 else "contig",
-        extrasamples=["unassalpha"] if channels in (2, 4) else None,
+        extrasamples=["unassalpha"] if channels == 4 else None,
         compression="zlib",
         predictor=True,
         iccprofile=icc,

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from compressnet.errors import CompressnetError
-from compressnet.models.can import CAN, can24, can32, dilations
+from compressnet.models.can import CAN, LastLayer, Norm, Variant, can24, can32, dilations
 from compressnet.models.can_released import released_kind
 
 GOLDEN = Path(__file__).resolve().parents[2].parent / "shared" / "golden" / "can24_l0_released.npz"
@@ -78,7 +79,7 @@ def test_released_network_imitates_our_l0(golden: Arrays) -> None:
     assert psnr == pytest.approx(36.5, abs=0.3)
 
 
-def _as_released(net: CAN) -> Arrays:
+def _as_released(net: Any) -> Arrays:
     """The inverse of the import, written from the table of names by itself."""
     arrays: Arrays = {}
     for i, block in enumerate(net.blocks):
@@ -100,7 +101,7 @@ def _noisy(net: CAN) -> CAN:
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in net.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
+            parameter.add_(0.1 * torch.randn_like(parameter))
     return net
 
 
@@ -162,7 +163,7 @@ def test_import_refuses_in_one_line(change: Callable[[Arrays], Arrays], message:
     [(can24, 3, 37_219), (can32, 3, 74_997), (can32, 4, 75_285), (can32, 13, 77_877)],
 )
 def test_parameter_counts_of_the_paper(
-    builder: Callable[..., CAN], channels: int, count: int, variant: str
+    builder: Callable[..., CAN], channels: int, count: int, variant: Variant
 ) -> None:
     net = builder(in_channels=channels, variant=variant)
     assert sum(p.numel() for p in net.parameters()) == count
@@ -172,15 +173,16 @@ def test_parameter_counts_of_the_paper(
 def test_dilations_follow_from_the_depth() -> None:
     assert dilations(9) == [1, 2, 4, 8, 16, 32, 64, 1]
     assert dilations(10) == [1, 2, 4, 8, 16, 32, 64, 128, 1]
-    assert [block.conv.dilation for block in can32().blocks] == [(d, d) for d in dilations(10)]
+    convolutions = [m for m in can32().blocks.modules() if isinstance(m, nn.Conv2d)]
+    assert [c.dilation for c in convolutions] == [(d, d) for d in dilations(10)]
 
 
 @pytest.mark.parametrize(("builder", "field"), [(can24, 257), (can32, 513)])
 def test_receptive_field(builder: Callable[..., CAN], field: int) -> None:
     net = builder(norm="none")
     with torch.no_grad():
-        for block in net.blocks:
-            block.conv.weight.fill_(0.05)  # positive everywhere: no path can cancel another
+        for parameter in net.blocks.parameters():
+            parameter.fill_(0.05)  # positive everywhere: no path can cancel another
         net.last.weight.fill_(1.0)
     x = torch.zeros(1, 3, 1, field + 20, requires_grad=True)
     net(x)[0, :, 0, (field + 20) // 2].sum().backward()
@@ -191,7 +193,7 @@ def test_receptive_field(builder: Callable[..., CAN], field: int) -> None:
 
 @pytest.mark.parametrize("channels", [3, 4, 13])
 @pytest.mark.parametrize("norm", ["an", "none"])
-def test_3x3_layers_start_as_the_identity(channels: int, norm: str) -> None:
+def test_3x3_layers_start_as_the_identity(channels: int, norm: Norm) -> None:
     net = can24(in_channels=channels, norm=norm)
     (x,) = net.example(2, (11, 9))
     expected = torch.cat([x, torch.zeros(2, 24 - channels, 11, 9)], dim=1)
@@ -200,7 +202,7 @@ def test_3x3_layers_start_as_the_identity(channels: int, norm: str) -> None:
 
 @pytest.mark.parametrize("norm", ["an", "bn", "none"])
 @pytest.mark.parametrize("variant", ["released", "paper"])
-def test_shapes_types_and_gradients(norm: str, variant: str) -> None:
+def test_shapes_types_and_gradients(norm: Norm, variant: Variant) -> None:
     net = can24(in_channels=4, norm=norm, variant=variant)
     (x,) = net.example(2, (13, 21))
     assert x.shape == (2, 4, 13, 21)
@@ -245,7 +247,7 @@ def _channels_without_gradient(net: CAN) -> int:
 
 
 @pytest.mark.parametrize("last_layer", ["glorot", "identity"])
-def test_every_channel_gets_a_gradient_after_one_step(last_layer: str) -> None:
+def test_every_channel_gets_a_gradient_after_one_step(last_layer: LastLayer) -> None:
     torch.manual_seed(0)
     assert _channels_without_gradient(can24(last_layer=last_layer)) == 0
 
@@ -304,14 +306,16 @@ def test_guard_is_still_needed() -> None:
 
 
 def test_channels_last_weights_are_refused_only_where_they_crash() -> None:
-    net = can24().to(memory_format=torch.channels_last)
+    net: Any = can24()
+    net = net.to(memory_format=torch.channels_last)
     (x,) = net.example()
     with torch.autocast("cpu", torch.bfloat16), pytest.raises(CompressnetError, match="channels_last"):
         net(x)
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         assert net(x).isfinite().all()
     net(x).sum().backward()
-    wide = can32().to(memory_format=torch.channels_last)
+    wide: Any = can32()
+    wide = wide.to(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16):
         wide(x).float().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in wide.parameters())

@@ -60,7 +60,9 @@ def test_equals_the_algorithm_at_any_size(shape: tuple[int, ...], lambda_: float
     st.integers(1, 20), st.integers(1, 20), st.sampled_from([1, 3]), st.sampled_from([np.float32, np.float64])
 )
 def test_keeps_shape_type_range_and_its_input(height: int, width: int, channels: int, dtype: type) -> None:
-    image = np.random.default_rng(height * 100 + width).random((height, width, channels)).astype(dtype)
+    image: np.ndarray = (
+        np.random.default_rng(height * 100 + width).random((height, width, channels)).astype(dtype)
+    )
     before = image.copy()
     result = L0()(image)
     np.testing.assert_array_equal(image, before)

@@ -61,7 +61,7 @@ def test_near_the_minimum_of_its_energy(weight: float) -> None:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 7, 3), (7, 1, 3), (16, 9, 1)])
 def test_keeps_shape_type_range_and_its_input(shape: tuple[int, ...], dtype: type) -> None:
-    image = np.random.default_rng(0).random(shape).astype(dtype)
+    image: np.ndarray = np.random.default_rng(0).random(shape).astype(dtype)
     before = image.copy()
     result = ROF(0.1)(image)
     np.testing.assert_array_equal(image, before)

@@ -1,0 +1,131 @@
+"""The targets that an image operator makes of photographs, kept in the cache as pairs (input, target).
+
+An operator's parameters are in pixels, so a target belongs to one size and is never resized (spec fip.md,
+trap 12). It depends on the file's bytes, the size and the operator, and on nothing else: runs with other
+seeds, splits or crops find it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from compressnet.data.cache import Cache
+from compressnet.data.images import read_image, resize_short_side, to_uint8
+from compressnet.errors import CompressnetError
+from compressnet.operators.protocol import Operator
+from compressnet.subject import canonical_operator, make_operator
+
+# Raised when decoding, resizing or rounding changes: older cache entries are then left alone.
+READER_VERSION = 1
+# Files above this are hashed once and the digest is cached: raw photographs take long to read.
+_LARGE_FILE = 4_000_000
+
+
+class Targets:
+    """The pairs of one operator.
+
+    Args:
+        operator_text: the operator as a subject; without one, asking for a pair is an error.
+        cache: where pairs are kept; default the user's cache.
+    """
+
+    def __init__(self, operator_text: str | None, cache: Cache | None = None) -> None:
+        self.operator_text = operator_text
+        self.cache = cache if cache is not None else Cache()
+        self._digests: dict[tuple[str, int, int], str] = {}
+
+    @cached_property
+    def operator(self) -> Operator:
+        return cast(Operator, make_operator(self._text))
+
+    def get(self, path: Path, side: int) -> tuple[np.ndarray, np.ndarray]:
+        """Input and target, uint8 (H, W, 3), at a short side that is not above the file's own.
+
+        Raises:
+            CompressnetError: the photograph cannot be read, or the cache cannot be written.
+        """
+        return self._get(path, side, lambda: _read(path))
+
+    def fill(self, path: Path, sides: list[int]) -> None:
+        """See that the pairs are in the cache; the photograph is decoded once."""
+        decoded: list[np.ndarray] = []
+
+        def pixels() -> np.ndarray:
+            if not decoded:
+                decoded.append(_read(path))
+            return decoded[0]
+
+        for side in sides:
+            self._get(path, side, pixels)
+
+    def has(self, path: Path, side: int) -> bool:
+        """Whether the pair is in the cache."""
+        return self.cache.has(self._key(path, side))
+
+    @cached_property
+    def _canonical(self) -> str:
+        return canonical_operator(self._text)
+
+    @property
+    def _text(self) -> str:
+        if not self.operator_text:
+            raise CompressnetError(
+                "photographs have no targets of their own: name an operator (task.operator)"
+            )
+        return self.operator_text
+
+    def _key(self, path: Path, side: int) -> dict[str, Any]:
+        return {
+            "kind": "operator-target",
+            "reader": READER_VERSION,
+            "operator": self._canonical,
+            "operator_version": self.operator.version,
+            "source": self._digest(path),
+            "side": side,
+        }
+
+    def _get(self, path: Path, side: int, pixels: Callable[[], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        arrays = self.cache.get(self._key(path, side), lambda: self._compute(pixels(), side))
+        return arrays["input"], arrays["target"]
+
+    def _compute(self, pixels: np.ndarray, side: int) -> dict[str, np.ndarray]:
+        input_ = to_uint8(resize_short_side(pixels, side))
+        # The operator sees what the network will see: the rounded input.
+        return {"input": input_, "target": to_uint8(self.operator(input_.astype(np.float32) / 255))}
+
+    def _digest(self, path: Path) -> str:
+        try:
+            stat = path.stat()
+            known = (str(path.resolve()), stat.st_mtime_ns, stat.st_size)
+            if known not in self._digests:
+                self._digests[known] = self._read_digest(path, known)
+        except OSError as error:
+            raise CompressnetError(f"{path}: cannot be read: {error.strerror}") from None
+        return self._digests[known]
+
+    def _read_digest(self, path: Path, known: tuple[str, int, int]) -> str:
+        if known[2] < _LARGE_FILE:
+            return hashlib.sha256(path.read_bytes()).hexdigest()
+        key = {"kind": "file-digest", "path": known[0], "mtime_ns": known[1], "size": known[2]}
+        arrays = self.cache.get(key, lambda: {"sha256": _digest_of_large(path)})
+        return bytes(arrays["sha256"]).hex()
+
+
+def _digest_of_large(path: Path) -> np.ndarray:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return np.frombuffer(digest.digest(), np.uint8)
+
+
+def _read(path: Path) -> np.ndarray:
+    """float32 (H, W, 3) in [0, 1], sRGB; alpha is ignored."""
+    pixels = read_image(path, srgb=True).pixels
+    return np.broadcast_to(pixels, (*pixels.shape[:2], 3))

@@ -1,0 +1,228 @@
+"""Recorded evaluations: one JSON file each, and the tables that are made from them.
+
+    eval --record NAME -> results/NAME.json --+-> RESULTS.md, README.md's table
+    results/published.json (others' figures) -+
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from compressnet import files
+from compressnet.errors import CompressnetError, UsageError
+from compressnet.places import CACHE_VARIABLE, DATA_VARIABLE, cache_dir, data_root
+from compressnet.subject import Loaded, canonical_operator
+
+PUBLISHED = "published.json"
+BEGIN, END = "<!-- results: begin (made by `make results`) -->", "<!-- results: end -->"
+
+
+def record_path(folder: Path, name: str, *, overwrite: bool) -> Path:
+    """Where the record `name` goes.
+
+    Raises:
+        UsageError: not a plain name.
+        CompressnetError: it exists and is not to be overwritten.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name) or f"{name}.json" == PUBLISHED:
+        raise UsageError(f"--record {name}: use lower-case letters, digits, '-' and '_'")
+    path = folder / f"{name}.json"
+    if path.exists() and not overwrite:
+        raise CompressnetError(f"{path} exists: add --force to overwrite it")
+    return path
+
+
+def write_record(
+    folder: Path, name: str, report: Mapping[str, Any], loaded: Loaded, command: str, *, overwrite: bool = False
+) -> Path:
+    """Write an evaluation with everything that it depends on.
+
+    Args:
+        report: what `eval` measured.
+        command: the command line, in which data roots become symbols.
+
+    Raises:
+        CompressnetError: the weights come from a smoke run.
+    """
+    from compressnet import weights
+    from compressnet.training.train import commit, versions
+
+    path = record_path(folder, name, overwrite=overwrite)
+    if report["smoke"]:
+        raise CompressnetError(f"{report['subject']} is a smoke run: its figures mean nothing and are not recorded")
+    architecture = loaded.architecture
+    record = {
+        "name": name,
+        **report,
+        "subject": symbolic(str(report["subject"])),
+        "operator": loaded.assets.get("operator"),
+        "command": symbolic(command),
+        "versions": versions(),
+        "commit": commit(),
+        "parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
+        "model": architecture.model if architecture else loaded.subject.name,
+        "digest": weights.digest(weights.tensors_of(loaded.model), architecture) if architecture else None,
+        "training": _training_of(loaded),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    files.write_json(path, record)
+    return path
+
+
+def symbolic(command: str) -> str:
+    """A command line with this machine's roots replaced by the variables that name them."""
+    words = shlex.split(command)
+    for flag in ("--data-root", "--cache"):
+        while flag in words:
+            place = words.index(flag)
+            del words[place : place + 2]
+    text = shlex.join(words)
+    for variable, folder in ((DATA_VARIABLE, data_root()), (CACHE_VARIABLE, cache_dir())):
+        if str(folder) not in (".", "/"):
+            text = text.replace(str(folder.absolute()), f"${variable}")
+    return text.replace(str(Path.cwd()) + "/", "").replace(str(Path.home()), "~")
+
+
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """All records of a folder, by name."""
+    records = []
+    for path in sorted(folder.glob("*.json")):
+        if path.name == PUBLISHED:
+            continue
+        try:
+            records.append(json.loads(path.read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise CompressnetError(f"{path}: not JSON: {error}") from error
+    return records
+
+
+def read_published(folder: Path) -> list[dict[str, Any]]:
+    """Others' figures: `{operator, model, psnr, ssim, what, source}` each."""
+    path = folder / PUBLISHED
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+
+def summary_table(records: Sequence[Mapping[str, Any]], published: Sequence[Mapping[str, Any]]) -> str:
+    """One line a record: theirs and ours apart, doing nothing beside both."""
+    head = ["record", "operator", "network", "data, split", "do nothing", "authors' network", "ours", "trained"]
+    rows = []
+    for record in records:
+        metrics = record["metrics"]
+        theirs = _published_for(record, published)
+        rows.append(
+            [
+                f"[{record['name']}](results/{record['name']}.json)",
+                f"`{record['operator']}`" if record["operator"] else "-",
+                f"{record['model']}, {record['parameters']:,}",
+                f"{record['data']['name']}, {record['split']} ({record['data']['count']})",
+                _decibel(metrics.get("psnr_nothing"), metrics.get("ssim_nothing")),
+                _decibel(theirs.get("psnr"), theirs.get("ssim")) + (" [^1]" if theirs else ""),
+                f"**{_decibel(metrics.get('psnr'), metrics.get('ssim'))}**",
+                _trained(record.get("training")),
+            ]
+        )
+    notes = sorted({entry["what"] for record in records for entry in [_published_for(record, published)] if entry})
+    lines = [_markdown(head, rows), "", "PSNR in dB / SSIM, mean over images; higher is better."]
+    return "\n".join(lines + ["", *(f"[^1]: {text}" for text in notes)]).rstrip() + "\n"
+
+
+def results_page(records: Sequence[Mapping[str, Any]], published: Sequence[Mapping[str, Any]] = ()) -> str:
+    """RESULTS.md: the summary, then every record with its figures per image and how to repeat it."""
+    parts = [
+        "# Results",
+        "Made by `make results` from the records in `results/`; edits here are lost. "
+        "'Do nothing' compares the input itself with the target: a figure means nothing without it.",
+        summary_table(records, published),
+    ]
+    parts += [_section(record) for record in records]
+    return "\n\n".join(part.rstrip() for part in parts) + "\n"
+
+
+def write_pages(folder: Path) -> list[Path]:
+    """Write RESULTS.md beside `folder`, and the table into README.md between its marks; returns what was written."""
+    records, published = read_records(folder), read_published(folder)
+    root = folder.absolute().parent
+    page, readme = root / "RESULTS.md", root / "README.md"
+    files.write_text(page, results_page(records, published))
+    if not readme.exists():
+        return [page]
+    files.write_text(readme, with_table(readme.read_text(encoding="utf-8"), summary_table(records, published)))
+    return [page, readme]
+
+
+def with_table(readme: str, table: str) -> str:
+    """README's text with the table between the two marks replaced.
+
+    Raises:
+        CompressnetError: the marks are missing.
+    """
+    if BEGIN not in readme or END not in readme:
+        raise CompressnetError(f"README.md has lost the marks '{BEGIN}' and '{END}'")
+    before, _, rest = readme.partition(BEGIN)
+    return f"{before}{BEGIN}\n{table}{END}{rest.partition(END)[2]}"
+
+
+def _training_of(loaded: Loaded) -> dict[str, Any] | None:
+    if loaded.run is None:
+        from compressnet.subject import zoo_card
+
+        card = zoo_card(loaded.subject.name) if loaded.subject.kind == "zoo" else {}
+        training: dict[str, Any] | None = card.get("training")
+        return training
+    facts = loaded.run.facts
+    kept = ("train_seconds", "step", "device", "data", "commit", "seed", "versions", "parent")
+    training = {key: facts[key] for key in kept if key in facts}
+    return training | {"command": symbolic(shlex.join(facts.get("command", [])))}
+
+
+def _section(record: Mapping[str, Any]) -> str:
+    names = ["psnr_nothing", "psnr", "ssim_nothing", "ssim"]
+    head = ["image", "PSNR do nothing", "PSNR", "SSIM do nothing", "SSIM"]
+    rows = [[name, *(_number(row.get(key)) for key in names)] for name, row in record["rows"].items()]
+    rows.append(["**mean**", *(f"**{_number(record['metrics'].get(key))}**" for key in names)])
+    training = record.get("training") or {}
+    facts = [
+        f"- data: {record['data']['name']}, split {record['split']}, {record['data']['count']} images, "
+        f"fingerprint `{record['data']['fingerprint']}`; seed {record['seed']}",
+        f"- evaluated: `{record['command']}` on {record['device']}, commit {record['commit']}, "
+        f"torch {record['versions']['torch']}",
+        f"- weights: digest `{str(record['digest'])[:16]}`",
+    ]
+    if training:
+        facts.append(f"- trained: `{training['command']}`; {_trained(training)}; commit {training.get('commit')}")
+    if training.get("parent"):
+        facts.append(f"- started from `{training['parent']['run']}`, digest `{training['parent']['digest'][:16]}`")
+    return f"## {record['name']}\n\n{_markdown(head, rows)}\n\n" + "\n".join(facts)
+
+
+def _published_for(record: Mapping[str, Any], published: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    if not record.get("operator"):
+        return {}
+    mine = canonical_operator(record["operator"])
+    return next((entry for entry in published if canonical_operator(entry["operator"]) == mine), {})
+
+
+def _trained(training: Mapping[str, Any] | None) -> str:
+    if not training:
+        return "-"
+    return f"{training['step']:,} steps, {training['train_seconds'] / 60:.0f} min, {training['device']}"
+
+
+def _decibel(psnr: float | None, ssim: float | None) -> str:
+    if psnr is None:
+        return "not known"
+    return f"{psnr:.2f} / {ssim:.4f}" if ssim is not None else f"{psnr:.2f}"
+
+
+def _number(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.2f}" if value > 1 else f"{value:.4f}"
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
