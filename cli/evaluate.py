@@ -14,6 +14,7 @@ from compressnet.errors import UsageError
 from . import console, options
 
 if TYPE_CHECKING:
+    from compressnet.data.protocol import Split
     from compressnet.recipe import Component
     from compressnet.subject import Loaded
 
@@ -31,6 +32,9 @@ def evaluate(
         Optional[str], typer.Option(metavar="NAME", help="Write results/NAME.json, which RESULTS.md is made from.")
     ] = None,
     results: Annotated[Path, typer.Option(metavar="DIR", help="The folder of recorded results.")] = Path("results"),
+    pictures: Annotated[
+        Optional[Path], typer.Option(metavar="DIR", help="Draw what the network does to every sample.")
+    ] = None,
     device: options.Device = "auto",
     threads: options.Threads = None,
     data_root: options.DataRoot = None,
@@ -49,7 +53,7 @@ def evaluate(
         record_path(results, record, overwrite=force)  # refuses before the work, not after it
     loaded = load(subject)
     component = _data_of(loaded, data)
-    report = _measure(loaded, component, split, device)
+    report = _measure(loaded, component, split, device, pictures)
     if loaded.run:
         from compressnet.files import write_json
 
@@ -80,7 +84,9 @@ def _data_of(loaded: Loaded, text: str | None) -> Component:
     )
 
 
-def _measure(loaded: Loaded, component: Component, split: str | None, device: str) -> dict[str, Any]:
+def _measure(
+    loaded: Loaded, component: Component, split: str | None, device: str, pictures: Path | None
+) -> dict[str, Any]:
     import time
 
     from compressnet.data.protocol import NoSuchSplit
@@ -101,6 +107,8 @@ def _measure(loaded: Loaded, component: Component, split: str | None, device: st
     began = time.monotonic()
     try:
         metrics = evaluate_split(loaded.task, loaded.model.to(chosen), opened, chosen, screen, settings)
+        if pictures is not None:
+            _draw(loaded, opened, pictures, screen)
     finally:
         screen.close()
     architecture = loaded.architecture
@@ -116,6 +124,22 @@ def _measure(loaded: Loaded, component: Component, split: str | None, device: st
         "metrics": {key: value for key, value in metrics.items() if "/" not in key},
         "rows": _rows(metrics),
     }
+
+
+def _draw(loaded: Loaded, split: Split, folder: Path, screen: console.Screen) -> None:
+    import torch
+
+    from compressnet.data.protocol import Key
+
+    folder.mkdir(parents=True, exist_ok=True)
+    screen.stage("drawing", len(split), "samples")
+    for index in range(len(split)):
+        with torch.inference_mode():
+            for name, picture in loaded.task.preview(loaded.model, [split[Key(0, index, index)]]):
+                target = folder / f"{name.replace('/', '_')}.png"
+                picture.save(target)
+                screen.note("info", f"picture: {target}")
+        screen.advance(1)
 
 
 def _rows(metrics: dict[str, float]) -> dict[str, dict[str, float]]:

@@ -88,6 +88,14 @@ def validate(
         raise RecipeError(problems)
 
 
+@app.command("schema")
+def schema() -> None:
+    """Print the JSON schema of recipes, for editors."""
+    from compressnet.recipe_schema import schema_text
+
+    console.print_text(schema_text().rstrip())
+
+
 def _find(text: str) -> Path:
     from compressnet.errors import UsageError
     from compressnet.subject import parse

@@ -186,7 +186,8 @@ class _Tree:
         for end in range(len(path), 0, -1):
             if found := self.origins.get(tuple(path[:end])):
                 return found
-        return self.source
+        inside = (origin for known, origin in self.origins.items() if known[: len(path)] == tuple(path))
+        return next(inside, self.source) if path else self.source
 
     def inside_smoke(self, problem: str) -> bool:
         lines = {origin for path, origin in self.origins.items() if path[0] == "smoke"}
@@ -200,6 +201,8 @@ class _Tree:
             return merged
         for key, value in block.items():
             if isinstance(value, dict) and isinstance(merged.data.get(key), dict) and "name" not in value:
+                for inner in value:
+                    merged._make_room((key, inner))
                 merged.data[key].update(copy.deepcopy(value))
             else:
                 merged.data[key] = copy.deepcopy(value)
@@ -226,7 +229,14 @@ class _Tree:
             self.origins[path] = f"--set {text}"
         return problems
 
+    def _make_room(self, path: tuple[str, ...]) -> None:
+        """A later layer that says how long to train replaces the other way to say it."""
+        other = {("train", "steps"): "epochs", ("train", "epochs"): "steps"}.get(path)
+        if other and isinstance(self.data.get("train"), dict):
+            self.data["train"].pop(other, None)
+
     def _put(self, path: tuple[str, ...], value: Any) -> None:
+        self._make_room(path)
         place = self.data
         for key in path[:-1]:
             place = place.setdefault(key, {})

@@ -66,6 +66,8 @@ def parameters(target: Callable[..., Any]) -> dict[str, Parameter]:
     hints = get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
     found = {}
     for name, parameter in inspect.signature(target).parameters.items():
+        if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+            continue  # torch.nn.Identity takes and ignores anything
         annotation = hints.get(name, Any)
         metadata = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
         derived = any(isinstance(item, Derived) for item in metadata)

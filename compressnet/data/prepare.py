@@ -53,6 +53,7 @@ def prepare_targets(targets: Targets, jobs: list[Job], processes: int, reporter:
 
 def _in_processes(targets: Targets, jobs: list[Job], processes: int, reporter: Reporter) -> None:
     context = multiprocessing.get_context("spawn")  # a fork after torch has started threads may hang
+    others = set(multiprocessing.active_children())
     arguments = (targets.operator_text, targets.cache.folder)
     with ProcessPoolExecutor(processes, context, initializer=_start_worker, initargs=arguments) as pool:
         try:
@@ -70,6 +71,8 @@ def _in_processes(targets: Targets, jobs: list[Job], processes: int, reporter: R
             ) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()  # a large photograph may take a minute, and nothing half-written is lost
             raise
 
 

@@ -52,7 +52,7 @@ def test_computes_once(cache: Cache) -> None:
 
 
 def test_arrays_that_are_not_contiguous_or_empty(cache: Cache) -> None:
-    arrays = {"t": np.arange(6, dtype=np.int16).reshape(2, 3).T, "none": np.zeros((0, 3), np.float32)}
+    arrays: Arrays = {"t": np.arange(6, dtype=np.int16).reshape(2, 3).T, "none": np.zeros((0, 3), np.float32)}
     for _ in range(2):
         found = cache.get(KEY, lambda: arrays)
         np.testing.assert_array_equal(found["t"], arrays["t"])
@@ -93,8 +93,8 @@ def test_damaged_entry_is_computed_again_and_replaced(cache: Cache, damage: str)
         data = bytearray(cache.path({"kind": "other"}).read_bytes())
     if damage == "flip":
         data[-1] ^= 1
-    damaged = {"cut": data[:-3], "empty": b"", "text": b"hello" * 100}.get(damage, data)
-    path.write_bytes(damaged)
+    damaged = {"cut": bytes(data[:-3]), "empty": b"", "text": b"hello" * 100}
+    path.write_bytes(damaged.get(damage, bytes(data)))
     check(cache.get(KEY, compute))
     assert compute.calls == 2
     check(cache.get(KEY, compute))

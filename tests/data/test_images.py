@@ -85,7 +85,8 @@ def test_one_bit_becomes_gray(tmp_path: Path) -> None:
 def test_palette(tmp_path: Path, transparent: bool) -> None:
     indexed = Pillow.fromarray(np.array([[0, 1], [2, 0]], np.uint8), "P")
     indexed.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
-    indexed.save(tmp_path / "a.png", **({"transparency": 1} if transparent else {}))
+    options: dict[str, Any] = {"transparency": 1} if transparent else {}
+    indexed.save(tmp_path / "a.png", **options)
     image = read_image(tmp_path / "a.png")
     assert to_uint8(image.pixels)[1, 0].tolist() == [70, 80, 90]
     if transparent:
@@ -355,6 +356,40 @@ def test_raw_without_rawpy_names_the_extra(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "a0001-x.DNG").write_bytes(b"II*\0")
     with pytest.raises(CompressnetError, match=r"a0001-x\.DNG: .*compressnet\[raw\]"):
         read_image(tmp_path / "a0001-x.DNG")
+
+
+def write_dng(path: Path, mosaic: np.ndarray, orientation: int) -> None:
+    """The least that LibRaw takes for a DNG: a Bayer mosaic RGGB, neutral white, linear XYZ."""
+    identity = tuple(value for i in range(9) for value in (int(i % 4 == 0), 1))
+    tags: list[tuple[int, int, int, Any, bool]] = [
+        (274, 3, 1, orientation, True),
+        (33421, 3, 2, (2, 2), True),  # CFARepeatPatternDim
+        (33422, 1, 4, (0, 1, 1, 2), True),  # CFAPattern
+        (50706, 1, 4, (1, 4, 0, 0), True),  # DNGVersion
+        (50708, 2, 0, "Test Camera", True),  # UniqueCameraModel
+        (50714, 4, 1, 0, True),  # BlackLevel
+        (50717, 4, 1, 65535, True),  # WhiteLevel
+        (50721, 10, 9, identity, True),  # ColorMatrix1
+        (50728, 5, 3, (1, 1, 1, 1, 1, 1), True),  # AsShotNeutral
+        (50778, 3, 1, 21, True),  # CalibrationIlluminant1: D65
+    ]
+    tifffile.imwrite(path, mosaic, photometric=32803, extratags=tags, metadata=None)
+
+
+def test_raw_is_developed_upright_at_16_bit(tmp_path: Path) -> None:
+    pytest.importorskip("rawpy")
+    mosaic = np.full((64, 96), 8000, np.uint16)
+    mosaic[:32] = 30000  # the upper half is bright; orientation 6 turns it to the right
+    write_dng(tmp_path / "a.DNG", mosaic, orientation=6)
+    image = read_image(tmp_path / "a.DNG")
+    assert image.bits == 16
+    assert image.pixels.shape == (96, 64, 3)
+    assert image_size(tmp_path / "a.DNG") == (64, 96)
+    assert image.pixels[:, 40:].mean() > image.pixels[:, :24].mean() + 0.2
+    # no automatic brightness: the gamma curve of spec 10 and nothing else
+    assert image.pixels[:, 40:].mean() == pytest.approx(1.099 * (30000 / 65535) ** 0.45 - 0.099, abs=0.03)
+    with pytest.raises(CompressnetError, match="more than the limit"):
+        read_image(tmp_path / "a.DNG", max_pixels=100)
 
 
 def test_damaged_raw_is_one_line(tmp_path: Path) -> None:

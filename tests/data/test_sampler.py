@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from compressnet.data.sampler import endless_batches, evaluation_keys, generator
 from compressnet.errors import CompressnetError, UsageError
 
 
-def take(count: int, *args: int, **options: int) -> list[list[Key]]:
+def take(count: int, *args: Any, **options: Any) -> list[list[Key]]:
     return list(itertools.islice(endless_batches(*args, **options), count))
 
 

@@ -1,0 +1,54 @@
+# `make help` lists the targets. Tools are called through .venv, never through an activated shell.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format results schema clean
+
+PYTHON ?= python3
+# The one pin of torch. TORCH_INDEX: the CPU or CUDA wheel index that PyTorch's install page names.
+TORCH ?= torch==2.13.0
+TORCH_INDEX ?=
+PIP := .venv/bin/python -m pip --disable-pip-version-check
+INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+DEMO := runs/demo
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+.venv/.ok: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	$(PIP) install -q $(INDEX) -c constraints.txt $(TORCH)
+	$(PIP) install -q $(INDEX) -c constraints.txt -e '.[dev,track]'
+	@touch $@
+
+setup: .venv/.ok ## install into .venv: torch by exact pin, then the project
+
+demo: .venv/.ok ## train, evaluate and apply on built-in photographs: at most 4 minutes on two cores
+	@rm -rf $(DEMO)
+	.venv/bin/compressnet train fip_sample --run $(DEMO)
+	.venv/bin/compressnet eval $(DEMO) --pictures $(DEMO)/pictures
+	.venv/bin/compressnet data samples -o $(DEMO)/photos > $(DEMO)/photos.txt
+	.venv/bin/compressnet apply $(DEMO) $(DEMO)/photos/chelsea.png -o $(DEMO)/chelsea_smoothed.png
+	@echo "input | operator | network | error x 8: $(DEMO)/pictures/chelsea.png"
+
+test: .venv/.ok ## run the tests
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2
+
+check: .venv/.ok ## lint, formatting, types
+	.venv/bin/python -m ruff check .
+	.venv/bin/python -m ruff format --check .
+	.venv/bin/python -m mypy
+
+format: .venv/.ok ## format and fix what can be fixed
+	.venv/bin/python -m ruff format .
+	.venv/bin/python -m ruff check --fix .
+
+results: .venv/.ok ## make RESULTS.md and README's table from results/*.json
+	.venv/bin/compressnet results --write
+
+schema: .venv/.ok ## make recipes/schema.json from the signatures of everything registered
+	.venv/bin/compressnet recipes schema > recipes/schema.json
+
+clean: ## remove what was built (not .venv, not runs)
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from compressnet import subject
+from compressnet.errors import CompressnetError, RecipeError
+from compressnet.recipe import Recipe
+from compressnet.recipe_schema import schema_text
+
+GOOD = """\
+version: 1
+task: {name: image_operator, operator: "rof:weight=0.1"}
+model:
+  name: can24
+data:
+  name: photo_folder
+  root: photos
+train:
+  steps: 10
+  lr: 1e-4
+smoke:
+  data: {name: sample}
+  train: {steps: 2}
+"""
+
+
+def problems(text: str, *overrides: str, smoke: bool = False) -> list[str]:
+    with pytest.raises(RecipeError) as caught:
+        Recipe.parse(text, "r.yaml", overrides, smoke=smoke)
+    return caught.value.problems
+
+
+def test_a_good_recipe() -> None:
+    recipe = Recipe.parse(GOOD, "folder/r.yaml")
+    assert recipe.name == "r"
+    assert recipe.train.lr == 1e-4
+    assert recipe.data.arguments == {"root": "photos"}
+
+
+def test_all_mistakes_at_once_with_line_and_suggestion() -> None:
+    text = GOOD.replace("steps: 10", "stepz: 10").replace("lr: 1e-4", "lr: fast").replace("can24", "caan24")
+    found = problems(text.replace("root: photos", "roots: photos"))
+    joined = "\n".join(found)
+    assert "r.yaml:4: there is no model 'caan24' - did you mean 'can24'?" in joined
+    assert "r.yaml:7: data.roots: unknown key 'roots' - did you mean 'root'?" in joined
+    assert "r.yaml:5: data.root: 'root' is missing" in joined
+    assert "r.yaml:9: unknown key 'train.stepz' - did you mean 'steps'?" in joined
+    assert "r.yaml:10: train.lr: should be a valid number (got 'fast')" in joined
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.lr=fast", "--set train.lr=fast: train.lr: should be a valid number"),
+        ("train.stepz=3", "--set train.stepz=3: unknown key 'train.stepz' - did you mean 'steps'?"),
+        ("model.variant=Paper", "--set model.variant=Paper: model.variant: 'variant' should be 'released' or 'paper'"),
+        ("model.in_channels=4", "--set model.in_channels=4: model.in_channels: 'in_channels' follows from the data"),
+        ("task.operator=rof:wait=1", "operator rof: unknown key 'wait' - did you mean 'weight'?"),
+        ("task.operator=rov", "there is no operator 'rov' - did you mean 'rof'?"),
+        ("lr", "--set lr: write it as key.key=value"),
+        ("train.lr=[1", "--set train.lr=[1: '[1' is not a YAML value"),
+        ("seed.a=1", "--set seed.a=1"),
+        ("train.accumulate=3", "--set train.accumulate=3: train.accumulate 3 does not divide train.batch 1"),
+        ("data.sizes=0", "--set data.sizes=0: data.sizes: 'sizes' should be greater than or equal to 1"),
+        ("train.steps=true", "train.steps: should be a valid integer"),
+        ("name=x", "--set name=x: unknown key 'name'"),
+        ("version=2", "--set version=2: version: should be 1"),
+    ],
+)
+def test_a_wrong_override_is_named(override: str, message: str) -> None:
+    assert any(message in line for line in problems(GOOD, override)), problems(GOOD, override)
+
+
+def test_overrides_are_split_at_the_first_equals_sign() -> None:
+    recipe = Recipe.parse(GOOD, "r.yaml", ["task.operator=rof:weight=0.2"])
+    assert recipe.task.arguments["operator"] == "rof:weight=0.2"
+
+
+def test_data_derived_key_in_the_file_is_refused_with_its_line() -> None:
+    found = problems(GOOD.replace("name: can24", "name: can24\n  in_channels: 3"))
+    assert found == ["r.yaml:5: model.in_channels: 'in_channels' follows from the data: remove it from the recipe"]
+
+
+def test_a_task_and_a_data_set_of_different_samples_are_refused() -> None:
+    found = problems(GOOD.replace("image_operator, operator: \"rof:weight=0.1\"", "image_translation"))
+    assert "r.yaml:6: data set 'photo_folder' gives photograph samples, task 'image_translation' takes image_pair" in found
+
+
+def test_the_smoke_block_replaces_named_components_and_merges_the_rest() -> None:
+    recipe = Recipe.parse(GOOD, "r.yaml", smoke=True)
+    assert (recipe.data.name, recipe.data.arguments) == ("sample", {})
+    assert (recipe.train.steps, recipe.train.lr) == (2, 1e-4)
+    assert recipe.is_smoke
+
+
+def test_a_mistake_in_the_smoke_block_is_found_without_smoke() -> None:
+    assert problems(GOOD.replace("steps: 2}", "stepz: 2}")) == [
+        "r.yaml:13: unknown key 'train.stepz' - did you mean 'steps'?"
+    ]
+
+
+def test_smoke_of_a_recipe_without_one() -> None:
+    text = GOOD[: GOOD.index("smoke:")]
+    assert "no 'smoke' block" in problems(text, smoke=True)[0]
+
+
+@pytest.mark.parametrize("text", ["", "- 1", "version: 1", "just text"])
+def test_what_is_no_recipe(text: str) -> None:
+    assert problems(text)
+
+
+def test_a_resolved_recipe_loads_to_itself() -> None:
+    recipe = Recipe.parse(GOOD, "r.yaml", ["train.clip_norm=1.0", "seed=3"])
+    again = Recipe.parse(recipe.to_yaml(), "r.yaml")
+    assert again == recipe
+
+
+def test_steps_and_epochs_exclude_each_other() -> None:
+    assert problems(GOOD.replace("steps: 10", "steps: 10\n  epochs: 1"))[0] == (
+        "r.yaml:8: train needs one of 'steps' and 'epochs'"
+    )
+    assert Recipe.parse(GOOD, "r.yaml", ["train.epochs=2"]).total_steps(5) == 10
+
+
+def test_epochs_become_steps() -> None:
+    text = GOOD.replace("  steps: 10", "  epochs: 1.5\n  batch: 4")
+    assert Recipe.parse(text, "r.yaml").total_steps(samples=9) == 4
+
+
+def test_a_missing_file_and_a_binary_one(tmp_path: Path) -> None:
+    with pytest.raises(CompressnetError, match="cannot read the recipe"):
+        Recipe.load(tmp_path / "none.yaml")
+    (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(CompressnetError, match=r"b\.yaml"):
+        Recipe.load(tmp_path / "b.yaml")
+
+
+def test_every_shipped_recipe_is_valid_and_says_how_to_run_it() -> None:
+    names = subject.names("recipe")
+    assert {"fip_fivek", "fip_sample"} <= set(names)
+    for name in names:
+        path = subject.recipe_path(name)
+        Recipe.load(path)
+        Recipe.load(path, smoke=True)
+        text = path.read_text()
+        assert f"compressnet train {name}" in text, f"{name}: no command in its header"
+        for word in ("Needs", "Time", "Expect"):
+            assert f"# {word}" in text, f"{name}: its header lacks '{word}'"
+
+
+def test_the_schema_is_in_step_with_the_signatures() -> None:
+    committed = (Path(__file__).parents[1] / "recipes" / "schema.json").read_text()
+    assert committed == schema_text(), "run `make schema`"

@@ -1,0 +1,54 @@
+"""Table-driven: whatever is registered keeps the contracts."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+import torch
+
+import compressnet
+from compressnet import registry, signature, weights
+from compressnet.errors import UsageError
+
+ALL = [(kind, name) for kind, names in registry.REGISTRIES.items() for name in names]
+ARGUMENTS = {"linear": {"in_features": 2, "out_features": 3}}
+
+
+@pytest.mark.parametrize(("kind", "name"), ALL)
+def test_every_name_imports_and_has_a_docstring(kind: str, name: str) -> None:
+    found = registry.find(kind, name)
+    assert inspect.getdoc(found)
+    assert signature.parameters(found) is not None
+
+
+@pytest.mark.parametrize("kind", registry.REGISTRIES)
+def test_names_stand_for_distinct_things(kind: str) -> None:
+    places = list(registry.REGISTRIES[kind].values())
+    assert len(set(places)) == len(places)
+
+
+def test_an_unknown_name_suggests_the_nearest() -> None:
+    with pytest.raises(UsageError, match="did you mean 'sample'"):
+        registry.find("data", "samples")
+
+
+@pytest.mark.parametrize("name", registry.MODELS)
+def test_models_build_run_learn_save_and_load(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = compressnet.create(name)
+    inputs = model.example(2, 33)  # type: ignore[operator]
+    output = model(*inputs)
+    assert output.shape[0] == 2
+    output.square().mean().backward()
+    for parameter_name, parameter in model.named_parameters():
+        assert parameter.grad is not None, f"no gradient reaches {parameter_name}"
+        assert torch.isfinite(parameter.grad).all()
+    architecture = weights.Architecture(task="image_translation", task_args={}, model=name, model_args={})
+    weights.save(tmp_path / "w.safetensors", model, architecture)
+    stored, tensors = weights.load(tmp_path / "w.safetensors")
+    again = weights.build(stored)
+    weights.load_into(again, tensors, name)
+    with torch.inference_mode():
+        assert torch.equal(again.eval()(*inputs), model.eval()(*inputs))

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from compressnet.recipe import Train
+from compressnet.training.optimizer import Average, learning_rate, make_optimizer
+
+
+def rates(**settings: object) -> list[float]:
+    train = Train(steps=10, lr=1.0, **settings)  # type: ignore[arg-type]
+    return [learning_rate(step, 10, train) for step in range(10)]
+
+
+def test_schedules_are_functions_of_the_step() -> None:
+    assert rates() == [1.0] * 10
+    assert rates(schedule="linear") == pytest.approx([1 - step / 10 for step in range(10)])
+    assert rates(schedule="cosine") == pytest.approx([0.5 * (1 + math.cos(math.pi * s / 10)) for s in range(10)])
+    assert rates(warmup_steps=4)[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
+    assert rates(schedule="cosine", warmup_steps=2, final_lr=0.5)[2] == 1.0
+    assert min(rates(schedule="cosine", final_lr=0.5)) > 0.5
+
+
+@pytest.mark.parametrize("kind", ["adam", "adamw", "sgd"])
+def test_weight_decay_spares_vectors_and_scalars(kind: str) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 1, 3), nn.Linear(1, 1))
+    optimizer = make_optimizer(model, Train(steps=1, optimizer=kind, weight_decay=0.1))  # type: ignore[arg-type]
+    decayed = {id(p) for g in optimizer.param_groups if g["weight_decay"] for p in g["params"]}
+    assert decayed == {id(p) for p in model.parameters() if p.ndim > 1}
+
+
+def test_the_average_follows_the_definition() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    model.register_buffer("count", torch.tensor(0.0))
+    with torch.no_grad():
+        model.weight.fill_(0.0)
+        average = Average(model, decay=0.9)
+        model.weight.fill_(1.0)
+        model.count.fill_(7.0)
+        average.update(model, step=1000)
+    assert average.model.weight.item() == pytest.approx(0.1)
+    assert average.model.count.item() == 7.0
+    average.update(model, step=0)  # a young average forgets its start faster
+    assert average.model.weight.item() == pytest.approx(0.1 * 0.1 + 0.9 * 1.0)
