@@ -26,7 +26,7 @@ setup: .venv/.ok ## install into .venv: torch by exact pin, then the project
 
 demo: .venv/.ok ## train, evaluate and apply on built-in photographs: at most 4 minutes on two cores
 	@rm -rf $(DEMO)
-	.venv/bin/compressnet train fip_sample --run $(DEMO)
+	.venv/bin/compressnet train fip_sample -o $(DEMO)
 	.venv/bin/compressnet eval $(DEMO) --pictures $(DEMO)/pictures
 	.venv/bin/compressnet data samples -o $(DEMO)/photos > $(DEMO)/photos.txt
 	.venv/bin/compressnet apply $(DEMO) $(DEMO)/photos/chelsea.png -o $(DEMO)/chelsea_smoothed.png

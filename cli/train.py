@@ -30,7 +30,7 @@ def train(
         typer.Option(metavar="RUN|auto", help="Continue a run; auto: the newest unfinished one of RECIPE, if any."),
     ] = None,
     smoke: Annotated[bool, typer.Option("--smoke", help="A few steps on built-in samples: shows that it runs.")] = False,
-    run: Annotated[Optional[Path], typer.Option("--run", metavar="DIR", help="The new run's directory.")] = None,
+    output: options.Output = None,
     runs: options.Runs = Path("runs"),
     device: options.Device = "auto",
     threads: options.Threads = None,
@@ -49,7 +49,7 @@ def train(
 
     chosen = devices.choose(device, local_rank())
     with group(chosen) as processes:
-        opened = _open_everywhere(processes, recipe, set_ or [], resume, smoke, run, runs)
+        opened = _open_everywhere(processes, recipe, set_ or [], resume, smoke, output, runs)
         if opened.facts.get("status") == "done" and opened.facts.get("step", 0) >= _wanted_steps(opened):
             _report_finished(opened, json)
             return
@@ -98,7 +98,7 @@ def _open(
 
     if resume is not None and resume != "auto":
         if folder:
-            raise UsageError("--resume continues the run where it is: leave --run away")
+            raise UsageError("--resume continues the run where it is: leave -o away")
         opened = Run.open(Path(resume))
         if recipe is None:
             opened.change(overrides)

@@ -27,8 +27,9 @@ def write_bytes(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        remove(temporary)
         raise write_error(path, error) from error
+    finally:
+        remove(temporary)
 
 
 def write_text(path: Path, text: str) -> None:

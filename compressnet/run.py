@@ -58,7 +58,7 @@ class Run:
             CompressnetError: `folder` is in use, or nothing can be written there.
         """
         if folder is not None and folder.exists():
-            raise CompressnetError(f"{folder} exists: choose another --run, or continue it with --resume {folder}")
+            raise CompressnetError(f"{folder} exists: choose another -o, or continue it with --resume {folder}")
         while True:
             target = folder or _next_free(runs, recipe.name)
             try:

@@ -23,7 +23,7 @@ class Key(NamedTuple):
     """
 
     epoch: int
-    index: int
+    index: int  # type: ignore[assignment]  # shadows tuple.index
     draw: int
     size: int | None = None
 

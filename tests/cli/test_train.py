@@ -1,0 +1,194 @@
+"""Training as a user does it: killed, stopped, resumed, spread over processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT, Program
+
+RECIPE = ROOT / "recipes" / "fip_sample.yaml"
+# Random resolution, accumulation, averaging and an evaluation on the way; small enough for a few seconds.
+SMALL = [
+    "--set=train.steps=9",
+    "--set=train.checkpoint_every=3",
+    "--set=train.evaluate_every=5",
+    "--set=train.previews=1",
+    "--set=train.log_every=1",
+    "--set=train.batch=2",
+    "--set=train.accumulate=2",
+    "--set=train.ema=0.9",
+    "--set=data.min_side=64",
+    "--set=data.max_side=96",
+    "--set=data.sizes=3",
+    "--set=data.crop=null",
+]
+
+
+def facts(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run / "run.json").read_text())
+    return found
+
+
+def events(run: Path, name: str) -> list[dict[str, Any]]:
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [row for row in map(json.loads, lines) if row["event"] == name]
+
+
+def start(folder: Path, environment: dict[str, str], *words: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "compressnet_cli", "train", str(RECIPE), *map(str, words)],
+        cwd=folder,
+        env=environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    environment = {**os.environ, "COMPRESSNET_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+    assert start(folder, environment, *SMALL, "-o", "run").wait(timeout=300) == 0
+    return facts(folder / "run")
+
+
+def test_killed_and_resumed_is_the_same_run(
+    tmp_path: Path, environment: dict[str, str], program: Program, uninterrupted: dict[str, Any]
+) -> None:
+    run = tmp_path / "runs" / "fip_sample-1"
+    process = start(tmp_path, environment, *SMALL)
+    wait_for(run / "checkpoints" / "step-3", process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert facts(run)["status"] == "running"
+    assert (run / "lock").exists()
+    program("train", RECIPE, *SMALL, "--resume", "auto")
+    assert events(run, "resume")[0]["step"] in (3, 6)
+    assert facts(run)["digest"] == uninterrupted["digest"]
+    assert facts(run)["status"] == "done"
+    assert not (run / "lock").exists()
+    again = program("train", "--resume", run)
+    assert "is finished (9 steps)" in again.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_by_a_signal_it_saves_and_resumes(
+    tmp_path: Path, environment: dict[str, str], program: Program, uninterrupted: dict[str, Any], number: int
+) -> None:
+    process = start(tmp_path, environment, *SMALL, "--set=train.checkpoint_every=1000", "-o", "run")
+    wait_for(tmp_path / "run" / "metrics.jsonl", process)
+    while not events(tmp_path / "run", "train"):
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert "saved at step" in error
+    saved = facts(tmp_path / "run")
+    assert saved["status"] == "interrupted"
+    assert 0 < saved["step"] < 9
+    program("train", "--resume", "run")
+    assert events(tmp_path / "run", "resume")[0]["step"] == saved["step"]
+    assert facts(tmp_path / "run")["digest"] == uninterrupted["digest"]
+
+
+def test_auto_starts_afresh_where_nothing_is_to_resume(tmp_path: Path, program: Program) -> None:
+    program("train", RECIPE, "--smoke", "--resume", "auto")
+    program("train", RECIPE, "--smoke", "--resume", "auto")
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {
+        "fip_sample-smoke-1",
+        "fip_sample-smoke-2",
+    }
+
+
+def test_a_smoke_run_says_so_everywhere(tmp_path: Path, program: Program) -> None:
+    done = program("train", "fip_sample", "--smoke", "--json")
+    result = json.loads(done.stdout)
+    assert result["smoke"] is True
+    assert "smoke run" in done.stderr
+    run = tmp_path / result["run"]
+    assert program("eval", run).stdout.count("smoke run")
+    assert "smoke" in program("eval", run, "--record", "x", code=1).stderr
+    assert not (tmp_path / "results").exists()
+    (tmp_path / "bare.safetensors").write_bytes((run / "checkpoints/step-8/model.safetensors").read_bytes())
+    assert json.loads(program("eval", "bare.safetensors", "--json").stdout)["smoke"] is True
+
+
+def test_fine_tuning_starts_from_the_parents_weights(tmp_path: Path, program: Program) -> None:
+    program("train", "fip_sample", "--smoke", "-o", "parent")
+    done = program("train", "fip_sample", "--smoke", "-o", "child", "--set", "init=./parent", "--set", "train.steps=1")
+    parent = facts(tmp_path / "child")["parent"]
+    assert parent == {"run": "./parent", "digest": facts(tmp_path / "parent")["digest"]}
+    assert done.returncode == 0
+    skipped = program(
+        "train", "fip_sample", "--smoke", "--set", "init=./parent", "--set", "init_skip=[head]", code=2
+    )
+    assert "the model has no 'head'" in skipped.stderr
+
+
+def test_the_stop_rule_ends_training(tmp_path: Path, program: Program) -> None:
+    photos = tmp_path / "photos"
+    program("data", "samples", "-o", photos)
+    words = [
+        "train", ROOT / "recipes" / "fip_photos.yaml", "-o", "run",
+        "--set=data.root=photos", "--set=data.val_percent=50", "--set=data.min_side=48", "--set=data.max_side=64",
+        "--set=data.test_side=64", "--set=data.sizes=1", "--set=train.steps=50", "--set=train.evaluate_every=2",
+    ]  # fmt: skip
+    program(*words, "--set", "train.stop={metric: psnr, threshold: 1.0}")
+    assert facts(tmp_path / "run")["step"] == 2
+    assert facts(tmp_path / "run")["best"] > 1.0
+    wrong = program(*words[:3], tmp_path / "w", *words[4:], "--set", "train.stop={metric: psmr, threshold: 1}", code=1)
+    assert "'psmr' is none of the metrics" in wrong.stderr
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_step(tmp_path: Path, program: Program) -> None:
+    done = program(
+        "train", "fip_sample", "--smoke", "-o", "run", "--set", "train.lr=1e30", "--set", "train.steps=20",
+        "--set", "train.checkpoint_every=1", "--set", "train.warmup_steps=0", code=1,
+    )  # fmt: skip
+    for word in ("not finite at step", "gradient norm", "lr ", "samples", "last good checkpoint"):
+        assert word in done.stderr
+    assert facts(tmp_path / "run")["status"] == "failed"
+    assert "not finite" in facts(tmp_path / "run")["reason"]
+    step = facts(tmp_path / "run")["step"]
+    assert (tmp_path / "run" / "checkpoints" / "last").read_text() == f"step-{step}\n"
+
+
+def torchrun(folder: Path, environment: dict[str, str], *words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    command += ["-m", "compressnet_cli", "train", *map(str, words)]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_two_processes_train_as_one(tmp_path: Path, environment: dict[str, str], program: Program) -> None:
+    small = [*SMALL, "--set=train.accumulate=1"]
+    done = torchrun(tmp_path, environment, RECIPE, *small, "-o", "two", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert len(set(result["ranks"])) == 1
+    assert len(result["ranks"]) == 2
+    program("train", RECIPE, *SMALL, "-o", "one")
+    losses = [[row["loss"] for row in events(tmp_path / run, "train")] for run in ("one", "two")]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    refused = program("train", "--resume", "two", "--set", "train.steps=12", code=1)
+    assert "trained by 2 process(es)" in refused.stderr
+    assert "torchrun --nproc-per-node 2" in refused.stderr
+    assert torchrun(tmp_path, environment, "--resume", "two", "--set", "train.steps=10").returncode == 0
+    assert events(tmp_path / "two", "resume")[-1]["step"] == 9

@@ -1,0 +1,53 @@
+"""What all tests share: a quiet environment of their own, and how to run the program."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+Program = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of derived data for the whole session: targets are computed once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture()
+def environment(cache: Path) -> dict[str, str]:
+    """The environment of the program under test."""
+    return {
+        **{key: value for key, value in os.environ.items() if not key.startswith("COMPRESSNET_")},
+        "COMPRESSNET_CACHE": str(cache),
+        "OMP_NUM_THREADS": "1",
+        "NO_COLOR": "1",
+        "COLUMNS": "200",
+    }
+
+
+@pytest.fixture()
+def program(tmp_path: Path, environment: dict[str, str]) -> Program:
+    """Run `compressnet` as a user would, in an empty folder."""
+
+    def run(*words: object, code: int | None = 0) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "compressnet_cli", *map(str, words)],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        if code is not None:
+            assert done.returncode == code, done.stderr + done.stdout
+        return done
+
+    return run
