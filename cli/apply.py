@@ -17,13 +17,21 @@ if TYPE_CHECKING:
 
 def apply(
     subject: Annotated[str, typer.Argument(help="A run, a weights file, zoo:NAME or operator:NAME.")],
-    inputs: Annotated[Optional[list[Path]], typer.Argument(metavar="[INPUT]...", help="Files and folders.")] = None,
+    inputs: Annotated[
+        Optional[list[Path]], typer.Argument(metavar="[INPUT]...", help="Files and folders.")
+    ] = None,
     output: options.Output = None,
     set_: options.Overrides = None,
-    list_options: Annotated[bool, typer.Option("--options", help="List the keys that --set takes here.")] = False,
+    list_options: Annotated[
+        bool, typer.Option("--options", help="List the keys that --set takes here.")
+    ] = False,
     max_memory: Annotated[
         Optional[int],
-        typer.Option(min=1, metavar="MB", help="Memory for activations; the result is the same [default: what is free]."),
+        typer.Option(
+            min=1,
+            metavar="MB",
+            help="Memory for activations; the result is the same [default: what is free].",
+        ),
     ] = None,
     device: options.Device = "auto",
     threads: options.Threads = None,
@@ -75,7 +83,9 @@ def _list_options(loaded: Loaded, json: bool) -> None:
     if json:
         console.print_json({key: {"type": kind, "default": default} for key, kind, default in rows})
         return
-    console.print_table("options of this subject (--set KEY=VALUE)", ["key", "type", "default"], rows, numeric=3)
+    console.print_table(
+        "options of this subject (--set KEY=VALUE)", ["key", "type", "default"], rows, numeric=3
+    )
 
 
 def _report(loaded: Loaded, written: list[dict[str, Any]], json: bool) -> None:

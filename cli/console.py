@@ -96,7 +96,9 @@ class Screen:
         if self._bar is None:
             return
         if scalars and not self._bar.disable and time.time() - self._bar.last_print_t > self._bar.mininterval:
-            words = {name.replace("samples_per_s", "samples/s"): f"{value:.3g}" for name, value in scalars.items()}
+            words = {
+                name.replace("samples_per_s", "samples/s"): f"{value:.3g}" for name, value in scalars.items()
+            }
             self._bar.set_postfix(words, refresh=False)
         self._bar.update(n)
 

@@ -20,7 +20,8 @@ app = typer.Typer(help="Check data sets; get the built-in samples.", no_args_is_
 @app.command("check")
 def check(
     source: Annotated[
-        str, typer.Argument(metavar="RECIPE|NAME:KEY=VALUE,...", help="A recipe, or a data set with arguments.")
+        str,
+        typer.Argument(metavar="RECIPE|NAME:KEY=VALUE,...", help="A recipe, or a data set with arguments."),
     ],
     data_root: options.DataRoot = None,
     json: options.Json = False,
@@ -51,9 +52,7 @@ def check(
 
 
 @app.command("samples")
-def samples(
-    output: options.Output = None, force: options.Force = False, json: options.Json = False
-) -> None:
+def samples(output: options.Output = None, force: options.Force = False, json: options.Json = False) -> None:
     """List the built-in photographs with their rights, or copy them with -o.
 
     Example: compressnet data samples -o photos
@@ -94,7 +93,9 @@ def _component(source: str) -> Component:
         return Run.open(subject.path).recipe.data
     from compressnet.errors import UsageError
 
-    raise UsageError(f"'{source}' is neither a data set nor a recipe{registry.suggestion(name, registry.DATASETS)}")
+    raise UsageError(
+        f"'{source}' is neither a data set nor a recipe{registry.suggestion(name, registry.DATASETS)}"
+    )
 
 
 def _count(data_set: object, split: str) -> int:
@@ -102,4 +103,3 @@ def _count(data_set: object, split: str) -> int:
     if photographs is not None:
         return len(photographs(split))
     return len(data_set.open(split, {}, 0))  # type: ignore[attr-defined]
-

@@ -20,18 +20,25 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    subject: Annotated[str, typer.Argument(help="A run (RUN@last, RUN@step-500), a weights file or zoo:NAME.")],
+    subject: Annotated[
+        str, typer.Argument(help="A run (RUN@last, RUN@step-500), a weights file or zoo:NAME.")
+    ],
     split: Annotated[
         Optional[str], typer.Option(help="train, val or test [default: the one the data set is scored on].")
     ] = None,
     data: Annotated[
         Optional[str],
-        typer.Option(metavar="NAME:KEY=VALUE,...", help="Other data, e.g. photo_folder:test_root=DIR,root=DIR."),
+        typer.Option(
+            metavar="NAME:KEY=VALUE,...", help="Other data, e.g. photo_folder:test_root=DIR,root=DIR."
+        ),
     ] = None,
     record: Annotated[
-        Optional[str], typer.Option(metavar="NAME", help="Write results/NAME.json, which RESULTS.md is made from.")
+        Optional[str],
+        typer.Option(metavar="NAME", help="Write results/NAME.json, which RESULTS.md is made from."),
     ] = None,
-    results: Annotated[Path, typer.Option(metavar="DIR", help="The folder of recorded results.")] = Path("results"),
+    results: Annotated[Path, typer.Option(metavar="DIR", help="The folder of recorded results.")] = Path(
+        "results"
+    ),
     pictures: Annotated[
         Optional[Path], typer.Option(metavar="DIR", help="Draw what the network does to every sample.")
     ] = None,

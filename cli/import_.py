@@ -14,7 +14,10 @@ from . import console, options
 
 def import_(
     source: Annotated[
-        Path, typer.Argument(help="A TensorFlow checkpoint (its folder, prefix or .index file) or an .npz of arrays.")
+        Path,
+        typer.Argument(
+            help="A TensorFlow checkpoint (its folder, prefix or .index file) or an .npz of arrays."
+        ),
     ],
     output: options.Output = None,
     force: options.Force = False,
@@ -42,6 +45,8 @@ def import_(
     weights.save(output, network, architecture)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     if json:
-        console.print_json({"output": str(output), "model": name, "arguments": arguments, "parameters": parameters})
+        console.print_json(
+            {"output": str(output), "model": name, "arguments": arguments, "parameters": parameters}
+        )
     else:
         console.print_text(f"{output}: {name}, {parameters:,} parameters")

@@ -51,7 +51,8 @@ def _list(kind: str, json: bool) -> None:
         console.print_json({name: {"about": about[name], "arguments": arguments[name]} for name in found})
         return
     rows = [
-        [name, about[name], ", ".join(f"{key}={value}" for key, value in arguments[name].items())] for name in found
+        [name, about[name], ", ".join(f"{key}={value}" for key, value in arguments[name].items())]
+        for name in found
     ]
     console.print_table("", [kind, "about", "arguments"], rows, numeric=3)
 

@@ -58,7 +58,9 @@ CacheDir = Annotated[
 Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="The folder that holds the runs.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON alone on stdout.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]
-Output = Annotated[Optional[Path], typer.Option("-o", "--output", metavar="OUT", help="Where to write: a file or folder.")]
+Output = Annotated[
+    Optional[Path], typer.Option("-o", "--output", metavar="OUT", help="Where to write: a file or folder.")
+]
 
 
 def parse_settings(overrides: Optional[list[str]]) -> dict[str, object]:

@@ -77,7 +77,9 @@ def validate(
             problems += error.problems
             rows.append((str(path), "wrong", error.problems))
     if json:
-        console.print_json([{"recipe": path, "valid": state == "valid", "problems": p} for path, state, p in rows])
+        console.print_json(
+            [{"recipe": path, "valid": state == "valid", "problems": p} for path, state, p in rows]
+        )
         if problems:
             raise typer.Exit(2)
         return

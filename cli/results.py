@@ -12,7 +12,9 @@ from . import console, options
 
 def results(
     folder: Annotated[Path, typer.Argument(help="The folder of recorded results.")] = Path("results"),
-    write: Annotated[bool, typer.Option("--write", help="Write RESULTS.md and README's table beside it.")] = False,
+    write: Annotated[
+        bool, typer.Option("--write", help="Write RESULTS.md and README's table beside it.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """Print the recorded results as Markdown, or write them into RESULTS.md and README.md."""

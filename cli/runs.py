@@ -34,7 +34,14 @@ def _row(folder: Path) -> dict[str, Any]:
     try:
         facts = Run.open(folder).facts
     except CompressnetError as error:
-        return {"run": str(folder), "status": f"damaged: {error}", "step": None, "of": None, "best": None, "started": None}
+        return {
+            "run": str(folder),
+            "status": f"damaged: {error}",
+            "step": None,
+            "of": None,
+            "best": None,
+            "started": None,
+        }
     evaluations = Run.open(folder).metrics("evaluation")
     status = facts["status"] + (" (smoke)" if facts.get("smoke") else "")
     return {

@@ -27,9 +27,13 @@ def train(
     set_: options.Overrides = None,
     resume: Annotated[
         Optional[str],
-        typer.Option(metavar="RUN|auto", help="Continue a run; auto: the newest unfinished one of RECIPE, if any."),
+        typer.Option(
+            metavar="RUN|auto", help="Continue a run; auto: the newest unfinished one of RECIPE, if any."
+        ),
     ] = None,
-    smoke: Annotated[bool, typer.Option("--smoke", help="A few steps on built-in samples: shows that it runs.")] = False,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="A few steps on built-in samples: shows that it runs.")
+    ] = False,
     output: options.Output = None,
     runs: options.Runs = Path("runs"),
     device: options.Device = "auto",
@@ -57,7 +61,9 @@ def train(
         if device == "auto":
             console.note(f"device: {devices.name(chosen)}")
         if opened.recipe.is_smoke:
-            console.note("smoke run: a few steps on built-in samples; its weights are marked and worth nothing")
+            console.note(
+                "smoke run: a few steps on built-in samples; its weights are marked and worth nothing"
+            )
         console.note(f"run: {opened.folder}")
         outcome = _train_locked(opened, processes, chosen)
         _report(opened, outcome, json)
@@ -141,7 +147,9 @@ def _train_locked(opened: Run, processes: Group, device: Any) -> Outcome:
     from compressnet.training.train import train as train_run
 
     screen = console.Screen()
-    command = ["compressnet", *sys.argv[1:]] if "RANK" not in os.environ else ["torchrun", "...", *sys.argv[1:]]
+    command = (
+        ["compressnet", *sys.argv[1:]] if "RANK" not in os.environ else ["torchrun", "...", *sys.argv[1:]]
+    )
     with opened.lock() if processes.is_main else nullcontext():
         try:
             return train_run(opened, device=device, reporter=screen, group=processes, command=command)

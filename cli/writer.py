@@ -57,7 +57,9 @@ class Writer:
         inputs = {source.resolve() for source in self.sources}
         for source, target in self._targets.items():
             if target in taken:
-                raise UsageError(f"{taken[target]} and {source} would both be written to {target}: apply them apart")
+                raise UsageError(
+                    f"{taken[target]} and {source} would both be written to {target}: apply them apart"
+                )
             taken[target] = source
             if target.resolve() in inputs:
                 raise UsageError(f"{target} is an input: choose another -o")

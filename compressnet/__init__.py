@@ -1,11 +1,11 @@
 """compressnet: train, evaluate, compress, count and time the systems that made neural networks small.
 
-    import compressnet
+import compressnet
 
-    network = compressnet.load("zoo:rof")             # or a run, a weights file, operator:l0
-    for source, image in network.apply(["photo.jpg"]):
-        ...
-    fresh = compressnet.create("can24", variant="paper")
+network = compressnet.load("zoo:rof")             # or a run, a weights file, operator:l0
+for source, image in network.apply(["photo.jpg"]):
+    ...
+fresh = compressnet.create("can24", variant="paper")
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Write `path` atomically: a neighbour file, flushed to the disk, renamed into place.
 
     Raises:
-        CompressnetError: the disk is full or read-only, the folder is missing: what stood at `path` still does.
+        CompressnetError: the disk is full or read-only, the folder missing; what stood at `path` still does.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

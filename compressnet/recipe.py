@@ -1,9 +1,9 @@
 """A recipe: YAML and overrides, checked whole; every mistake is told at once, with its line.
 
-    file.yaml --+
-    smoke block-+-> one tree with the origin of every key -> settings (pydantic)      -> Recipe
-    --set a.b=v-+                                         -> task, model, data against
-                                                             the signatures they name
+file.yaml --+
+smoke block-+-> one tree with the origin of every key -> settings (pydantic)      -> Recipe
+--set a.b=v-+                                         -> task, model, data against
+                                                         the signatures they name
 """
 
 from __future__ import annotations
@@ -48,7 +48,10 @@ class Train(_Settings):
     accumulate: Positive = 1
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     lr: Annotated[float, Field(gt=0)] = 1e-3
-    betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)] = [0.9, 0.999]
+    betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)] = [
+        0.9,
+        0.999,
+    ]
     eps: Annotated[float, Field(gt=0)] = 1e-8
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -231,8 +234,8 @@ class _Tree:
 
     def _make_room(self, path: tuple[str, ...]) -> None:
         """A later layer that says how long to train replaces the other way to say it."""
-        other = {("train", "steps"): "epochs", ("train", "epochs"): "steps"}.get(path)
-        if other and isinstance(self.data.get("train"), dict):
+        others: dict[tuple[str, ...], str] = {("train", "steps"): "epochs", ("train", "epochs"): "steps"}
+        if (other := others.get(path)) and isinstance(self.data.get("train"), dict):
             self.data["train"].pop(other, None)
 
     def _put(self, path: tuple[str, ...], value: Any) -> None:

@@ -1,4 +1,4 @@
-"""The JSON schema of recipes, for completion and checks in editors: made from the signatures of what is registered."""
+"""The JSON schema of recipes, for editors: made from the signatures of what is registered."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ def schema() -> dict[str, Any]:
         "eval": {"$ref": "#/$defs/Eval"},
         "seed": {"type": "integer", "minimum": 0, "default": 0},
         "init": {**text, "description": "A run or weights to start from: fine-tuning, second stages."},
-        "init_skip": {"type": "array", "items": text, "description": "Modules that start fresh nevertheless."},
+        "init_skip": {
+            "type": "array",
+            "items": text,
+            "description": "Modules that start fresh nevertheless.",
+        },
         "smoke": smoke,
     }
     definitions: dict[str, Any] = {}

@@ -1,7 +1,7 @@
 """Recorded evaluations: one JSON file each, and the tables that are made from them.
 
-    eval --record NAME -> results/NAME.json --+-> RESULTS.md, README.md's table
-    results/published.json (others' figures) -+
+eval --record NAME -> results/NAME.json --+-> RESULTS.md, README.md's table
+results/published.json (others' figures) -+
 """
 
 from __future__ import annotations
@@ -38,7 +38,13 @@ def record_path(folder: Path, name: str, *, overwrite: bool) -> Path:
 
 
 def write_record(
-    folder: Path, name: str, report: Mapping[str, Any], loaded: Loaded, command: str, *, overwrite: bool = False
+    folder: Path,
+    name: str,
+    report: Mapping[str, Any],
+    loaded: Loaded,
+    command: str,
+    *,
+    overwrite: bool = False,
 ) -> Path:
     """Write an evaluation with everything that it depends on.
 
@@ -54,7 +60,9 @@ def write_record(
 
     path = record_path(folder, name, overwrite=overwrite)
     if report["smoke"]:
-        raise CompressnetError(f"{report['subject']} is a smoke run: its figures mean nothing and are not recorded")
+        raise CompressnetError(
+            f"{report['subject']} is a smoke run: its figures mean nothing and are not recorded"
+        )
     architecture = loaded.architecture
     record = {
         "name": name,
@@ -109,7 +117,16 @@ def read_published(folder: Path) -> list[dict[str, Any]]:
 
 def summary_table(records: Sequence[Mapping[str, Any]], published: Sequence[Mapping[str, Any]]) -> str:
     """One line a record: theirs and ours apart, doing nothing beside both."""
-    head = ["record", "operator", "network", "data, split", "do nothing", "authors' network", "ours", "trained"]
+    head = [
+        "record",
+        "operator",
+        "network",
+        "data, split",
+        "do nothing",
+        "authors' network",
+        "ours",
+        "trained",
+    ]
     rows = []
     for record in records:
         metrics = record["metrics"]
@@ -126,7 +143,9 @@ def summary_table(records: Sequence[Mapping[str, Any]], published: Sequence[Mapp
                 _trained(record.get("training")),
             ]
         )
-    notes = sorted({entry["what"] for record in records for entry in [_published_for(record, published)] if entry})
+    notes = sorted(
+        {entry["what"] for record in records for entry in [_published_for(record, published)] if entry}
+    )
     lines = [_markdown(head, rows), "", "PSNR in dB / SSIM, mean over images; higher is better."]
     return "\n".join(lines + ["", *(f"[^1]: {text}" for text in notes)]).rstrip() + "\n"
 
@@ -151,7 +170,9 @@ def write_pages(folder: Path) -> list[Path]:
     files.write_text(page, results_page(records, published))
     if not readme.exists():
         return [page]
-    files.write_text(readme, with_table(readme.read_text(encoding="utf-8"), summary_table(records, published)))
+    files.write_text(
+        readme, with_table(readme.read_text(encoding="utf-8"), summary_table(records, published))
+    )
     return [page, readme]
 
 
@@ -194,9 +215,13 @@ def _section(record: Mapping[str, Any]) -> str:
         f"- weights: digest `{str(record['digest'])[:16]}`",
     ]
     if training:
-        facts.append(f"- trained: `{training['command']}`; {_trained(training)}; commit {training.get('commit')}")
+        facts.append(
+            f"- trained: `{training['command']}`; {_trained(training)}; commit {training.get('commit')}"
+        )
     if training.get("parent"):
-        facts.append(f"- started from `{training['parent']['run']}`, digest `{training['parent']['digest'][:16]}`")
+        facts.append(
+            f"- started from `{training['parent']['run']}`, digest `{training['parent']['digest'][:16]}`"
+        )
     return f"## {record['name']}\n\n{_markdown(head, rows)}\n\n" + "\n".join(facts)
 
 

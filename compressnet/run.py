@@ -1,11 +1,11 @@
 """A run directory: everything that came out of one recipe.
 
-    runs/fip_sample-1/
-      recipe.yaml     as resolved: trains again to the same weights
-      run.json        what, when, on what; status running | done | interrupted | failed
-      metrics.jsonl   one line an event: log, evaluation, resume
-      checkpoints/    step-<n>/ (model.safetensors; state.* of the newest), last, best: one-line pointers
-      eval.json, previews/
+runs/fip_sample-1/
+  recipe.yaml     as resolved: trains again to the same weights
+  run.json        what, when, on what; status running | done | interrupted | failed
+  metrics.jsonl   one line an event: log, evaluation, resume
+  checkpoints/    step-<n>/ (model.safetensors; state.* of the newest), last, best: one-line pointers
+  eval.json, previews/
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import shutil
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,9 @@ class Run:
             CompressnetError: `folder` is in use, or nothing can be written there.
         """
         if folder is not None and folder.exists():
-            raise CompressnetError(f"{folder} exists: choose another -o, or continue it with --resume {folder}")
+            raise CompressnetError(
+                f"{folder} exists: choose another -o, or continue it with --resume {folder}"
+            )
         while True:
             target = folder or _next_free(runs, recipe.name)
             try:
@@ -73,7 +75,9 @@ class Run:
                 raise files.write_error(target, error) from error
         run = cls(target, recipe)
         files.write_text(target / "recipe.yaml", recipe.to_yaml())
-        run.update(recipe=recipe.name, smoke=recipe.is_smoke, seed=recipe.seed, status="created", started=_now())
+        run.update(
+            recipe=recipe.name, smoke=recipe.is_smoke, seed=recipe.seed, status="created", started=_now()
+        )
         return run
 
     @classmethod
@@ -125,7 +129,7 @@ class Run:
         files.write_json(self.folder / "run.json", {**self.facts, **facts})
 
     def log(self, event: str, **values: Any) -> None:
-        """Append one line to metrics.jsonl. A float that is not finite is written as a text: JSON has none."""
+        """Append one line to metrics.jsonl; a float that is not finite becomes a text, as JSON has none."""
         line = json.dumps({"event": event, **{key: _jsonable(value) for key, value in values.items()}})
         try:
             with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
@@ -170,14 +174,16 @@ class Run:
     def steps(self) -> list[int]:
         """The steps of all whole checkpoints, in order."""
         names = [path.name for path in (self.folder / "checkpoints").glob("step-*")]
-        return sorted(int(name.removeprefix("step-")) for name in names if name.removeprefix("step-").isdigit())
+        return sorted(
+            int(name.removeprefix("step-")) for name in names if name.removeprefix("step-").isdigit()
+        )
 
     def point(self, pointer: str, step: int) -> None:
         """Make `last` or `best` name the checkpoint of `step`."""
         files.write_text(self.folder / "checkpoints" / pointer, f"step-{step}\n")
 
     def prune(self, keep: int) -> None:
-        """Remove all but the newest `keep` checkpoints and `best`; only the newest keeps its training state."""
+        """Keep `best` and the newest `keep` checkpoints; only the newest keeps its training state."""
         steps = self.steps()
         best = self.folder / "checkpoints" / "best"
         kept = {f"step-{step}" for step in steps[-keep:]}
@@ -239,7 +245,7 @@ class Run:
 
 
 def find_unfinished(runs: Path, recipe: Recipe) -> Run | None:
-    """The newest run of `recipe` below `runs` that has a checkpoint and is not done: what `--resume auto` takes."""
+    """The newest run of `recipe` that has a checkpoint and is not done: what `--resume auto` takes."""
     for folder in sorted(runs.glob(f"{recipe.name}-*"), key=_number_of, reverse=True):
         if not (folder / "run.json").is_file():
             continue
@@ -298,4 +304,4 @@ def _start_of(pid: int) -> str | None:
 
 
 def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,7 +1,7 @@
 """One resolver for what a command is given: a run, weights, a recipe, or a name with arguments.
 
-    [zoo|operator|recipe|model|layer:]NAME[:key=value,...]      a name
-    runs/fip_sample-1[@last|@best|@step-500]                    a path: it has a separator or a suffix
+[zoo|operator|recipe|model|layer:]NAME[:key=value,...]      a name
+runs/fip_sample-1[@last|@best|@step-500]                    a path: it has a separator or a suffix
 """
 
 from __future__ import annotations
@@ -109,7 +109,8 @@ def parse(text: str) -> Subject:
             return _from_path(name)
         known = sorted({entry for kind in KINDS for entry in names(kind)})
         raise UsageError(
-            f"there is no '{name}'{registry.suggestion(name, known)}; a run or file is written with its path: ./{name}"
+            f"there is no '{name}'{registry.suggestion(name, known)}; "
+            f"a run or file is written with its path: ./{name}"
         )
     return _named(kinds[0], name, arguments)
 
@@ -136,7 +137,9 @@ def load(subject: str | Subject) -> Loaded:
     if subject.kind == "operator":
         return _load_operator(subject)
     if subject.kind not in ("run", "weights", "zoo"):
-        raise UsageError(f"'{subject.name}' is a {subject.kind}: this needs a run, weights, zoo:NAME or operator:NAME")
+        raise UsageError(
+            f"'{subject.name}' is a {subject.kind}: this needs a run, weights, zoo:NAME or operator:NAME"
+        )
     path, run = _weights_path(subject)
     architecture, tensors = weights.load(path)
     model = weights.build(architecture)
@@ -269,7 +272,9 @@ def _check_exists(kind: str, name: str) -> None:
 
 
 def _folder(kind: str) -> Any:
-    return resources.files("compressnet_recipes") if kind == "recipe" else resources.files("compressnet") / "zoo"
+    return (
+        resources.files("compressnet_recipes") if kind == "recipe" else resources.files("compressnet") / "zoo"
+    )
 
 
 def _entries(kind: str, suffix: str) -> list[Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 import struct
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,6 +49,21 @@ class Entry(NamedTuple):
 
 class _Malformed(Exception):
     """What is wrong with the bytes; the file is named by whoever catches it."""
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Named arrays from a TensorFlow bundle (see `read_bundle`) or from an `.npz` file.
+
+    Raises:
+        CompressnetError: neither, or damaged.
+    """
+    if path.suffix != ".npz":
+        return read_bundle(path)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise CompressnetError(f"{path}: cannot read the arrays: {error}") from error
 
 
 def read_bundle(prefix: Path) -> dict[str, NDArray[np.float32]]:

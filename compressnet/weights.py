@@ -1,6 +1,6 @@
 """Weights files: safetensors that say what they are the weights of. No pickle, no path, no time inside.
 
-    model -> save -> FILE {tensors, architecture} -> load -> build(architecture) -> model
+model -> save -> FILE {tensors, architecture} -> load -> build(architecture) -> model
 """
 
 from __future__ import annotations
@@ -120,8 +120,8 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
     if any(hasattr(module, "before_save") for module in model.modules()):
         model = copy.deepcopy(model)
         for module in model.modules():
-            if hasattr(module, "before_save"):
-                module.before_save()
+            if (before_save := getattr(module, "before_save", None)) is not None:
+                before_save()
     unique = {name for name, _ in model.named_parameters()} | {name for name, _ in model.named_buffers()}
     return {name: tensor for name, tensor in model.state_dict().items() if name in unique}
 
@@ -153,7 +153,9 @@ def read_architecture(path: Path) -> Architecture:
     return Architecture.from_json(metadata[KEY], str(path))
 
 
-def load_into(model: nn.Module, tensors: Mapping[str, Tensor], source: str, skip: tuple[str, ...] = ()) -> None:
+def load_into(
+    model: nn.Module, tensors: Mapping[str, Tensor], source: str, skip: tuple[str, ...] = ()
+) -> None:
     """Copy `tensors` into `model`.
 
     Args:
@@ -173,7 +175,9 @@ def load_into(model: nn.Module, tensors: Mapping[str, Tensor], source: str, skip
     wrong = [name for name in own if name not in tensors]
     wrong += [name for name in tensors if name not in own and not any(_below(name, p) for p in skip)]
     if wrong:
-        raise CompressnetError(f"{source} does not fit the model: {len(wrong)} names differ, first '{wrong[0]}'")
+        raise CompressnetError(
+            f"{source} does not fit the model: {len(wrong)} names differ, first '{wrong[0]}'"
+        )
     for name, tensor in own.items():
         if tensor.shape != tensors[name].shape:
             shapes = f"{tuple(tensors[name].shape)} in the file, {tuple(tensor.shape)} in the model"
@@ -184,7 +188,7 @@ def load_into(model: nn.Module, tensors: Mapping[str, Tensor], source: str, skip
 
 
 def digest(tensors: Mapping[str, Tensor], architecture: Architecture) -> str:
-    """SHA-256 of what the network computes: weights, model, arguments, edits and assets; never of the file."""
+    """SHA-256 of what the network computes: weights, model, arguments, edits, assets; never of the file."""
     summary = hashlib.sha256()
     described = [architecture.model, architecture.model_args, architecture.edits, architecture.assets]
     summary.update(json.dumps(described, sort_keys=True).encode())

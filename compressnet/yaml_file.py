@@ -87,7 +87,9 @@ def _walk(node: yaml.Node, path: Path, lines: dict[Path, int], problems: list[st
             key = str(key_node.value)
             line = key_node.start_mark.line + 1
             if (*path, key) in lines:
-                problems.append(f"{name}:{line}: key '{key}' is given twice (first in line {lines[(*path, key)]})")
+                problems.append(
+                    f"{name}:{line}: key '{key}' is given twice (first in line {lines[(*path, key)]})"
+                )
             lines[(*path, key)] = line
             _walk(value_node, (*path, key), lines, problems, name)
     elif isinstance(node, yaml.SequenceNode):

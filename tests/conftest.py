@@ -20,7 +20,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.fixture()
+@pytest.fixture
 def environment(cache: Path) -> dict[str, str]:
     """The environment of the program under test."""
     return {
@@ -32,7 +32,7 @@ def environment(cache: Path) -> dict[str, str]:
     }
 
 
-@pytest.fixture()
+@pytest.fixture
 def program(tmp_path: Path, environment: dict[str, str]) -> Program:
     """Run `compressnet` as a user would, in an empty folder."""
 

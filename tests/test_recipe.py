@@ -55,8 +55,14 @@ def test_all_mistakes_at_once_with_line_and_suggestion() -> None:
     [
         ("train.lr=fast", "--set train.lr=fast: train.lr: should be a valid number"),
         ("train.stepz=3", "--set train.stepz=3: unknown key 'train.stepz' - did you mean 'steps'?"),
-        ("model.variant=Paper", "--set model.variant=Paper: model.variant: 'variant' should be 'released' or 'paper'"),
-        ("model.in_channels=4", "--set model.in_channels=4: model.in_channels: 'in_channels' follows from the data"),
+        (
+            "model.variant=Paper",
+            "--set model.variant=Paper: model.variant: 'variant' should be 'released' or 'paper'",
+        ),
+        (
+            "model.in_channels=4",
+            "--set model.in_channels=4: model.in_channels: 'in_channels' follows from the data",
+        ),
         ("task.operator=rof:wait=1", "operator rof: unknown key 'wait' - did you mean 'weight'?"),
         ("task.operator=rov", "there is no operator 'rov' - did you mean 'rof'?"),
         ("lr", "--set lr: write it as key.key=value"),
@@ -80,12 +86,17 @@ def test_overrides_are_split_at_the_first_equals_sign() -> None:
 
 def test_data_derived_key_in_the_file_is_refused_with_its_line() -> None:
     found = problems(GOOD.replace("name: can24", "name: can24\n  in_channels: 3"))
-    assert found == ["r.yaml:5: model.in_channels: 'in_channels' follows from the data: remove it from the recipe"]
+    assert found == [
+        "r.yaml:5: model.in_channels: 'in_channels' follows from the data: remove it from the recipe"
+    ]
 
 
 def test_a_task_and_a_data_set_of_different_samples_are_refused() -> None:
-    found = problems(GOOD.replace("image_operator, operator: \"rof:weight=0.1\"", "image_translation"))
-    assert "r.yaml:6: data set 'photo_folder' gives photograph samples, task 'image_translation' takes image_pair" in found
+    found = problems(GOOD.replace('image_operator, operator: "rof:weight=0.1"', "image_translation"))
+    assert (
+        "r.yaml:6: data set 'photo_folder' gives photograph samples, task 'image_translation' takes image_pair"
+        in found
+    )
 
 
 def test_the_smoke_block_replaces_named_components_and_merges_the_rest() -> None:

@@ -23,7 +23,7 @@ train: {steps: 10}
 """
 
 
-@pytest.fixture()
+@pytest.fixture
 def recipe() -> Recipe:
     return Recipe.parse(TEXT, "try.yaml")
 
@@ -147,7 +147,9 @@ def test_auto_finds_the_newest_unfinished_run_of_the_same_recipe(recipe: Recipe,
     assert find_unfinished(tmp_path, Recipe.parse(TEXT.replace("10", "11"), "try.yaml")) is None
 
 
-def test_a_folder_of_files_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_of_files_appears_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fill() -> None:
         with files.new_folder(tmp_path / "new") as folder:
             (folder / "a").write_text("a")

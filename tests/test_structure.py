@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# Each room may import rooms below it. A set on one line: neighbours that may import each other downwards only.
+# Each room may import the rooms below it; a set on one line holds neighbours that do not import each other.
 ORDER = [
     {"cli"},
     {"compression"},
@@ -44,7 +44,9 @@ def imports(tree: ast.Module, *, module_level: bool) -> Iterator[str]:
 
 def rooms_imported(path: Path, *, module_level: bool) -> set[str]:
     names = imports(ast.parse(path.read_text()), module_level=module_level)
-    return {name.split(".")[1] for name in names if name.startswith("compressnet.") and len(name.split(".")) > 1}
+    return {
+        name.split(".")[1] for name in names if name.startswith("compressnet.") and len(name.split(".")) > 1
+    }
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))

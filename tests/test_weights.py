@@ -19,7 +19,7 @@ from compressnet.weights import Architecture
 ARCHITECTURE = Architecture(task="image_translation", task_args={}, model="can24", model_args={})
 
 
-@pytest.fixture()
+@pytest.fixture
 def model() -> nn.Module:
     torch.manual_seed(0)
     return compressnet.create("can24")
@@ -70,7 +70,9 @@ def test_an_edit_replaces_and_ties(model: nn.Module) -> None:
     assert "blocks.3.conv.weight" not in tensors
     again = weights.build(replace(ARCHITECTURE, edits=[edit]))
     weights.load_into(again, tensors, "a")
-    assert torch.equal(again.get_parameter("blocks.3.conv.weight"), edited.get_parameter("blocks.2.conv.weight"))
+    assert torch.equal(
+        again.get_parameter("blocks.3.conv.weight"), edited.get_parameter("blocks.2.conv.weight")
+    )
 
 
 CONV = {"in_channels": 24, "out_channels": 3, "kernel_size": 1, "bias": False}

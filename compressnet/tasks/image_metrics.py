@@ -53,12 +53,12 @@ class ImageMetrics:
 
 
 def compare(image: Tensor, target: Tensor) -> dict[str, float]:
-    """MSE (levels squared), PSNR (dB; infinite when equal) and, where large enough, SSIM of uint8 (3, H, W)."""
+    """MSE (levels squared), PSNR (dB; infinite when equal) and, where it fits, SSIM of uint8 (3, H, W)."""
     from torchmetrics.functional.image import structural_similarity_index_measure as ssim
 
     error = (image.double() - target.double()).square().mean().item()
     figures = {"mse": error, "psnr": 10 * math.log10(255**2 / error) if error else math.inf}
     if min(image.shape[-2:]) >= SSIM_WINDOW:
         a, b = (tensor[None].to(torch.float32) / 255 for tensor in (image, target))
-        figures["ssim"] = float(ssim(a, b, data_range=1.0))
+        figures["ssim"] = float(torch.as_tensor(ssim(a, b, data_range=1.0)))
     return figures

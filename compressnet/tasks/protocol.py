@@ -1,9 +1,9 @@
 """What a task is: the problem that a model solves, as the loop, the evaluation and `apply` see it.
 
-              prepare(train split) -> assets, model_args          (once; stored with the weights)
-    batch --> loss(model, batch, state)  -> loss, count, logs, state
-    batch --> predict(model, batch, state) -> output, state --> metrics.update(output, batch)
-    paths --> apply(model, inputs, options) -> (source, artefact), ...
+          prepare(train split) -> assets, model_args          (once; stored with the weights)
+batch --> loss(model, batch, state)  -> loss, count, logs, state
+batch --> predict(model, batch, state) -> output, state --> metrics.update(output, batch)
+paths --> apply(model, inputs, options) -> (source, artefact), ...
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Loss(NamedTuple):
     """
 
     mean: Tensor
-    count: int
+    count: int  # type: ignore[assignment]  # shadows tuple.count
     logs: dict[str, Tensor]
     state: State
 

@@ -1,8 +1,8 @@
 """Checkpoints: a folder of the weights and, for the newest, all that makes a resumed run the same run.
 
-    step-<n>/model.safetensors   what users take: with averaging on, the average
-    step-<n>/state.safetensors   raw weights, optimiser, random and carried state of every rank
-    step-<n>/state.json          step, world size, small values of the optimiser
+step-<n>/model.safetensors   what users take: with averaging on, the average
+step-<n>/state.safetensors   raw weights, optimiser, random and carried state of every rank
+step-<n>/state.json          step, world size, small values of the optimiser
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
     """The optimiser's tensors as `optimizer.<parameter>.<slot>`."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     found = {}
     for parameter, slots in optimizer.state.items():
         for slot, value in slots.items():

@@ -155,7 +155,9 @@ class Loop:
         for parameter_group in self.optimizer.param_groups:
             parameter_group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        loss_sum, count, logs, seen = 0.0, 0, {}, []
+        loss_sum, count = 0.0, 0
+        logs: dict[str, float] = {}
+        seen: list[Key] = []
         for piece in range(self.settings.accumulate):
             keys, batch = next(batches)
             if seen and keys[0].epoch != seen[-1].epoch:
@@ -181,8 +183,8 @@ class Loop:
             torch._foreach_mul_(gradients, scale)
         self.optimizer.step()
         for module in self.model.modules():
-            if hasattr(module, "after_step"):
-                module.after_step(self.step, self.job.total_steps)
+            if (after_step := getattr(module, "after_step", None)) is not None:
+                after_step(self.step, self.job.total_steps)
         if self.average:
             self.average.update(self.model, self.step)
         return Step(loss_sum / total, rate, norm, self.settings.batch, logs)
@@ -215,7 +217,9 @@ class Loop:
         if self.group.is_main:
             tensors = {f"model.{name}": t for name, t in weights.tensors_of(self.model).items()}
             tensors |= checkpoint.optimizer_state(self.optimizer, self.model)
-            tensors |= {f"rank{rank}.{key}": t for rank, state in enumerate(by_rank) for key, t in state.items()}
+            tensors |= {
+                f"rank{rank}.{key}": t for rank, state in enumerate(by_rank) for key, t in state.items()
+            }
             values = {"world": self.group.world, "seconds": self.seconds, "best": self.validation.best}
             checkpoint.write(self.run, self.step, self.published, self.job.architecture, tensors, values)
             if self.validation.take_is_best():
@@ -233,7 +237,7 @@ class Loop:
         tensors, values = checkpoint.read(folder)
         if values["world"] != self.group.world:
             raise CompressnetError(
-                f"{self.run.folder} was trained by {values['world']} process(es); it cannot continue bit-equal "
+                f"{self.run.folder} was trained by {values['world']} process(es); it cannot go on bit-equal "
                 f"on {self.group.world}: use torchrun --nproc-per-node {values['world']}"
             )
         raw = _below(tensors, "model.")

@@ -28,7 +28,7 @@ def make_optimizer(model: nn.Module, settings: Train) -> torch.optim.Optimizer:
 
 
 def learning_rate(step: int, total: int, settings: Train) -> float:
-    """The learning rate of `step` (from 0) of `total`: linear warm-up, then the schedule down to `final_lr`."""
+    """The rate of `step` (from 0) of `total`: linear warm-up, then the schedule down to `final_lr`."""
     if step < settings.warmup_steps:
         return settings.lr * (step + 1) / settings.warmup_steps
     if settings.schedule == "constant":
@@ -53,5 +53,5 @@ class Average:
         decay = min(self.decay, (1 + step) / (10 + step))
         for mine, theirs in zip(self.model.parameters(), model.parameters(), strict=True):
             mine.lerp_(theirs, 1 - decay)
-        for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
-            mine.copy_(theirs)
+        for buffer, new in zip(self.model.buffers(), model.buffers(), strict=True):
+            buffer.copy_(new)

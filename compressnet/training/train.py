@@ -95,9 +95,7 @@ def train(
     return Outcome(run.folder, loop.step, mine, loop.validation.best, loop.seconds, ranks)
 
 
-def _record_start(
-    run: Run, loop: Loop, device: torch.device, command: Sequence[str], resumed: bool
-) -> None:
+def _record_start(run: Run, loop: Loop, device: torch.device, command: Sequence[str], resumed: bool) -> None:
     """What was started, on what: into run.json, and a line of metrics.jsonl."""
     facts: dict[str, Any] = {
         "status": "running",
@@ -119,7 +117,9 @@ def _record_start(
 
 def versions() -> dict[str, str]:
     """Versions of what figures depend on."""
-    return {name: version(name) for name in ("compressnet", "torch", "numpy", "pillow", "scikit-image", "scipy")}
+    return {
+        name: version(name) for name in ("compressnet", "torch", "numpy", "pillow", "scikit-image", "scipy")
+    }
 
 
 def commit() -> str | None:

@@ -53,7 +53,7 @@ class Validation:
         return self._reached(means)
 
     def take_is_best(self) -> bool:
-        """Whether the checkpoint just written is the one that `best` should name (asked once a checkpoint)."""
+        """Whether `best` should name the checkpoint just written (asked once a checkpoint)."""
         first = not (self.run.folder / "checkpoints" / "best").exists()
         is_best = self._improved or first or self.job.val is None
         self._improved = False

@@ -133,7 +133,9 @@ def test_a_smoke_run_says_so_everywhere(tmp_path: Path, program: Program) -> Non
 
 def test_fine_tuning_starts_from_the_parents_weights(tmp_path: Path, program: Program) -> None:
     program("train", "fip_sample", "--smoke", "-o", "parent")
-    done = program("train", "fip_sample", "--smoke", "-o", "child", "--set", "init=./parent", "--set", "train.steps=1")
+    done = program(
+        "train", "fip_sample", "--smoke", "-o", "child", "--set", "init=./parent", "--set", "train.steps=1"
+    )
     parent = facts(tmp_path / "child")["parent"]
     assert parent == {"run": "./parent", "digest": facts(tmp_path / "parent")["digest"]}
     assert done.returncode == 0
@@ -148,13 +150,16 @@ def test_the_stop_rule_ends_training(tmp_path: Path, program: Program) -> None:
     program("data", "samples", "-o", photos)
     words = [
         "train", ROOT / "recipes" / "fip_photos.yaml", "-o", "run",
-        "--set=data.root=photos", "--set=data.val_percent=50", "--set=data.min_side=48", "--set=data.max_side=64",
-        "--set=data.test_side=64", "--set=data.sizes=1", "--set=train.steps=50", "--set=train.evaluate_every=2",
+        "--set=data.root=photos", "--set=data.val_percent=50", "--set=data.test_side=64",
+        "--set=data.min_side=48", "--set=data.max_side=64", "--set=data.sizes=1",
+        "--set=train.steps=50", "--set=train.evaluate_every=2",
     ]  # fmt: skip
     program(*words, "--set", "train.stop={metric: psnr, threshold: 1.0}")
     assert facts(tmp_path / "run")["step"] == 2
     assert facts(tmp_path / "run")["best"] > 1.0
-    wrong = program(*words[:3], tmp_path / "w", *words[4:], "--set", "train.stop={metric: psmr, threshold: 1}", code=1)
+    wrong = program(
+        *words[:3], tmp_path / "w", *words[4:], "--set", "train.stop={metric: psmr, threshold: 1}", code=1
+    )
     assert "'psmr' is none of the metrics" in wrong.stderr
 
 

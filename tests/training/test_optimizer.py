@@ -18,7 +18,9 @@ def rates(**settings: object) -> list[float]:
 def test_schedules_are_functions_of_the_step() -> None:
     assert rates() == [1.0] * 10
     assert rates(schedule="linear") == pytest.approx([1 - step / 10 for step in range(10)])
-    assert rates(schedule="cosine") == pytest.approx([0.5 * (1 + math.cos(math.pi * s / 10)) for s in range(10)])
+    assert rates(schedule="cosine") == pytest.approx(
+        [0.5 * (1 + math.cos(math.pi * s / 10)) for s in range(10)]
+    )
     assert rates(warmup_steps=4)[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
     assert rates(schedule="cosine", warmup_steps=2, final_lr=0.5)[2] == 1.0
     assert min(rates(schedule="cosine", final_lr=0.5)) > 0.5
@@ -34,14 +36,15 @@ def test_weight_decay_spares_vectors_and_scalars(kind: str) -> None:
 
 def test_the_average_follows_the_definition() -> None:
     model = nn.Linear(1, 1, bias=False)
-    model.register_buffer("count", torch.tensor(0.0))
+    count = torch.tensor(0.0)
+    model.register_buffer("count", count)
     with torch.no_grad():
         model.weight.fill_(0.0)
         average = Average(model, decay=0.9)
         model.weight.fill_(1.0)
-        model.count.fill_(7.0)
+        count.fill_(7.0)
         average.update(model, step=1000)
-    assert average.model.weight.item() == pytest.approx(0.1)
-    assert average.model.count.item() == 7.0
+    assert average.model.get_parameter("weight").item() == pytest.approx(0.1)
+    assert average.model.get_buffer("count").item() == 7.0
     average.update(model, step=0)  # a young average forgets its start faster
-    assert average.model.weight.item() == pytest.approx(0.1 * 0.1 + 0.9 * 1.0)
+    assert average.model.get_parameter("weight").item() == pytest.approx(0.1 * 0.1 + 0.9 * 1.0)
