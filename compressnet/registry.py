@@ -20,6 +20,7 @@ MODELS = {
 LAYERS = {
     "adaptive_norm": "compressnet.layers.adaptive_norm:AdaptiveNorm",
     "conv2d": "torch.nn:Conv2d",
+    "dilated_conv2d": "compressnet.layers.dilated_conv:DilatedConv2d",
     "identity": "torch.nn:Identity",
     "linear": "torch.nn:Linear",
 }

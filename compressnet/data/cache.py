@@ -39,6 +39,10 @@ class Cache:
         self._folder = folder
         self._write_lock = threading.Lock()
 
+    def __reduce__(self) -> tuple[type[Cache], tuple[Path | None]]:
+        """A worker process gets a cache of the same folder, with a lock of its own."""
+        return Cache, (self._folder,)
+
     @property
     def folder(self) -> Path:
         return self._folder if self._folder is not None else cache_dir() / "derived"

@@ -32,6 +32,7 @@ from torch.nn import functional as F
 
 from compressnet.errors import CompressnetError
 from compressnet.layers.adaptive_norm import AdaptiveNorm, Stats
+from compressnet.layers.dilated_conv import DilatedConv2d
 from compressnet.signature import DERIVED
 
 Variant = Literal["released", "paper"]
@@ -55,7 +56,7 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         bias = norm == "none" or (norm == "an" and variant == "paper")
-        self.conv = nn.Conv2d(in_channels, width, 3, padding=dilation, dilation=dilation, bias=bias)
+        self.conv = DilatedConv2d(in_channels, width, dilation, bias=bias)
         if norm == "an":
             self.norm: nn.Module = AdaptiveNorm(width, beta=variant == "released", eps=_EPS, stats=stats)
         else:

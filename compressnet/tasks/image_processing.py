@@ -104,7 +104,7 @@ class ImageOperator(ImageTranslation):
 
 
 class OperatorModel(nn.Module):
-    """A classical operator in the place of a network, so that one can be applied and measured as the other."""
+    """A classical operator in the place of a network: applied and measured in the same way."""
 
     def __init__(self, operator: Any) -> None:
         super().__init__()

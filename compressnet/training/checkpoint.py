@@ -57,11 +57,12 @@ def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         CompressnetError: it has none (older checkpoints keep only weights) or it is damaged.
     """
     try:
-        tensors = safetensors.torch.load_file(folder / "state.safetensors")
+        stored = safetensors.torch.load_file(folder / "state.safetensors")
         values = json.loads((folder / "state.json").read_text())
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise CompressnetError(f"{folder}: no training state to resume from: {error}") from error
-    return tensors, values
+    # Views into the file lie at odd addresses, where matrix products may round otherwise than at even ones.
+    return {name: tensor.clone() for name, tensor in stored.items()}, values
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:

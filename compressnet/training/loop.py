@@ -80,6 +80,7 @@ class Loop:
             self.module = DistributedDataParallel(self.module)
         self.validation = Validation(run, job, device, group, reporter)
         self.step = 0
+        self.epoch = 0
         self.state: State = ()
         self.seconds = 0.0
 
@@ -160,8 +161,8 @@ class Loop:
         seen: list[Key] = []
         for piece in range(self.settings.accumulate):
             keys, batch = next(batches)
-            if seen and keys[0].epoch != seen[-1].epoch:
-                self.state = ()
+            if keys[0].epoch != self.epoch:
+                self.epoch, self.state = keys[0].epoch, ()
             seen += keys
             last = piece == self.settings.accumulate - 1
             with self._local_gradients(not last), self._out_of_memory():
@@ -220,7 +221,8 @@ class Loop:
             tensors |= {
                 f"rank{rank}.{key}": t for rank, state in enumerate(by_rank) for key, t in state.items()
             }
-            values = {"world": self.group.world, "seconds": self.seconds, "best": self.validation.best}
+            values = {"world": self.group.world, "epoch": self.epoch, "seconds": self.seconds}
+            values["best"] = self.validation.best
             checkpoint.write(self.run, self.step, self.published, self.job.architecture, tensors, values)
             if self.validation.take_is_best():
                 self.run.point("best", self.step)
@@ -249,7 +251,7 @@ class Loop:
         checkpoint.restore_random_state(mine, self.device)
         carried = sorted(_below(mine, "carried.").items(), key=lambda item: int(item[0]))
         self.state = tuple(tensor.to(self.device) for _, tensor in carried)
-        self.step, self.seconds = values["step"], values["seconds"]
+        self.step, self.epoch, self.seconds = values["step"], values["epoch"], values["seconds"]
         self.validation.best = values["best"]
 
     def _equalise_buffers(self) -> None:

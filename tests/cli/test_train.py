@@ -197,3 +197,9 @@ def test_two_processes_train_as_one(tmp_path: Path, environment: dict[str, str],
     assert "torchrun --nproc-per-node 2" in refused.stderr
     assert torchrun(tmp_path, environment, "--resume", "two", "--set", "train.steps=10").returncode == 0
     assert events(tmp_path / "two", "resume")[-1]["step"] == 9
+
+
+def test_worker_processes_change_nothing(tmp_path: Path, program: Program) -> None:
+    for workers in (0, 2):
+        program("train", "fip_sample", "--smoke", "-o", f"w{workers}", "--set", f"train.workers={workers}")
+    assert facts(tmp_path / "w0")["digest"] == facts(tmp_path / "w2")["digest"]
