@@ -10,6 +10,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 Stats = Literal["image", "frozen"]
 
@@ -52,28 +54,107 @@ class AdaptiveNorm(nn.Module):
             self.register_buffer("moving_mean", torch.zeros(channels))
             self.register_buffer("moving_variance", torch.ones(channels))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, negative_slope: float = 1.0) -> Tensor:
         """Features (B, C, H, W), floating point, to the same shape and type.
 
-        Fused: one multiply-add an element, scale * (x - mean) + shift. Measured from the mean because the
-        variance needs x - mean anyway, so that training keeps one tensor instead of two. (`torch.var_mean`
-        would take 5 times as long on the CPU.)
+        Args:
+            negative_slope: of a leaky ReLU that follows; 1 is none. In one call because together they train
+                faster: by a tenth to a quarter of a step of CAN24 on the CPU, without a compiler.
         """
+        if self.stats == "image" and self._fuses(x):
+            fused: Tensor = _FusedAdaptiveNorm.apply(x, self.w0, self.w1, self.beta, self.eps, negative_slope)
+            return fused
         wide = x.to(torch.promote_types(x.dtype, torch.float32))  # (B, C, H, W)
         if self.stats == "frozen":
             mean = self.get_buffer("moving_mean").to(wide.dtype).view(1, -1, 1, 1)
             variance = self.get_buffer("moving_variance").to(wide.dtype).view(1, -1, 1, 1)
             centred = wide - mean
         else:
-            mean = wide.mean(dim=(2, 3), keepdim=True)  # (B, C, 1, 1)
-            centred = wide - mean
-            variance = centred.square().mean(dim=(2, 3), keepdim=True)
-        w0, w1 = self.w0.to(wide.dtype), self.w1.to(wide.dtype)
-        scale = w0 + w1 * torch.rsqrt(variance + self.eps)
-        shift = w0 * mean
-        if self.beta is not None:
-            shift = shift + w1 * self.beta.to(wide.dtype).view(1, -1, 1, 1)
-        return torch.addcmul(shift, centred, scale).to(x.dtype)  # (B, C, H, W)
+            mean, variance, centred = _moments(wide)
+        scale, shift = self.scale_and_shift(mean, variance)
+        y = torch.addcmul(shift, centred, scale).to(x.dtype)  # (B, C, H, W)
+        return y if negative_slope == 1 else F.leaky_relu(y, negative_slope, inplace=True)
+
+    def scale_and_shift(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """AN(x) = scale * (x - mean) + shift, each (B or 1, C, 1, 1) as the moments.
+
+        Measured from the mean because the variance needs x - mean anyway, so that training keeps one tensor
+        instead of two.
+        """
+        beta = None if self.beta is None else self.beta.to(mean.dtype)
+        return _scale_and_shift(
+            mean, variance, self.w0.to(mean.dtype), self.w1.to(mean.dtype), beta, self.eps
+        )
+
+    def _fuses(self, x: Tensor) -> bool:
+        """Where the own gradient pays: in training without a compiler, which fuses better than it."""
+        return (
+            torch.is_grad_enabled()
+            and x.dtype == self.w0.dtype
+            and x.dtype in (torch.float32, torch.float64)
+            and not torch.compiler.is_compiling()
+        )
 
     def extra_repr(self) -> str:
         return f"{self.channels}, beta={self.beta is not None}, eps={self.eps}, stats={self.stats!r}"
+
+
+class _FusedAdaptiveNorm(torch.autograd.Function):
+    """Adaptive normalisation and leaky ReLU with a gradient in fewer passes over memory.
+
+    Keeps the input alone; with g the gradient behind the leaky ReLU, c = x - mean, r = 1 / sqrt(var + eps):
+    dx = scale * g - w1 * (r^3 * mean(g * c) * c + r * mean(g)).
+    """
+
+    @staticmethod
+    def forward(ctx, x, w0, w1, beta, eps, negative_slope):  # type: ignore[no-untyped-def]
+        mean, variance, y = _moments(x)
+        scale, shift = _scale_and_shift(mean, variance, w0, w1, beta, eps)
+        y.mul_(scale).add_(shift)
+        if negative_slope != 1:
+            F.leaky_relu_(y, negative_slope)
+        ctx.save_for_backward(x, mean, variance, w0, w1, beta)
+        ctx.eps, ctx.negative_slope = eps, negative_slope
+        return y
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        x, mean, variance, w0, w1, beta = ctx.saved_tensors
+        scale, shift = _scale_and_shift(mean, variance, w0, w1, beta, ctx.eps)
+        pixels = x.shape[2] * x.shape[3]
+        centred = x - mean
+        scratch = torch.addcmul(shift, centred, scale)  # what the leaky ReLU was given
+        grad = torch.ops.aten.leaky_relu_backward(grad, scratch, ctx.negative_slope, False)
+        sum_grad = grad.sum(dim=(2, 3), keepdim=True)  # (B, C, 1, 1)
+        sum_product = torch.mul(grad, centred, out=scratch).sum(dim=(2, 3), keepdim=True)
+        inverse = torch.rsqrt(variance + ctx.eps)
+        grad_w0 = (sum_product + sum_grad * mean).sum()
+        grad_w1 = (sum_product * inverse).sum()
+        grad_beta = None
+        if beta is not None:
+            grad_w1 = grad_w1 + (sum_grad * beta.view(1, -1, 1, 1)).sum()
+            grad_beta = w1 * sum_grad.sum(dim=(0, 2, 3))
+        grad.mul_(scale)
+        grad.addcmul_(centred, -w1 * inverse**3 * sum_product / pixels)
+        grad.sub_(w1 * inverse * sum_grad / pixels)
+        return grad, grad_w0, grad_w1, grad_beta, None, None
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and biased variance (B, C, 1, 1) over H and W, and x - mean.
+
+    In two passes: exact where the mean is large against the deviation. (`torch.var_mean` would take 5 times
+    as long on the CPU.)
+    """
+    mean = x.mean(dim=(2, 3), keepdim=True)
+    centred = x - mean
+    return mean, centred.square().mean(dim=(2, 3), keepdim=True), centred
+
+
+def _scale_and_shift(
+    mean: Tensor, variance: Tensor, w0: Tensor, w1: Tensor, beta: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor]:
+    scale = w0 + w1 * torch.rsqrt(variance + eps)
+    shift = w0 * mean
+    return scale, shift if beta is None else shift + w1 * beta.view(1, -1, 1, 1)

@@ -126,6 +126,8 @@ def commit() -> str | None:
     """The git commit of the source tree, `+` when it has changes; None outside a checkout."""
     folder = Path(__file__).parents[2]
     try:
+        if Path(_git(folder, "rev-parse", "--show-toplevel")) != folder.resolve():
+            return None  # installed into a folder that some other repository holds
         head = _git(folder, "rev-parse", "--short=10", "HEAD")
         return head + ("+" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):

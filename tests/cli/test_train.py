@@ -176,9 +176,12 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(tmp_path: Path, program
     assert (tmp_path / "run" / "checkpoints" / "last").read_text() == f"step-{step}\n"
 
 
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+TORCHRUN += ["-m", "compressnet_cli", "train"]
+
+
 def torchrun(folder: Path, environment: dict[str, str], *words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    command += ["-m", "compressnet_cli", "train", *map(str, words)]
+    command = [*TORCHRUN, *map(str, words)]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
 
@@ -203,3 +206,23 @@ def test_worker_processes_change_nothing(tmp_path: Path, program: Program) -> No
     for workers in (0, 2):
         program("train", "fip_sample", "--smoke", "-o", f"w{workers}", "--set", f"train.workers={workers}")
     assert facts(tmp_path / "w0")["digest"] == facts(tmp_path / "w2")["digest"]
+
+
+def test_two_processes_stop_together_and_resume(tmp_path: Path, environment: dict[str, str]) -> None:
+    small = [*SMALL, "--set=train.accumulate=1"]
+    whole = torchrun(tmp_path, environment, RECIPE, *small, "-o", "whole")
+    assert whole.returncode == 0, whole.stderr
+    command = [*TORCHRUN, str(RECIPE), *small, "--set=train.checkpoint_every=1000", "-o", "run"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    wait_for(tmp_path / "run" / "metrics.jsonl", process)
+    while not events(tmp_path / "run", "train"):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=120)
+    saved = facts(tmp_path / "run")
+    assert saved["status"] == "interrupted"
+    assert 0 < saved["step"] < 9
+    assert not (tmp_path / "run" / "lock").exists()
+    resumed = torchrun(tmp_path, environment, "--resume", "run")
+    assert resumed.returncode == 0, resumed.stderr
+    assert facts(tmp_path / "run")["digest"] == facts(tmp_path / "whole")["digest"]
