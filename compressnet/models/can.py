@@ -12,8 +12,8 @@ arXiv 1709.00643.
     y (B, 3, H, W), RGB, not clamped
 
 No down-sampling, no skip. can24: depth 9, w = 24, receptive field 257. can32: depth 10, w = 32, 513.
-Every 3x3 kernel starts as the identity. Input planes beyond the first three are conditions (a parameter of
-the operator, a one-hot choice of operator), constant over the image.
+Every 3x3 kernel starts as the identity (an option: `kernels`). Input planes beyond the first three are
+conditions (a parameter of the operator, a one-hot choice of operator), constant over the image.
 
 Differences: variant "released" (default) follows the authors' code, with a bias per channel inside the
 normalisation; variant "paper" has it in the convolution, as in the paper's formula. Parameter counts agree.
@@ -33,13 +33,14 @@ from torch.nn import functional as F
 from compressnet.errors import CompressnetError
 from compressnet.layers.adaptive_norm import AdaptiveNorm, Stats
 from compressnet.layers.dilated_conv import DilatedConv2d
+from compressnet.models.can_start import identity_kernels, mixed_kernels, pass_image_through
 from compressnet.signature import DERIVED
 
 Variant = Literal["released", "paper"]
 Norm = Literal["an", "bn", "none"]
+Kernels = Literal["identity", "mixed"]
 LastLayer = Literal["glorot", "identity"]
 
-_IMAGE_PLANES = 3
 _EPS = 1e-3
 _SLOPE = 0.2
 
@@ -53,7 +54,14 @@ class Block(nn.Module):
     """3x3 convolution -> normalisation -> leaky ReLU."""
 
     def __init__(
-        self, in_channels: int, width: int, dilation: int, variant: Variant, norm: Norm, stats: Stats
+        self,
+        in_channels: int,
+        width: int,
+        dilation: int,
+        variant: Variant,
+        norm: Norm,
+        stats: Stats,
+        kernels: Kernels,
     ) -> None:
         super().__init__()
         bias = norm == "none" or (norm == "an" and variant == "paper")
@@ -62,7 +70,10 @@ class Block(nn.Module):
             self.norm: nn.Module = AdaptiveNorm(width, beta=variant == "released", eps=_EPS, stats=stats)
         else:
             self.norm = nn.BatchNorm2d(width, eps=_EPS) if norm == "bn" else nn.Identity()
-        nn.init.dirac_(self.conv.weight)
+        if kernels == "mixed":
+            mixed_kernels(self.conv.weight, first=in_channels != width)
+        else:
+            identity_kernels(self.conv.weight)
         if self.conv.bias is not None:
             nn.init.zeros_(self.conv.bias)
 
@@ -86,6 +97,8 @@ class CAN(nn.Module):
         norm: "an" adaptive, "bn" PyTorch's batch normalisation with eps 1e-3 (running averages in `eval()`),
             "none".
         stats: of the adaptive normalisation; "frozen" is a different function, see `AdaptiveNorm`.
+        kernels: start of the 3x3 layers: "identity" as in the paper; "mixed" has random edge filters beside
+            it, better for runs of minutes (`can_start.mixed_kernels`).
         last_layer: start of the 1x1: "glorot" as released; "identity" passes the first three feature maps
             through and has 0.3 x Glorot elsewhere, better for runs of minutes.
 
@@ -102,6 +115,7 @@ class CAN(nn.Module):
         variant: Variant = "released",
         norm: Norm = "an",
         stats: Stats = "image",
+        kernels: Kernels = "identity",
         last_layer: LastLayer = "glorot",
     ) -> None:
         super().__init__()
@@ -111,13 +125,16 @@ class CAN(nn.Module):
             raise ValueError(f"can: stats 'frozen' belongs to norm 'an', not to norm '{norm}'")
         sizes = [in_channels] + [width] * (depth - 2)
         self.blocks = nn.Sequential(
-            *(Block(n, width, d, variant, norm, stats) for n, d in zip(sizes, dilations(depth), strict=True))
+            *(
+                Block(n, width, d, variant, norm, stats, kernels)
+                for n, d in zip(sizes, dilations(depth), strict=True)
+            )
         )
         self.last = nn.Conv2d(width, out_channels, 1)
         nn.init.xavier_uniform_(self.last.weight)
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
         if last_layer == "identity":
-            _pass_image_through(self.last.weight)
+            pass_image_through(self.last.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, in_channels, H, W), RGB in [0, 1], to (B, out_channels, H, W), not clamped."""
@@ -182,10 +199,11 @@ def can24(
     variant: Variant = "released",
     norm: Norm = "an",
     stats: Stats = "image",
+    kernels: Kernels = "identity",
     last_layer: LastLayer = "glorot",
 ) -> CAN:
     """CAN24 of the paper: depth 9, width 24, 37,219 parameters. Arguments as in `CAN`."""
-    return CAN(9, 24, in_channels, out_channels, variant, norm, stats, last_layer)
+    return CAN(9, 24, in_channels, out_channels, variant, norm, stats, kernels, last_layer)
 
 
 def can32(
@@ -194,21 +212,11 @@ def can32(
     variant: Variant = "released",
     norm: Norm = "an",
     stats: Stats = "image",
+    kernels: Kernels = "identity",
     last_layer: LastLayer = "glorot",
 ) -> CAN:
     """CAN32 of the paper: depth 10, width 32, 74,997 parameters. Arguments as in `CAN`."""
-    return CAN(10, 32, in_channels, out_channels, variant, norm, stats, last_layer)
-
-
-@torch.no_grad()
-def _pass_image_through(weight: Tensor) -> None:
-    """Last layer (out, w, 1, 1): identity from the first three feature maps, 0.3 x its values elsewhere.
-
-    Not zero elsewhere: the other feature maps are zero at the start, so no gradient would ever reach them.
-    """
-    weight *= 0.3
-    weight[:, :_IMAGE_PLANES] = 0
-    nn.init.dirac_(weight[:, :_IMAGE_PLANES])
+    return CAN(10, 32, in_channels, out_channels, variant, norm, stats, kernels, last_layer)
 
 
 def _autocast_bf16() -> bool:

@@ -319,3 +319,18 @@ def test_channels_last_weights_are_refused_only_where_they_crash() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         wide(x).float().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in wide.parameters())
+
+
+def test_mixed_kernels_carry_the_picture_and_read_edges() -> None:
+    torch.manual_seed(0)
+    net = can24(kernels="mixed", last_layer="identity")
+    gray = torch.full((1, 3, 40, 40), 0.5)
+    first = net.blocks[0](gray)[:, :, 1:-1, 1:-1]
+    assert torch.allclose(first[:, :3], gray[:, :, 1:-1, 1:-1])
+    assert first[:, 3:].abs().max() < 1e-5  # no edge, no answer
+    picture = torch.rand(1, 3, 40, 40)
+    features = net.blocks(picture)
+    assert torch.allclose(features[:, :3], picture)
+    assert (features[:, 3:].std(dim=(0, 2, 3)) > 1e-3).all()
+    net(picture).square().mean().backward()
+    assert all(block.conv.weight.grad.abs().amax((1, 2, 3)).min() > 0 for block in net.blocks)
