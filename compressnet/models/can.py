@@ -42,7 +42,7 @@ Kernels = Literal["identity", "mixed"]
 LastLayer = Literal["glorot", "identity"]
 
 _EPS = 1e-3
-_SLOPE = 0.2
+NEGATIVE_SLOPE = 0.2
 
 
 def dilations(depth: int) -> list[int]:
@@ -80,9 +80,9 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)  # (B, w, H, W)
         if isinstance(self.norm, AdaptiveNorm):
-            return self.norm(x, negative_slope=_SLOPE)  # (B, w, H, W)
+            return self.norm(x, negative_slope=NEGATIVE_SLOPE)  # (B, w, H, W)
         x = self.norm(x)  # (B, w, H, W)
-        return F.leaky_relu(x, _SLOPE, inplace=True)  # (B, w, H, W); nothing else keeps its input
+        return F.leaky_relu(x, NEGATIVE_SLOPE, inplace=True)  # (B, w, H, W); nothing else keeps its input
 
 
 class CAN(nn.Module):
