@@ -79,7 +79,8 @@ def samples(output: options.Output = None, force: options.Force = False, json: o
 def _component(source: str) -> Component:
     from compressnet import registry
     from compressnet.recipe import Component, Recipe
-    from compressnet.subject import parse, split_arguments
+    from compressnet.signature import split_arguments
+    from compressnet.subject import parse
 
     name, _, arguments = source.partition(":")
     if name in registry.DATASETS:

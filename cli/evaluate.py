@@ -75,7 +75,7 @@ def evaluate(
 def _data_of(loaded: Loaded, text: str | None) -> Component:
     """The data to evaluate on: what was asked for, else the run's, else built-in samples."""
     from compressnet.recipe import Component
-    from compressnet.subject import split_arguments
+    from compressnet.signature import split_arguments
 
     if text:
         name, _, arguments = text.partition(":")

@@ -87,11 +87,11 @@ def _open_everywhere(
             answer = _open(recipe, overrides, resume, smoke, folder, runs)
         except CompressnetError as error:
             answer = error
-    error = answer if isinstance(answer, CompressnetError) else None
+    failure = answer if isinstance(answer, CompressnetError) else None
     place = str(answer.folder) if isinstance(answer, Run) else None
-    place, failed = processes.from_main((place, error is not None))
-    if error is not None:
-        raise error
+    place, failed = processes.from_main((place, failure is not None))
+    if failure is not None:
+        raise failure
     if failed or place is None:
         raise SystemExit(1)  # rank 0 tells why
     return answer if isinstance(answer, Run) else Run.open(Path(place))

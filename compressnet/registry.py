@@ -23,6 +23,7 @@ LAYERS = {
     "dilated_conv2d": "compressnet.layers.dilated_conv:DilatedConv2d",
     "identity": "torch.nn:Identity",
     "linear": "torch.nn:Linear",
+    "operator": "compressnet.operators.module:OperatorModule",
 }
 DATASETS = {
     "fivek": "compressnet.data.fivek:FiveK",

@@ -16,7 +16,8 @@ from typing import Any
 from compressnet import files
 from compressnet.errors import CompressnetError, UsageError
 from compressnet.places import CACHE_VARIABLE, DATA_VARIABLE, cache_dir, data_root
-from compressnet.subject import Loaded, canonical_operator
+from compressnet.signature import canonical
+from compressnet.subject import Loaded
 
 PUBLISHED = "published.json"
 BEGIN, END = "<!-- results: begin (made by `make results`) -->", "<!-- results: end -->"
@@ -228,8 +229,8 @@ def _section(record: Mapping[str, Any]) -> str:
 def _published_for(record: Mapping[str, Any], published: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     if not record.get("operator"):
         return {}
-    mine = canonical_operator(record["operator"])
-    return next((entry for entry in published if canonical_operator(entry["operator"]) == mine), {})
+    mine = canonical("operator", record["operator"])
+    return next((entry for entry in published if canonical("operator", entry["operator"]) == mine), {})
 
 
 def _trained(training: Mapping[str, Any] | None) -> str:

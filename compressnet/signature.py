@@ -7,14 +7,15 @@ subjects and the editor schema are all checked against it.
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from compressnet import registry
-from compressnet.errors import UsageError
+from compressnet import registry, yaml_file
+from compressnet.errors import RecipeError, UsageError
 from compressnet.registry import suggestion
 
 
@@ -153,6 +154,70 @@ def _value_problems(parameter: Parameter, value: Any) -> list[str]:
         return [f"'{key}' {describe(dict(error.errors()[0]))}"]
     if parameter.named is None or value is None:
         return []
-    from compressnet.subject import check_named  # the resolver of subjects stands on this module
-
     return check_named(parameter.named, value)
+
+
+def read_named(text: str) -> tuple[str, dict[str, Any]]:
+    """`NAME[:key=value,...]` as name and arguments.
+
+    Raises:
+        UsageError: not of that form.
+    """
+    name, _, arguments = text.partition(":")
+    return name, split_arguments(arguments)
+
+
+def write_named(name: str, arguments: Mapping[str, Any]) -> str:
+    """The text that `read_named` reads."""
+    written = ",".join(f"{key}={json.dumps(value)}" for key, value in sorted(arguments.items()))
+    return f"{name}:{written}" if written else name
+
+
+def make(kind: str, text: str) -> Any:
+    """What `rof:weight=0.1` stands for, as one of `kind`.
+
+    Raises:
+        UsageError: unknown name or argument.
+    """
+    return build(kind, *read_named(text.removeprefix(f"{kind}:")))
+
+
+def canonical(kind: str, text: str) -> str:
+    """The text with all arguments written out: the same for every way to write the same thing."""
+    name, given = read_named(text.removeprefix(f"{kind}:"))
+    known = parameters(registry.find(kind, name))
+    return write_named(name, {key: given.get(key, parameter.default) for key, parameter in known.items()})
+
+
+def check_named(kind: str, text: str) -> list[str]:
+    """What is wrong with `NAME[:key=value,...]` as a name of `kind`."""
+    try:
+        name, arguments = read_named(text.removeprefix(f"{kind}:"))
+        _, problems = check(registry.find(kind, name), arguments)
+    except UsageError as error:
+        return [str(error)]
+    return [f"{kind} {name}: {problem.message}" for problem in problems]
+
+
+def split_arguments(text: str) -> dict[str, Any]:
+    """`a=1,b=[2, 3]` as a dict; values are read as YAML.
+
+    Raises:
+        UsageError: not of that form.
+    """
+    parts, depth, begin = [], 0, 0
+    for index, letter in enumerate(text + ","):
+        depth += (letter in "[{") - (letter in "]}")
+        if letter == "," and (depth == 0 or index == len(text)):
+            parts.append(text[begin:index])
+            begin = index + 1
+    arguments = {}
+    for part in filter(str.strip, parts):
+        key, equals, value = part.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(f"'{part}': write arguments as key=value,key=value")
+        try:
+            arguments[key.strip()] = yaml_file.scalar(value)
+        except RecipeError as error:
+            raise UsageError(f"'{part}': {value!r} is not a YAML value") from error
+    return arguments

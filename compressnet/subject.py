@@ -7,14 +7,14 @@ runs/fip_sample-1[@last|@best|@step-500]                    a path: it has a sep
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compressnet import registry, signature, yaml_file
-from compressnet.errors import CompressnetError, RecipeError, UsageError
+from compressnet import registry, signature
+from compressnet.errors import CompressnetError, UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -94,12 +94,12 @@ def parse(text: str) -> Subject:
     """
     prefix, colon, rest = text.partition(":")
     if colon and prefix in KINDS:
-        name, arguments = _split(rest)
+        name, arguments = signature.read_named(rest)
         _check_exists(prefix, name)
         return _named(prefix, name, arguments)
     if _is_path(text):
         return _from_path(text)
-    name, arguments = _split(text)
+    name, arguments = signature.read_named(text)
     kinds = [kind for kind in KINDS if name in names(kind)]
     if len(kinds) > 1:
         forms = " or ".join(f"{kind}:{name}" for kind in kinds)
@@ -169,55 +169,6 @@ def read_weights(text: str) -> tuple[Architecture, dict[str, Tensor], str]:
     return *weights.load(path), str(path)
 
 
-def make_operator(text: str) -> Callable[..., Any]:
-    """The operator that `rof:weight=0.1` names."""
-    name, arguments = _split(text.removeprefix("operator:"))
-    operator: Callable[..., Any] = signature.build("operator", name, arguments)
-    return operator
-
-
-def canonical_operator(text: str) -> str:
-    """The operator with all its arguments, the same for every way to write it."""
-    name, given = _split(text.removeprefix("operator:"))
-    known = signature.parameters(registry.find("operator", name))
-    values = {key: given.get(key, parameter.default) for key, parameter in known.items()}
-    return f"{name}:" + ",".join(f"{key}={json.dumps(value)}" for key, value in sorted(values.items()))
-
-
-def check_named(kind: str, text: str) -> list[str]:
-    """What is wrong with `NAME[:key=value,...]` as a name of `kind`."""
-    try:
-        name, arguments = _split(text.removeprefix(f"{kind}:"))
-        _, problems = signature.check(registry.find(kind, name), arguments)
-    except UsageError as error:
-        return [str(error)]
-    return [f"{kind} {name}: {problem.message}" for problem in problems]
-
-
-def split_arguments(text: str) -> dict[str, Any]:
-    """`a=1,b=[2, 3]` as a dict; values are read as YAML.
-
-    Raises:
-        UsageError: not of that form.
-    """
-    parts, depth, begin = [], 0, 0
-    for index, letter in enumerate(text + ","):
-        depth += (letter in "[{") - (letter in "]}")
-        if letter == "," and (depth == 0 or index == len(text)):
-            parts.append(text[begin:index])
-            begin = index + 1
-    arguments = {}
-    for part in filter(str.strip, parts):
-        key, equals, value = part.partition("=")
-        if not equals or not key.strip():
-            raise UsageError(f"'{part}': write arguments as key=value,key=value")
-        try:
-            arguments[key.strip()] = yaml_file.scalar(value)
-        except RecipeError as error:
-            raise UsageError(f"'{part}': {value!r} is not a YAML value") from error
-    return arguments
-
-
 def zoo_card(name: str) -> dict[str, Any]:
     """The card of a network of the zoo: data, command, time, result."""
     card: dict[str, Any] = json.loads((_folder("zoo") / f"{name}.json").read_text(encoding="utf-8"))
@@ -227,11 +178,6 @@ def zoo_card(name: str) -> dict[str, Any]:
 def recipe_path(name: str) -> Path:
     """The file of a recipe that the package ships."""
     return Path(str(_folder("recipe") / f"{name}.yaml"))
-
-
-def _split(text: str) -> tuple[str, dict[str, Any]]:
-    name, _, arguments = text.partition(":")
-    return name, split_arguments(arguments)
 
 
 def _is_path(text: str) -> bool:
@@ -293,7 +239,7 @@ def _weights_path(subject: Subject) -> tuple[Path, Run | None]:
 
 
 def _load_operator(subject: Subject) -> Loaded:
-    from compressnet.tasks.image_processing import ImageOperator, OperatorModel
-
-    operator = signature.build("operator", subject.name, subject.arguments)
-    return Loaded(subject, OperatorModel(operator), ImageOperator(subject.name))
+    text = signature.write_named(subject.name, subject.arguments)
+    model: nn.Module = signature.build("layer", "operator", {"operator": text})
+    task: Task = signature.build("task", "image_operator", {"operator": text})
+    return Loaded(subject, model, task)

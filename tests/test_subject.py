@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import compressnet
-from compressnet import subject, weights
+from compressnet import signature, subject, weights
 from compressnet.errors import CompressnetError, UsageError
 
 
@@ -48,14 +48,14 @@ def test_paths(tmp_path: Path) -> None:
 
 
 def test_arguments_keep_commas_in_brackets() -> None:
-    assert subject.split_arguments("a=[1, 2],b=x=y,c={d: 1}") == {"a": [1, 2], "b": "x=y", "c": {"d": 1}}
+    assert signature.split_arguments("a=[1, 2],b=x=y,c={d: 1}") == {"a": [1, 2], "b": "x=y", "c": {"d": 1}}
 
 
 def test_canonical_operators_are_the_same_for_every_way_to_write_them() -> None:
     forms = ["l0", "l0:lambda=0.01", "operator:l0:kappa=2.0,lambda=1e-2"]
-    canonical = {subject.canonical_operator(form) for form in forms}
+    canonical = {signature.canonical("operator", form) for form in forms}
     assert len(canonical) == 1
-    assert subject.canonical_operator(canonical.pop()) == subject.canonical_operator("l0")
+    assert signature.canonical("operator", canonical.pop()) == signature.canonical("operator", "l0")
 
 
 def test_create_and_its_mistakes() -> None:

@@ -19,7 +19,7 @@ from compressnet.data.cache import Cache
 from compressnet.data.images import read_image, resize_short_side, to_uint8
 from compressnet.errors import CompressnetError
 from compressnet.operators.protocol import Operator
-from compressnet.subject import canonical_operator, make_operator
+from compressnet.signature import canonical, make
 
 # Raised when decoding, resizing or rounding changes: older cache entries are then left alone.
 READER_VERSION = 1
@@ -42,7 +42,7 @@ class Targets:
 
     @cached_property
     def operator(self) -> Operator:
-        return cast(Operator, make_operator(self._text))
+        return cast(Operator, make("operator", self._text))
 
     def get(self, path: Path, side: int) -> tuple[np.ndarray, np.ndarray]:
         """Input and target, uint8 (H, W, 3), at a short side that is not above the file's own.
@@ -70,7 +70,7 @@ class Targets:
 
     @cached_property
     def _canonical(self) -> str:
-        return canonical_operator(self._text)
+        return canonical("operator", self._text)
 
     @property
     def _text(self) -> str:

@@ -1,4 +1,4 @@
-"""How the weights of a CAN start. The paper starts as the identity; runs of minutes start better otherwise."""
+"""How the weights of a CAN start: as the identity in the paper; runs of minutes start better otherwise."""
 
 from __future__ import annotations
 

@@ -255,7 +255,12 @@ def _normalisation(norm: nn.Module, moments: _Moments | None) -> Affine | None:
 
 
 def _fixed_batch_norm(norm: nn.Module) -> bool:
-    return isinstance(norm, nn.BatchNorm2d) and norm.affine and norm.running_mean is not None and not norm.training
+    return (
+        isinstance(norm, nn.BatchNorm2d)
+        and norm.affine
+        and norm.running_mean is not None
+        and not norm.training
+    )
 
 
 def _row_bytes(net: CAN, width: int) -> int:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from PIL import Image as PILImage
 from torch import Tensor, nn
@@ -101,20 +100,6 @@ class ImageOperator(ImageTranslation):
     def prepare(self, train_data: Split) -> tuple[dict[str, Any], dict[str, Any]]:
         _, model_args = super().prepare(train_data)
         return {"operator": self.operator}, model_args
-
-
-class OperatorModel(nn.Module):
-    """A classical operator in the place of a network: applied and measured in the same way."""
-
-    def __init__(self, operator: Any) -> None:
-        super().__init__()
-        self.operator = operator
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> the same."""
-        images = x.float().cpu().permute(0, 2, 3, 1).numpy()
-        outputs = np.stack([self.operator(image) for image in images])
-        return torch.from_numpy(outputs).permute(0, 3, 1, 2).to(x)
 
 
 def comparison(source: Tensor, target: Tensor, output: Tensor, gain: int = 8) -> PILImage.Image:

@@ -221,8 +221,12 @@ class Loop:
             tensors |= {
                 f"rank{rank}.{key}": t for rank, state in enumerate(by_rank) for key, t in state.items()
             }
-            values = {"world": self.group.world, "epoch": self.epoch, "seconds": self.seconds}
-            values["best"] = self.validation.best
+            values = {
+                "world": self.group.world,
+                "epoch": self.epoch,
+                "seconds": self.seconds,
+                "best": self.validation.best,
+            }
             checkpoint.write(self.run, self.step, self.published, self.job.architecture, tensors, values)
             if self.validation.take_is_best():
                 self.run.point("best", self.step)

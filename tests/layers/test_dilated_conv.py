@@ -13,7 +13,14 @@ from torch.nn import functional as F
 from compressnet.layers.dilated_conv import DilatedConv2d, _DilatedConv, dilated_conv2d
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
-SIZES = [(67, 93), (64, 64), (33, 129), (5, 7), (1, 1), (70, 3)]  # of no stride's multiple, below the dilation
+SIZES = [
+    (67, 93),
+    (64, 64),
+    (33, 129),
+    (5, 7),
+    (1, 1),
+    (70, 3),
+]  # of no stride's multiple, below the dilation
 
 
 def pair(dilation: int, bias: bool = True, channels: int = 5) -> tuple[DilatedConv2d, nn.Conv2d]:
@@ -39,7 +46,9 @@ def assert_near(ours: Tensor, plain: Tensor, tolerance: float = 1e-5) -> None:
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("dilation", [1, 8, 16, 24, 34, 64])
-def test_equals_the_plain_convolution(dilation: int, size: tuple[int, int], layout: torch.memory_format) -> None:
+def test_equals_the_plain_convolution(
+    dilation: int, size: tuple[int, int], layout: torch.memory_format
+) -> None:
     ours, plain = pair(dilation)
     ours, plain = ours.to(memory_format=layout), plain.to(memory_format=layout)  # type: ignore[call-overload]
     x = torch.randn(2, 5, *size).contiguous(memory_format=layout)

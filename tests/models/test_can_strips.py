@@ -105,7 +105,9 @@ def test_bfloat16_keeps_statistics_in_float32(spill: bool) -> None:
     plain, strips = net(x.bfloat16()), forward_in_strips(net, x.bfloat16(), Plan(4000, spill, 0))
     assert strips.dtype == torch.bfloat16
     scale = expected.abs().max()
-    assert (strips.float() - expected).abs().max() < 1.5 * (plain.float() - expected).abs().max() + 0.01 * scale
+    assert (strips.float() - expected).abs().max() < 1.5 * (
+        plain.float() - expected
+    ).abs().max() + 0.01 * scale
 
 
 @given(height=st.integers(1, 90), dilation=st.integers(1, 100), rows=st.integers(0, 40))

@@ -59,7 +59,9 @@ def go(run: Run, reporter: Silent | None = None) -> Outcome:
         ("train.optimizer=adamw", "train.weight_decay=0.1", "train.dtype=bfloat16"),
     ],
 )
-def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path, stop: int, overrides: tuple[str, ...]) -> None:
+def test_a_resumed_run_is_the_uninterrupted_one(
+    tmp_path: Path, stop: int, overrides: tuple[str, ...]
+) -> None:
     whole = go(new(tmp_path / "a", *overrides))
     run = new(tmp_path / "b", *overrides)
     with pytest.raises(Interrupted, match=f"SIGINT: saved at step {stop}"):
@@ -75,7 +77,9 @@ def test_a_signal_in_the_last_step_still_finishes(tmp_path: Path) -> None:
     assert go(new(tmp_path), StopAt(12)).step == 12
 
 
-def test_the_carried_state_starts_anew_with_every_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_carried_state_starts_anew_with_every_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     starts = []
     original = toy.ToyTask.loss
 
@@ -89,7 +93,9 @@ def test_the_carried_state_starts_anew_with_every_epoch(tmp_path: Path, monkeypa
 
 
 def test_accumulated_micro_batches_are_one_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(toy.Recurrent, "forward", lambda self, x, h: (self.last(torch.tanh(self.cell(x, h * 0))), h))
+    monkeypatch.setattr(
+        toy.Recurrent, "forward", lambda self, x, h: (self.last(torch.tanh(self.cell(x, h * 0))), h)
+    )
     whole = go(new(tmp_path / "a", "train.batch=6", "train.steps=3"))
     pieces = go(new(tmp_path / "b", "train.batch=6", "train.steps=3", "train.accumulate=3"))
     losses = [[row["loss"] for row in Run.open(o.run).metrics("train")] for o in (whole, pieces)]
@@ -151,7 +157,9 @@ def test_other_errors_are_not_taken_for_memory(tmp_path: Path, monkeypatch: pyte
         go(new(tmp_path))
 
 
-def test_a_full_disk_while_saving_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_while_saving_keeps_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from compressnet import files
 
     run = new(tmp_path)
@@ -193,5 +201,7 @@ def test_targets_are_derived_for_what_will_be_drawn(tmp_path: Path) -> None:
 
 def test_the_loop_takes_its_rate_from_the_step(tmp_path: Path) -> None:
     run = Run.open(go(new(tmp_path, "train.schedule=linear")).run)
-    assert [row["lr"] for row in run.metrics("train")] == pytest.approx([1e-2 * (1 - s / 12) for s in range(12)])
+    assert [row["lr"] for row in run.metrics("train")] == pytest.approx(
+        [1e-2 * (1 - s / 12) for s in range(12)]
+    )
     assert Loop.__doc__

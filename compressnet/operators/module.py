@@ -1,0 +1,29 @@
+"""A classical operator in the place of a network, so that it is applied and measured in the same way."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compressnet.signature import Named, make
+
+
+class OperatorModule(nn.Module):
+    """Images (B, 3, H, W) in [0, 1] through an operator, one by one, on the CPU.
+
+    Args:
+        operator: the operator as a subject, e.g. `rof:weight=0.1`.
+    """
+
+    def __init__(self, operator: Annotated[str, Named("operator")]) -> None:
+        super().__init__()
+        self.operator = make("operator", operator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> the same."""
+        images = x.float().cpu().permute(0, 2, 3, 1).numpy()
+        outputs = np.stack([self.operator(image) for image in images])
+        return torch.from_numpy(outputs).permute(0, 3, 1, 2).to(x)
