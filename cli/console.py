@@ -25,7 +25,9 @@ def is_main_process() -> bool:
 def print_json(value: Any) -> None:
     """One JSON document on stdout, nothing else; figures that are not finite become texts."""
     if is_main_process():
-        sys.stdout.write(json.dumps(_finite(value), indent=2, ensure_ascii=False) + "\n")
+        from compressnet.results import finite
+
+        sys.stdout.write(json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def print_text(text: str) -> None:
@@ -111,13 +113,3 @@ class Screen:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and value - value != 0:
-        return str(value)
-    return value

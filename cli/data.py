@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from compressnet.errors import CompressnetError
+from compressnet.errors import CompressnetError, UsageError
 
 from . import console, options
 
@@ -35,7 +34,7 @@ def check(
     component = _component(source)
     data_set = component.build()
     problems = data_set.check()
-    counts = {}
+    counts: dict[str, int | str] = {}
     for split in ("train", "val", "test") if not problems else ():
         try:
             counts[split] = _count(data_set, split)
@@ -57,18 +56,20 @@ def samples(output: options.Output = None, force: options.Force = False, json: o
 
     Example: compressnet data samples -o photos
     """
+    from compressnet import files
     from compressnet.data import sample
 
-    written = []
-    for split in ("train", "test"):
-        for photograph in sample.photographs(split):
-            if output is not None:
-                target = output / photograph.path.name
-                if target.exists() and not force:
-                    raise CompressnetError(f"{target} exists: add --force to overwrite it")
-                output.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(photograph.path, target)
-                written.append(str(target))
+    from .writer import make_folder
+
+    photographs = sample.photographs("train") + sample.photographs("test")
+    targets = [output / photograph.path.name for photograph in photographs] if output is not None else []
+    if not force and (there := [target for target in targets if target.exists()]):
+        raise CompressnetError(f"{there[0]} exists: add --force to overwrite it")
+    if output is not None:
+        make_folder(output)
+    for photograph, target in zip(photographs, targets, strict=False):
+        files.write_bytes(target, photograph.path.read_bytes())
+    written = [str(target) for target in targets]
     if json:
         console.print_json({"credits": sample.credits(), "files": written})
         return
@@ -80,23 +81,24 @@ def _component(source: str) -> Component:
     from compressnet import registry
     from compressnet.recipe import Component, Recipe
     from compressnet.signature import split_arguments
-    from compressnet.subject import parse
+    from compressnet.subject import names, parse
 
     name, _, arguments = source.partition(":")
     if name in registry.DATASETS:
         return Component(kind="data", name=name, arguments=split_arguments(arguments))
-    subject = parse(source)
+    known = [*registry.DATASETS, *names("recipe")]
+    wrong = UsageError(f"'{source}' is neither a data set nor a recipe{registry.suggestion(name, known)}")
+    try:
+        subject = parse(source)
+    except UsageError:
+        raise wrong from None
     if subject.kind == "recipe" and subject.path:
         return Recipe.load(subject.path).data
     if subject.kind == "run" and subject.path:
         from compressnet.run import Run
 
         return Run.open(subject.path).recipe.data
-    from compressnet.errors import UsageError
-
-    raise UsageError(
-        f"'{source}' is neither a data set nor a recipe{registry.suggestion(name, registry.DATASETS)}"
-    )
+    raise wrong
 
 
 def _count(data_set: object, split: str) -> int:

@@ -53,14 +53,14 @@ def evaluate(
 
     Example: compressnet eval runs/fip_sample-1 --split test
     """
-    from compressnet.results import record_path, write_record
+    from compressnet.results import finite, record_path, write_record
     from compressnet.subject import load
 
     if record:
         record_path(results, record, overwrite=force)  # refuses before the work, not after it
     loaded = load(subject)
     component = _data_of(loaded, data)
-    report = _measure(loaded, component, split, device, pictures)
+    report = finite(_measure(loaded, component, split, device, pictures))
     if loaded.run:
         from compressnet.files import write_json
 
@@ -103,6 +103,11 @@ def _measure(
 
     chosen = devices.choose(device)
     data_set = component.build()
+    if data_set.sample_type not in loaded.task.sample_types:
+        raise UsageError(
+            f"data set '{component.name}' gives {data_set.sample_type} samples, "
+            f"'{loaded.subject.name}' takes {' or '.join(loaded.task.sample_types)}"
+        )
     split = split or data_set.test_split
     seed = loaded.run.recipe.seed if loaded.run else 0
     try:
@@ -134,19 +139,15 @@ def _measure(
 
 
 def _draw(loaded: Loaded, split: Split, folder: Path, screen: console.Screen) -> None:
-    import torch
+    from compressnet.training.evaluate import draw
 
-    from compressnet.data.protocol import Key
+    from .writer import make_folder
 
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     screen.stage("drawing", len(split), "samples")
-    for index in range(len(split)):
-        with torch.inference_mode():
-            for name, picture in loaded.task.preview(loaded.model, [split[Key(0, index, index)]]):
-                target = folder / f"{name.replace('/', '_')}.png"
-                picture.save(target)
-                screen.note("info", f"picture: {target}")
+    for path in draw(loaded.task, loaded.model, split, range(len(split)), folder):
         screen.advance(1)
+        screen.note("info", f"picture: {path}")
 
 
 def _rows(metrics: dict[str, float]) -> dict[str, dict[str, float]]:

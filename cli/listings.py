@@ -15,19 +15,28 @@ zoo = typer.Typer(help="Trained networks that ship with compressnet.", no_args_i
 
 @models.command("ls")
 def list_models(json: options.Json = False) -> None:
-    """List the networks with their arguments and defaults."""
+    """List the networks with their arguments and defaults.
+
+    Example: compressnet models ls
+    """
     _list("model", json)
 
 
 @operators.command("ls")
 def list_operators(json: options.Json = False) -> None:
-    """List the operators with their arguments and defaults."""
+    """List the operators with their arguments and defaults.
+
+    Example: compressnet operators ls
+    """
     _list("operator", json)
 
 
 @zoo.command("ls")
 def list_zoo(json: options.Json = False) -> None:
-    """List the trained networks with their results."""
+    """List the trained networks with their results.
+
+    Example: compressnet zoo ls
+    """
     from compressnet.subject import names, zoo_card
 
     cards = {name: zoo_card(name) for name in names("zoo")}

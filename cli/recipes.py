@@ -16,7 +16,10 @@ app = typer.Typer(help="The recipes that ship with compressnet, and yours.", no_
 
 @app.command("ls")
 def list_recipes(json: options.Json = False) -> None:
-    """List the shipped recipes."""
+    """List the shipped recipes.
+
+    Example: compressnet recipes ls
+    """
     from compressnet.subject import names, recipe_path
 
     rows = [(name, _first_line(recipe_path(name))) for name in names("recipe")]
@@ -27,9 +30,18 @@ def list_recipes(json: options.Json = False) -> None:
 
 
 @app.command("show")
-def show(recipe: Annotated[str, typer.Argument(help="A name or file.")]) -> None:
-    """Print a recipe."""
-    console.print_text(_find(recipe).read_text(encoding="utf-8").rstrip())
+def show(recipe: Annotated[str, typer.Argument(help="A name or file.")], json: options.Json = False) -> None:
+    """Print a recipe: the file itself or, as JSON, what it resolves to.
+
+    Example: compressnet recipes show fip_sample
+    """
+    from compressnet.recipe import Recipe
+
+    path = _find(recipe)
+    if json:
+        console.print_json(Recipe.load(path).to_dict())
+    else:
+        console.print_text(path.read_text(encoding="utf-8").rstrip())
 
 
 @app.command("cp")
@@ -37,6 +49,7 @@ def copy(
     recipe: Annotated[str, typer.Argument(help="The name of a shipped recipe.")],
     target: Annotated[Optional[Path], typer.Argument(help="File or folder [default: here].")] = None,
     force: options.Force = False,
+    json: options.Json = False,
 ) -> None:
     """Copy a recipe, to change it.
 
@@ -50,7 +63,10 @@ def copy(
     if target.exists() and not force:
         raise CompressnetError(f"{target} exists: add --force to overwrite it")
     write_text(target, source.read_text(encoding="utf-8"))
-    console.print_text(str(target))
+    if json:
+        console.print_json({"recipe": str(source), "output": str(target)})
+    else:
+        console.print_text(str(target))
 
 
 @app.command("validate")
@@ -65,34 +81,36 @@ def validate(
     """
     from compressnet.recipe import Recipe
 
-    problems, rows = [], []
+    problems: list[str] = []
+    rows: list[tuple[str, list[str]]] = []
     for text in recipes:
         path = _find(text)
         try:
             Recipe.load(path, set_ or [])
             if Recipe.load(path).smoke is not None:
                 Recipe.load(path, set_ or [], smoke=True)
-            rows.append((str(path), "valid", []))
+            rows.append((str(path), []))
         except RecipeError as error:
             problems += error.problems
-            rows.append((str(path), "wrong", error.problems))
+            rows.append((str(path), error.problems))
     if json:
-        console.print_json(
-            [{"recipe": path, "valid": state == "valid", "problems": p} for path, state, p in rows]
-        )
+        console.print_json([{"recipe": name, "valid": not wrong, "problems": wrong} for name, wrong in rows])
         if problems:
             raise typer.Exit(2)
         return
-    for path, state, _ in rows:
-        if state == "valid":
-            console.print_text(f"{path}: valid")
+    for name, wrong in rows:
+        if not wrong:
+            console.print_text(f"{name}: valid")
     if problems:
         raise RecipeError(problems)
 
 
 @app.command("schema")
 def schema() -> None:
-    """Print the JSON schema of recipes, for editors."""
+    """Print the JSON schema of recipes, for editors.
+
+    Example: compressnet recipes schema > schema.json
+    """
     from compressnet.recipe_schema import schema_text
 
     console.print_text(schema_text().rstrip())

@@ -17,14 +17,18 @@ def results(
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Print the recorded results as Markdown, or write them into RESULTS.md and README.md."""
+    """Print the recorded results as Markdown, or write them into RESULTS.md and README.md.
+
+    Example: compressnet results --write
+    """
     from compressnet.results import read_published, read_records, results_page, write_pages
 
     records = read_records(folder)
+    written = [str(path) for path in write_pages(folder)] if write else []
     if json:
-        console.print_json(records)
+        console.print_json({"records": records, "written": written})
     elif write:
-        for path in write_pages(folder):
-            console.print_text(str(path))
+        for path in written:
+            console.print_text(path)
     else:
-        console.print_text(results_page(records, read_published(folder)))
+        console.print_text(results_page(records, read_published(folder)).rstrip())

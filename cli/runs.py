@@ -16,7 +16,10 @@ app = typer.Typer(help="What has been trained.", no_args_is_help=True)
 
 @app.command("ls")
 def list_runs(runs: options.Runs = Path("runs"), json: options.Json = False) -> None:
-    """List runs with their state and best figure."""
+    """List runs with their state and best figure.
+
+    Example: compressnet runs ls --runs runs
+    """
     rows = [_row(folder) for folder in sorted(runs.glob("*")) if (folder / "run.json").is_file()]
     if json:
         console.print_json(rows)
@@ -32,18 +35,14 @@ def _row(folder: Path) -> dict[str, Any]:
     from compressnet.run import Run
 
     try:
-        facts = Run.open(folder).facts
-    except CompressnetError as error:
-        return {
-            "run": str(folder),
-            "status": f"damaged: {error}",
-            "step": None,
-            "of": None,
-            "best": None,
-            "started": None,
-        }
-    evaluations = Run.open(folder).metrics("evaluation")
-    status = facts["status"] + (" (smoke)" if facts.get("smoke") else "")
+        opened = Run.open(folder)
+        facts, evaluations = opened.facts, opened.metrics("evaluation")
+        status = facts["status"] + (" (smoke)" if facts.get("smoke") else "")
+    except (CompressnetError, KeyError, OSError, UnicodeDecodeError) as error:
+        # One damaged run must not hide the others.
+        reason = f"run.json has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        nothing = dict.fromkeys(("step", "of", "best", "started"))
+        return {"run": str(folder), "status": f"damaged: {reason}", **nothing}
     return {
         "run": str(folder),
         "status": status,

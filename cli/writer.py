@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from compressnet import files
 from compressnet.errors import CompressnetError, UsageError
 
 
@@ -26,10 +27,12 @@ class Writer:
     """
 
     def __init__(self, inputs: list[Path], output: Path, force: bool) -> None:
-        from compressnet.data.images import find_images
+        from compressnet.data.images import RASTER_SUFFIXES, find_images
 
         pairs: list[tuple[Path, Path]] = []
         single = len(inputs) == 1 and not inputs[0].is_dir() and output.suffix and not output.is_dir()
+        if single and output.suffix.lower() not in RASTER_SUFFIXES:
+            raise UsageError(f"{output}: cannot write this format; use one of {' '.join(RASTER_SUFFIXES)}")
         for given in inputs:
             if not given.exists():
                 raise CompressnetError(f"{given}: no such file or folder")
@@ -49,7 +52,7 @@ class Writer:
         from compressnet.data.images import write_image
 
         target = self._targets[source]
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         return target, write_image(artefact, target)
 
     def _refuse_collisions(self, force: bool) -> None:
@@ -69,8 +72,20 @@ class Writer:
                 raise CompressnetError(f"{target} exists: add --force to overwrite it")
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder to write into, with its parents.
+
+    Raises:
+        CompressnetError: the disk is full or read-only, or a file stands in the way.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise files.write_error(folder, error) from error
+
+
 def _writable(target: Path) -> Path:
     """The same name, as PNG where we read a format but do not write it (raw)."""
-    from compressnet.data.images import WRITABLE_SUFFIXES
+    from compressnet.data.images import RASTER_SUFFIXES
 
-    return target if target.suffix.lower() in WRITABLE_SUFFIXES else target.with_suffix(".png")
+    return target if target.suffix.lower() in RASTER_SUFFIXES else target.with_suffix(".png")

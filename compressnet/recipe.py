@@ -72,6 +72,8 @@ class Train(_Settings):
     keep: Positive = 3
     previews: Annotated[int, Field(ge=0)] = 2
     stop: Stop | None = None
+    # The log also as TensorBoard's event files in RUN/tensorboard (extra `track`).
+    track: Literal["none", "tensorboard"] = "none"
 
 
 class Eval(_Settings):

@@ -7,6 +7,8 @@ results/published.json (others' figures) -+
 from __future__ import annotations
 
 import json
+import math
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -78,23 +80,47 @@ def write_record(
         "digest": weights.digest(weights.tensors_of(loaded.model), architecture) if architecture else None,
         "training": _training_of(loaded),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    files.write_json(path, record)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise files.write_error(folder, error) from error
+    files.write_json(path, finite(record))
     return path
+
+
+def finite(value: Any) -> Any:
+    """`value` as JSON can hold it: a float that is not finite (the PSNR of equal images) becomes a text."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def symbolic(command: str) -> str:
     """A command line with this machine's roots replaced by the variables that name them."""
     words = shlex.split(command)
     for flag in ("--data-root", "--cache"):
+        words = [word for word in words if not word.startswith(f"{flag}=")]
         while flag in words:
             place = words.index(flag)
             del words[place : place + 2]
     text = shlex.join(words)
     for variable, folder in ((DATA_VARIABLE, data_root()), (CACHE_VARIABLE, cache_dir())):
-        if str(folder) not in (".", "/"):
-            text = text.replace(str(folder.absolute()), f"${variable}")
-    return text.replace(str(Path.cwd()) + "/", "").replace(str(Path.home()), "~")
+        if str(folder) != ".":
+            text = _hidden(text, folder, f"${variable}")
+    return _hidden(_hidden(text, Path.cwd(), ""), Path.home(), "~")
+
+
+def _hidden(text: str, folder: Path, symbol: str) -> str:
+    """`text` with a folder, however it was typed, replaced by its symbol (none: paths become relative)."""
+    forms = {os.path.normpath(folder), os.path.abspath(folder), os.path.realpath(folder)}
+    for path in sorted(forms, key=len, reverse=True):
+        if path.strip("/."):
+            whole = rf"(?<![\w./~-]){re.escape(path)}"
+            text = re.sub(rf"{whole}/(?=\w)", f"{symbol}/" if symbol else "", text)
+            text = re.sub(rf"{whole}(?![\w.-])", symbol or ".", text)
+    return text
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
@@ -129,9 +155,13 @@ def summary_table(records: Sequence[Mapping[str, Any]], published: Sequence[Mapp
         "trained",
     ]
     rows = []
+    notes: list[str] = []
     for record in records:
         metrics = record["metrics"]
         theirs = _published_for(record, published)
+        if theirs and theirs["what"] not in notes:
+            notes.append(theirs["what"])
+        mark = f" [^{notes.index(theirs['what']) + 1}]" if theirs else ""
         rows.append(
             [
                 f"[{record['name']}](results/{record['name']}.json)",
@@ -139,16 +169,14 @@ def summary_table(records: Sequence[Mapping[str, Any]], published: Sequence[Mapp
                 f"{record['model']}, {record['parameters']:,}",
                 f"{record['data']['name']}, {record['split']} ({record['data']['count']})",
                 _decibel(metrics.get("psnr_nothing"), metrics.get("ssim_nothing")),
-                _decibel(theirs.get("psnr"), theirs.get("ssim")) + (" [^1]" if theirs else ""),
+                _decibel(theirs.get("psnr"), theirs.get("ssim")) + mark,
                 f"**{_decibel(metrics.get('psnr'), metrics.get('ssim'))}**",
                 _trained(record.get("training")),
             ]
         )
-    notes = sorted(
-        {entry["what"] for record in records for entry in [_published_for(record, published)] if entry}
-    )
     lines = [_markdown(head, rows), "", "PSNR in dB / SSIM, mean over images; higher is better."]
-    return "\n".join(lines + ["", *(f"[^1]: {text}" for text in notes)]).rstrip() + "\n"
+    footnotes = [f"[^{number}]: {text}" for number, text in enumerate(notes, 1)]
+    return "\n".join([*lines, "", *footnotes]).rstrip() + "\n"
 
 
 def results_page(records: Sequence[Mapping[str, Any]], published: Sequence[Mapping[str, Any]] = ()) -> str:
@@ -164,17 +192,17 @@ def results_page(records: Sequence[Mapping[str, Any]], published: Sequence[Mappi
 
 
 def write_pages(folder: Path) -> list[Path]:
-    """Write RESULTS.md beside `folder`, and the table into README.md between its marks; returns what was written."""
+    """Write RESULTS.md beside `folder` and the table between README.md's marks; returns the written files."""
     records, published = read_records(folder), read_published(folder)
     root = folder.absolute().parent
     page, readme = root / "RESULTS.md", root / "README.md"
-    files.write_text(page, results_page(records, published))
-    if not readme.exists():
-        return [page]
-    files.write_text(
-        readme, with_table(readme.read_text(encoding="utf-8"), summary_table(records, published))
-    )
-    return [page, readme]
+    texts = {page: results_page(records, published)}
+    if readme.exists():
+        table = summary_table(records, published)
+        texts[readme] = with_table(readme.read_text(encoding="utf-8"), table)
+    for path, text in texts.items():
+        files.write_text(path, text)
+    return list(texts)
 
 
 def with_table(readme: str, table: str) -> str:
@@ -199,6 +227,8 @@ def _training_of(loaded: Loaded) -> dict[str, Any] | None:
     facts = loaded.run.facts
     kept = ("train_seconds", "step", "device", "data", "commit", "seed", "versions", "parent")
     training = {key: facts[key] for key in kept if key in facts}
+    if training.get("parent"):
+        training["parent"] = {**training["parent"], "run": symbolic(training["parent"]["run"])}
     return training | {"command": symbolic(shlex.join(facts.get("command", [])))}
 
 
@@ -239,14 +269,18 @@ def _trained(training: Mapping[str, Any] | None) -> str:
     return f"{training['step']:,} steps, {training['train_seconds'] / 60:.0f} min, {training['device']}"
 
 
-def _decibel(psnr: float | None, ssim: float | None) -> str:
+def _decibel(psnr: float | str | None, ssim: float | str | None) -> str:
     if psnr is None:
         return "not known"
-    return f"{psnr:.2f} / {ssim:.4f}" if ssim is not None else f"{psnr:.2f}"
+    psnr = float(psnr)
+    return f"{psnr:.2f} / {float(ssim):.4f}" if ssim is not None else f"{psnr:.2f}"
 
 
-def _number(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.2f}" if value > 1 else f"{value:.4f}"
+def _number(value: float | str | None) -> str:
+    if value is None:
+        return "n/a"
+    value = float(value)  # 'inf' is written as a text
+    return f"{value:.2f}" if value > 1 else f"{value:.4f}"
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -33,6 +33,7 @@ CHANGEABLE = (
     "train.checkpoint_minutes",
     "train.keep",
     "train.previews",
+    "train.track",
     "eval.batch",
     "eval.workers",
 )

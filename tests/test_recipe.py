@@ -93,10 +93,8 @@ def test_data_derived_key_in_the_file_is_refused_with_its_line() -> None:
 
 def test_a_task_and_a_data_set_of_different_samples_are_refused() -> None:
     found = problems(GOOD.replace('image_operator, operator: "rof:weight=0.1"', "image_translation"))
-    assert found == [
-        "r.yaml:6: data set 'photo_folder' gives photograph samples, "
-        "task 'image_translation' takes image_pair"
-    ]
+    mismatch = "data set 'photo_folder' gives photograph samples, task 'image_translation' takes image_pair"
+    assert f"r.yaml:6: {mismatch}" in found
 
 
 def test_the_smoke_block_replaces_named_components_and_merges_the_rest() -> None:

@@ -144,10 +144,10 @@ def paired_ratio(baseline: list[float], seconds: list[float], seed: int = 0) -> 
 def peak_gflops(
     device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, size: int = 2048, rounds: int = 7
 ) -> float:
-    """What a large matrix product reaches here with torch's threads, best of `rounds`: 10^9 operations a second.
+    """What a large matrix product reaches with torch's threads, best of `rounds`.
 
-    A multiply-add counts as two. It is what convolutions can be measured against; a network cannot be faster
-    unless it does fewer operations.
+    In 10^9 operations a second; a multiply-add is two. It is what convolutions can be measured against:
+    a network cannot be faster unless it does fewer operations.
     """
     device = torch.device(device)
     a = torch.randn(size, size, device=device).to(dtype)

@@ -118,7 +118,7 @@ class _FusedAdaptiveNorm(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         x, mean, variance, w0, w1, beta = ctx.saved_tensors
         scale, shift = _scale_and_shift(mean, variance, w0, w1, beta, ctx.eps)

@@ -18,8 +18,8 @@ class DilatedConv2d(nn.Conv2d):
 
     The same function and the same parameters; only the way to the gradients differs, in float32 on the CPU
     from dilation 16 on. There torch 2.13 (oneDNN 3.12) has no fast weight gradient above dilation 16, and
-    in channels-first no fast gradient at all: 4 to 9 times as long as the forward pass (measured with AVX-512,
-    24 and 32 channels). Everywhere else this is `nn.Conv2d` itself.
+    in channels-first no fast gradient at all: 3 to 12 times as long (measured with AVX-512, 24 and 32
+    channels). Everywhere else this is `nn.Conv2d` itself.
 
     Args:
         in_channels: of the input (B, in_channels, H, W).

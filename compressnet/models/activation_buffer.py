@@ -1,4 +1,4 @@
-"""One layer's activations (H, W, C), in memory or in an unnamed file, read and written by interleaved rows."""
+"""Activations (H, W, C) of one layer in memory or in an unnamed file, by interleaved rows."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class FileBuffer(AbstractContextManager["FileBuffer"]):
 
     def _pieces(self, strip: Strip, rows: Tensor) -> Iterator[tuple[memoryview, int]]:
         """Memory and place in the file of each run of rows that is contiguous in both."""
-        memory = memoryview(rows.view(-1).view(torch.uint8).numpy())
+        memory = rows.view(-1).view(torch.uint8).numpy().data
         size = self.row_bytes * (strip.count if strip.step == 1 else 1)
         for number, start in enumerate(range(0, len(memory), size)):
             phase, row = divmod(number, strip.count) if strip.step > 1 else (0, 0)

@@ -11,16 +11,17 @@ global ones of the layer before. Here one layer is finished before the next begi
     buffer: the strip is overwritten in place
 
 A kernel of dilation d joins only rows that are d apart. So a strip takes every d-th row: d interleaved
-pictures of H / d rows, each convolved with a vertical dilation of 1. Nothing outside such a picture is needed;
-inside it one row above, kept as it was before it was overwritten, and one below. Strips are small enough for
-the processor's cache, which makes this on the CPU the fastest way too: plain form 1.0, torch.compile
-2.0-3.5, this 2.8-4 (CAN32, float32; see benchmarks/can_inference.py).
+pictures of H / d rows, each convolved with a vertical dilation of 1. Nothing outside such a picture is
+needed; inside it one row above, kept as it was before it was overwritten, and one below. Strips are small
+enough for the processor's cache, which makes this the fastest way on the CPU too, ahead of torch.compile
+(see benchmarks/can_inference.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +54,7 @@ class Plan:
     bytes: int
 
 
-def supports(model: nn.Module) -> bool:
+def supports(model: nn.Module) -> TypeGuard[CAN]:
     """A CAN whose layers are as built (networks that `compress` has rewritten run in the plain form)."""
     if not isinstance(model, CAN) or not isinstance(model.last, nn.Conv2d):
         return False
@@ -115,6 +116,14 @@ def forward_in_strips(
     return torch.stack(images).permute(0, 3, 1, 2) if len(images) > 1 else images[0][None].permute(0, 3, 1, 2)
 
 
+def infer(model: nn.Module, x: Tensor) -> Tensor:
+    """`model(x)` without gradients: in strips where that is faster, on the CPU, and the model allows it."""
+    if x.device.type == "cpu" and supports(model) and x.dtype == model.last.weight.dtype:
+        return forward_in_strips(model, x)
+    with torch.no_grad():
+        return model(x)
+
+
 def rows_in_all(net: CAN, x: Tensor) -> int:
     """The rows that `forward_in_strips` reports in all."""
     return x.shape[0] * x.shape[2] * (len(net.blocks) + 1)
@@ -154,6 +163,7 @@ def _layer(
     """Convolve `source` into `target`, which may be the same; returns how the result is to be normalised."""
     conv, norm = block.conv, block.norm
     assert isinstance(conv, nn.Conv2d)
+    assert isinstance(norm, nn.Module)
     dilation = conv.dilation[0]
     weight = conv.weight.contiguous(memory_format=torch.channels_last)
     moments = _Moments() if isinstance(norm, AdaptiveNorm) and norm.stats == "image" else None
@@ -201,13 +211,17 @@ def _strips(shape: tuple[int, int, int], dilation: int, rows: int) -> Iterator[S
 
 
 def _activated(x: Tensor, affine: Affine | None, slope: float, out: Tensor | None = None) -> Tensor:
-    """scale * x + shift (float32 at least) and leaky ReLU, in the type of x."""
+    """scale * x + shift and leaky ReLU, in float32 at least, rounded once to the type of x."""
     out = torch.empty_like(x) if out is None else out
     if affine is None:
-        out.copy_(x)
+        wide = out.copy_(x)
+    elif affine[0].dtype == x.dtype:
+        wide = torch.addcmul(affine[1], x, affine[0], out=out)
     else:
-        torch.addcmul(affine[1], x, affine[0], out=out)
-    return out if slope == 1 else F.leaky_relu_(out, slope)
+        wide = torch.addcmul(affine[1], x, affine[0])
+    if slope != 1:
+        F.leaky_relu_(wide, slope)
+    return out if wide is out else out.copy_(wide)
 
 
 class _Moments:
@@ -254,13 +268,8 @@ def _normalisation(norm: nn.Module, moments: _Moments | None) -> Affine | None:
     return scale.flatten().to(kind), (shift - scale * mean).flatten().to(kind)
 
 
-def _fixed_batch_norm(norm: nn.Module) -> bool:
-    return (
-        isinstance(norm, nn.BatchNorm2d)
-        and norm.affine
-        and norm.running_mean is not None
-        and not norm.training
-    )
+def _fixed_batch_norm(norm: object) -> bool:
+    return isinstance(norm, nn.BatchNorm2d) and norm.affine and norm.track_running_stats and not norm.training
 
 
 def _row_bytes(net: CAN, width: int) -> int:

@@ -2,28 +2,119 @@
 
 from __future__ import annotations
 
+import copy
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from compressnet.data.images import Image
+from compressnet.errors import CompressnetError
+from compressnet.models.can import CAN
+from compressnet.models.can_strips import forward_in_strips, plain_bytes, plan, rows_in_all, supports
 from compressnet.reporter import Reporter
+from compressnet.tasks.free_memory import free_memory
 from compressnet.tasks.image_processing import Options
+
+_SAFE_SHARE = 0.7  # of the free memory: others grow, and an allocation is not refused but kills
+_QUIET_SECONDS = 2.0
 
 
 class Applier:
-    """Holds the model ready for many photographs."""
+    """Holds the model ready for many photographs.
+
+    A CAN runs in strips on the CPU, the fastest way there with or without a limit of memory; on a GPU only
+    when the plain form does not fit. Other models run as they are. Nothing about the model is changed: what
+    has to be converted is a copy.
+
+    Raises:
+        CompressnetError: of a call: `max_memory` is too small, or `compile` finds no C++ compiler.
+    """
 
     def __init__(self, model: nn.Module, options: Options, reporter: Reporter) -> None:
-        self.model, self.options, self.reporter = model, options, reporter
+        self.options, self.reporter = options, reporter
+        self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        self.can: CAN | None = None
+        if supports(model):
+            model = self.can = in_bfloat16(model) if options.dtype == "bfloat16" else model
+        elif options.max_memory is not None:
+            reporter.note("warning", "max_memory: this model cannot work in strips; it takes what it needs")
+        self.model = model
+        self._compiled: Callable[[Tensor], Tensor] | None = None
 
     def __call__(self, image: Image) -> Image:
         """The processed photograph in the mode, depth and profile of `image`."""
         gray = image.pixels.shape[2] == 1
         pixels = np.repeat(image.pixels, 3, axis=2) if gray else image.pixels
-        x = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))[None]
+        x = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[
+            None
+        ]  # (1, 3, H, W) channels_last
         with torch.inference_mode():
-            y = self.model(x)[0].float().clamp(0, 1).permute(1, 2, 0).numpy()
-        return replace(image, pixels=y.mean(axis=2, keepdims=True) if gray else y)
+            y = self._forward(x.to(self.device))[0].permute(1, 2, 0)  # (H, W, 3)
+            y = (y.mean(dim=2, keepdim=True) if gray else y).float().clamp_(0, 1)
+            return replace(image, pixels=y.contiguous().cpu().numpy())
+
+    def _forward(self, x: Tensor) -> Tensor:
+        if self.can is None:
+            bfloat16 = self.options.dtype == "bfloat16" and any(True for _ in self.model.parameters())
+            with torch.autocast(x.device.type, torch.bfloat16) if bfloat16 else nullcontext():
+                return self._whole(x)
+        x = x.to(getattr(torch, self.options.dtype))
+        limit = self._limit()
+        needed = plain_bytes(self.can, x.shape[2], x.shape[3])
+        fits = limit is None or needed <= limit
+        if fits and (self.options.compile or x.device.type != "cpu"):
+            return self._whole(x)
+        if self.options.compile:
+            self.reporter.note("info", f"compiled, it would take {needed >> 20} MB: in strips, not compiled")
+        return self._strips(self.can, x, limit)
+
+    def _limit(self) -> int | None:
+        """Bytes for activations."""
+        if self.options.max_memory is not None:
+            return self.options.max_memory << 20
+        free = free_memory(self.device)
+        return None if free is None else int(free * _SAFE_SHARE)
+
+    def _strips(self, net: CAN, x: Tensor, limit: int | None) -> Tensor:
+        how = plan(net, x.shape[2], x.shape[3], limit)
+        start, done, shown = time.monotonic(), 0, False
+
+        def progress(rows: int) -> None:
+            nonlocal done, shown
+            done += rows
+            if shown:
+                self.reporter.advance(rows)
+            elif time.monotonic() - start > _QUIET_SECONDS:
+                shown = True
+                self.reporter.stage("photograph", rows_in_all(net, x), "rows", initial=done)
+
+        return forward_in_strips(net, x, how, progress)
+
+    def _whole(self, x: Tensor) -> Tensor:
+        if not self.options.compile:
+            return self.model(x)
+        if self._compiled is None:
+            model = copy.deepcopy(self.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self._compiled = torch.compile(model)
+        try:
+            return self._compiled(x)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            reason = str(error).strip().split("\n", 1)[0]
+            raise CompressnetError(
+                "compile=true: this network cannot be compiled here (on the CPU that takes a C++ compiler, "
+                f"g++ or clang++); leave compile out: {reason}"
+            ) from None
+
+
+def in_bfloat16(model: CAN) -> CAN:
+    """A copy with convolutions in bfloat16; normalisations keep parameters and statistics in float32."""
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.bfloat16()
+    return model

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from compressnet import files, weights
 from compressnet.errors import CompressnetError
+from compressnet.results import finite
 from compressnet.run import Run
 from compressnet.weights import Architecture
 
@@ -46,7 +47,7 @@ def write(
         weights.save(folder / "model.safetensors", published, architecture)
         stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         files.write_bytes(folder / "state.safetensors", safetensors.torch.save(stored))
-        files.write_json(folder / "state.json", {"step": step, **values})
+        files.write_json(folder / "state.json", finite({"step": step, **values}))
     run.point("last", step)
 
 
@@ -61,6 +62,8 @@ def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         values = json.loads((folder / "state.json").read_text())
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise CompressnetError(f"{folder}: no training state to resume from: {error}") from error
+    if values["best"] is not None:
+        values["best"] = float(values["best"])  # an infinite PSNR is stored as a text
     # Views into the file lie at odd addresses, where matrix products may round otherwise than at even ones.
     return {name: tensor.clone() for name, tensor in stored.items()}, values
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from compressnet.data.protocol import Split
+from compressnet import files
+from compressnet.data.protocol import Key, Split
 from compressnet.data.sampler import evaluation_keys
 from compressnet.recipe import Eval
 from compressnet.reporter import Reporter
@@ -43,6 +46,25 @@ def evaluate(
             reporter.advance(len(keys_of_batch))
     metrics.merge(group.gather(metrics.state()))
     return metrics.compute()
+
+
+def draw(
+    task: Task, model: nn.Module, split: Split, indices: Iterable[int], folder: Path, prefix: str = ""
+) -> Iterator[Path]:
+    """Write the task's preview of samples into `folder`, one PNG each; yields the files.
+
+    Raises:
+        CompressnetError: the disk is full or read-only.
+    """
+    for index in indices:
+        with evaluating(model), torch.inference_mode():
+            pictures = list(task.preview(model, [split[Key(0, index, index)]]))
+        for name, picture in pictures:
+            path = folder / f"{prefix}{name.replace('/', '_')}.png"
+            buffer = io.BytesIO()
+            picture.save(buffer, "PNG")
+            files.write_bytes(path, buffer.getvalue())
+            yield path
 
 
 def make_loader(split: Split, batches: Any, workers: int) -> DataLoader[Any]:

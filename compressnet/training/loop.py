@@ -27,6 +27,7 @@ from compressnet.training.evaluate import make_loader, move
 from compressnet.training.job import Job, derive_ahead, drawn, to_device
 from compressnet.training.optimizer import Average, learning_rate, make_optimizer
 from compressnet.training.signals import StopFlag
+from compressnet.training.track import Tracker
 from compressnet.training.validation import Validation
 
 
@@ -78,7 +79,8 @@ class Loop:
         self.module: nn.Module = LossModule(job.task, compiled)
         if group.world > 1:
             self.module = DistributedDataParallel(self.module)
-        self.validation = Validation(run, job, device, group, reporter)
+        self.tracker = Tracker(run)
+        self.validation = Validation(self.tracker, job, device, group, reporter)
         self.step = 0
         self.epoch = 0
         self.state: State = ()
@@ -136,7 +138,7 @@ class Loop:
 
     def _log(self, progress: _Progress) -> None:
         if self.group.is_main:
-            self.run.log("train", step=self.step, seconds=round(self.seconds, 3), **progress.summary())
+            self.tracker.log("train", self.step, seconds=round(self.seconds, 3), **progress.summary())
         progress.window.clear()
 
     def _batches(self) -> Iterator[tuple[list[Key], Any]]:

@@ -15,12 +15,14 @@ import torch
 from compressnet import weights
 from compressnet.errors import CompressnetError, Interrupted
 from compressnet.reporter import Reporter, Silent
+from compressnet.results import finite
 from compressnet.run import Run
 from compressnet.training import device as devices
 from compressnet.training.distributed import Group
 from compressnet.training.job import set_up
 from compressnet.training.loop import Loop
 from compressnet.training.signals import stop_on_signals
+from compressnet.training.track import check_installed
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ def train(
     device, reporter, group = device or devices.choose("auto"), reporter or Silent(), group or Group()
     if run.recipe.train.deterministic:
         devices.make_deterministic()
+    check_installed(run.recipe.train.track)
     resumed = bool(run.steps())
     stored = weights.read_architecture(run.checkpoint("last") / "model.safetensors") if resumed else None
     with stop_on_signals() as stop:
@@ -83,6 +86,7 @@ def train(
             reason = str(error) or type(error).__name__
             raise
         finally:
+            loop.tracker.close()
             if group.is_main:
                 run.finish(status, reason, step=loop.step, train_seconds=round(loop.seconds, 1))
     published = weights.tensors_of(loop.published)
@@ -91,7 +95,7 @@ def train(
     if len(set(ranks)) > 1:
         raise CompressnetError(f"the ranks ended with different weights: {' '.join(d[:12] for d in ranks)}")
     if group.is_main:
-        run.update(digest=mine, best=loop.validation.best)
+        run.update(digest=mine, best=finite(loop.validation.best))
     return Outcome(run.folder, loop.step, mine, loop.validation.best, loop.seconds, ranks)
 
 

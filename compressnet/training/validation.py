@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from compressnet.data.protocol import Key, Split
+from compressnet import files
+from compressnet.data.protocol import Split
 from compressnet.errors import CompressnetError
 from compressnet.reporter import Reporter
-from compressnet.run import Run
 from compressnet.training.distributed import Group
-from compressnet.training.evaluate import evaluate, evaluating
+from compressnet.training.evaluate import draw, evaluate
 from compressnet.training.job import Job
+from compressnet.training.track import Tracker
 
 
 class Validation:
@@ -22,8 +23,10 @@ class Validation:
             follows `last`.
     """
 
-    def __init__(self, run: Run, job: Job, device: torch.device, group: Group, reporter: Reporter) -> None:
-        self.run, self.job, self.device = run, job, device
+    def __init__(
+        self, tracker: Tracker, job: Job, device: torch.device, group: Group, reporter: Reporter
+    ) -> None:
+        self.run, self.tracker, self.job, self.device = tracker.run, tracker, job, device
         self.group, self.reporter = group, reporter
         self.best: float | None = None
         self._improved = False
@@ -48,7 +51,7 @@ class Validation:
         if self.best is None or (means[metric] > self.best) == (direction == "max"):
             self.best, self._improved = means[metric], True
         if self.group.is_main:
-            self.run.log("evaluation", step=step, seconds=round(seconds, 3), split="val", **means)
+            self.tracker.log("evaluation", step, seconds=round(seconds, 3), split="val", **means)
         self._preview(model, step, self.job.val)
         return self._reached(means)
 
@@ -74,8 +77,9 @@ class Validation:
         if not count or not self.group.is_main:
             return
         folder = self.run.folder / "previews"
-        folder.mkdir(exist_ok=True)
-        samples = [split[Key(0, index, index)] for index in range(count)]
-        with evaluating(model), torch.inference_mode():
-            for name, picture in self.job.task.preview(model, samples):
-                picture.save(folder / f"step-{step}-{name.replace('/', '_')}.png")
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise files.write_error(folder, error) from error
+        for _ in draw(self.job.task, model, split, range(count), folder, f"step-{step}-"):
+            pass

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from compressnet.analysis.timing import compare, paired_ratio, peak_gflops
 
 def test_forms_are_interleaved_and_the_order_turns() -> None:
     calls: list[str] = []
-    result = compare({name: lambda name=name: calls.append(name) for name in "abc"}, rounds=4, warmup=1)
+    result = compare({name: partial(calls.append, name) for name in "abc"}, rounds=4, warmup=1)
     assert "".join(calls) == "abc" + "abc" + "bca" + "cab" + "abc"
     assert all(len(t.seconds) == 4 for t in result.timings)
     assert result.baseline == "a"

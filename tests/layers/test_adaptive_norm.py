@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from compressnet.layers.adaptive_norm import AdaptiveNorm
+from compressnet.layers.adaptive_norm import AdaptiveNorm, Stats
 
 
 def _trained(layer: AdaptiveNorm) -> AdaptiveNorm:
@@ -42,15 +43,44 @@ def test_equals_the_papers_form(beta: bool, shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(layer(x), _literal(layer, x).float(), rtol=1e-5, atol=1e-5)
 
 
-def test_gradients_equal_those_of_the_papers_form() -> None:
-    layer = _trained(AdaptiveNorm(4)).double()
-    x = torch.randn(2, 4, 6, 5, dtype=torch.float64, requires_grad=True)
+@pytest.mark.parametrize("slope", [1.0, 0.2])
+@pytest.mark.parametrize("beta", [True, False])
+def test_gradients_equal_those_of_the_papers_form(beta: bool, slope: float) -> None:
+    layer = _trained(AdaptiveNorm(4, beta=beta)).double()
+    x = torch.randn(2, 4, 6, 5, dtype=torch.float64)
+    x = x.contiguous(memory_format=torch.channels_last if beta else torch.contiguous_format).requires_grad_()
     weight = torch.randn(2, 4, 6, 5, dtype=torch.float64)
     inputs = [x, *layer.parameters()]
-    ours = torch.autograd.grad((layer(x) * weight).sum(), inputs)
-    papers = torch.autograd.grad((_literal(layer, x) * weight).sum(), inputs)
+    ours = torch.autograd.grad((layer(x, negative_slope=slope) * weight).sum(), inputs)
+    literal = F.leaky_relu(_literal(layer, x), slope)
+    papers = torch.autograd.grad((literal * weight).sum(), inputs)
     for a, b in zip(ours, papers, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("stats", ["image", "frozen"])
+def test_leaky_relu_in_one_call(stats: Stats) -> None:
+    layer = _trained(AdaptiveNorm(3, stats=stats))
+    x = torch.randn(2, 3, 7, 8)
+    before = x.clone()
+    expected = F.leaky_relu(layer(x), 0.2)
+    assert (expected < 0).any()
+    torch.testing.assert_close(layer(x, negative_slope=0.2), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x, negative_slope=0.2), expected)
+    assert torch.equal(x, before)
+
+
+def test_only_what_needs_a_gradient_gets_one() -> None:
+    layer = _trained(AdaptiveNorm(3))
+    x = torch.randn(1, 3, 5, 5)
+    layer(x, negative_slope=0.2).sum().backward()
+    assert layer.w0.grad is not None
+    layer.requires_grad_(False)
+    x.requires_grad_()
+    layer(x, negative_slope=0.2).sum().backward()
+    assert x.grad is not None
+    assert not layer(x.detach()).requires_grad
 
 
 def test_starts_as_the_identity() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+from typing import Any
 
 import pytest
 import torch
@@ -13,14 +14,7 @@ from torch.nn import functional as F
 from compressnet.layers.dilated_conv import DilatedConv2d, _DilatedConv, dilated_conv2d
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
-SIZES = [
-    (67, 93),
-    (64, 64),
-    (33, 129),
-    (5, 7),
-    (1, 1),
-    (70, 3),
-]  # of no stride's multiple, below the dilation
+SIZES = [(67, 93), (33, 129), (5, 7), (1, 1), (70, 3)]  # no multiple of a stride, below the dilation
 
 
 def pair(dilation: int, bias: bool = True, channels: int = 5) -> tuple[DilatedConv2d, nn.Conv2d]:
@@ -31,7 +25,7 @@ def pair(dilation: int, bias: bool = True, channels: int = 5) -> tuple[DilatedCo
     return ours, plain
 
 
-def gradients(layer: nn.Module, x: Tensor, seed: int = 1) -> tuple[Tensor, list[Tensor]]:
+def gradients(layer: Any, x: Tensor, seed: int = 1) -> tuple[Tensor, list[Tensor]]:
     x = x.clone().requires_grad_()
     y = layer(x)
     torch.manual_seed(seed)
@@ -45,7 +39,7 @@ def assert_near(ours: Tensor, plain: Tensor, tolerance: float = 1e-5) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 @pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("dilation", [1, 8, 16, 24, 34, 64])
+@pytest.mark.parametrize("dilation", [8, 16, 34, 64])
 def test_equals_the_plain_convolution(
     dilation: int, size: tuple[int, int], layout: torch.memory_format
 ) -> None:
@@ -66,8 +60,8 @@ def test_first_and_second_gradients_in_float64(layout: torch.memory_format) -> N
     weight = torch.randn(3, 2, 3, 3, dtype=torch.float64, requires_grad=True)
     bias = torch.randn(3, dtype=torch.float64, requires_grad=True)
 
-    def scalar(*tensors: Tensor) -> Tensor:
-        return dilated_conv2d(*tensors, dilation=34).square().mean()
+    def scalar(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return dilated_conv2d(x, weight, bias, dilation=34).square().mean()
 
     assert torch.autograd.gradcheck(scalar, (x, weight, bias))
     assert torch.autograd.gradgradcheck(scalar, (x[:1, :, :5, :7].detach().requires_grad_(), weight, bias))

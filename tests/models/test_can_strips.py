@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -19,12 +21,14 @@ from compressnet.models.can_strips import (
     Plan,
     _strips,
     forward_in_strips,
+    infer,
     plain_bytes,
     plan,
     rows_in_all,
     supports,
 )
 
+GOLDEN = Path(__file__).resolve().parents[2].parent / "shared" / "golden" / "can24_l0_released.npz"
 SIZES = st.integers(1, 70)
 
 
@@ -35,11 +39,11 @@ def trained(seed: int = 0, depth: int = 7, width: int = 6, **arguments: Any) -> 
     with torch.no_grad():
         for name, parameter in net.named_parameters():
             if parameter.ndim == 4:
-                parameter += 0.1 * torch.randn_like(parameter)
+                parameter.add_(0.1 * torch.randn_like(parameter))
             elif name.endswith("w1"):
                 parameter.fill_(-0.1)
             else:
-                parameter += 0.2 * torch.randn_like(parameter)
+                parameter.add_(0.2 * torch.randn_like(parameter))
         for name, buffer in net.named_buffers():
             if buffer.is_floating_point():
                 buffer.uniform_(0.3, 1.5) if "var" in name else buffer.uniform_(-0.5, 0.5)
@@ -175,6 +179,25 @@ def test_reads_and_writes_that_the_system_cuts_short(monkeypatch: pytest.MonkeyP
         assert torch.equal(buffer.read(Strip(3, 1, 2, 1, 3, 3)), values[0, [[4, 7], [5, 8]]])
 
 
+def test_infer_takes_strips_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, x = trained(), torch.rand(1, 3, 20, 30)
+    torch.testing.assert_close(infer(net, x), net(x).detach(), rtol=0, atol=1e-5)
+    monkeypatch.setattr(net, "forward", None)  # not needed
+    assert not infer(net, x).requires_grad
+    other = nn.Conv2d(3, 3, 1)
+    assert torch.equal(infer(other, x), other(x))
+    assert not infer(other, x).requires_grad
+
+
+@pytest.mark.skipif(not GOLDEN.exists(), reason="needs the golden file")
+def test_the_authors_network() -> None:
+    golden = dict(np.load(GOLDEN))
+    net = CAN.from_released(golden)
+    x = torch.from_numpy(golden["input_bgr_u8"][..., ::-1] / np.float32(255)).permute(2, 0, 1)[None]
+    bgr = forward_in_strips(net, x, Plan(20_000, False, 0))[0].permute(1, 2, 0).numpy()[..., ::-1]
+    assert np.abs(bgr - golden["output_bgr"]).max() < 1e-5
+
+
 def test_networks_of_another_build_are_left_to_the_plain_form() -> None:
     assert supports(can24())
     assert supports(can24(norm="none"))
@@ -182,5 +205,5 @@ def test_networks_of_another_build_are_left_to_the_plain_form() -> None:
     assert supports(can24(norm="bn").eval())
     assert not supports(can24(norm="bn").train())  # takes and changes statistics of the batch
     net = can24()
-    net.blocks[1].conv = nn.Sequential(nn.Conv2d(24, 4, 1), nn.Conv2d(4, 24, 1))  # type: ignore[assignment]
+    net.blocks[1].conv = nn.Sequential(nn.Conv2d(24, 4, 1), nn.Conv2d(4, 24, 1))
     assert not supports(net)

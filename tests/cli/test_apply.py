@@ -1,0 +1,133 @@
+"""`apply` on the files that people have: every mode comes back as it was; names as the writer promises."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+from PIL import ImageCms
+
+from compressnet.data.images import Image, read_image, write_image
+from tests.cli.conftest import Cli, save
+
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+@pytest.fixture(params=["operator:rof:weight=0.1", "run"])
+def subject(request: pytest.FixtureRequest, smoke_run: Path) -> str:
+    """A classical operator and a network."""
+    return str(smoke_run) if request.param == "run" else str(request.param)
+
+
+def test_every_mode_comes_back_as_it_was(cli: Cli, place: Path, subject: str) -> None:
+    rng = np.random.default_rng(1)
+    ramp = np.linspace(0, 1, 12 * 10, dtype=np.float32).reshape(12, 10, 1)
+    alpha = rng.random((12, 10)).astype(np.float32)
+    colour = ramp.repeat(3, axis=2)
+    pictures = {
+        "rgb.png": Image(colour, icc=PROFILE),
+        "gray.png": Image(ramp),
+        "rgba.png": Image(colour, alpha=alpha),
+        "gray_alpha.png": Image(ramp, alpha=alpha),
+        "deep.png": Image(colour, bits=16, icc=PROFILE),
+        "deep_gray.tif": Image(ramp, bits=16),
+        "one.png": Image(colour[:1, :1]),
+        "photo.jpg": Image(colour, icc=PROFILE),
+        "photo.webp": Image(colour, alpha=alpha),
+        "photo.bmp": Image(colour),
+    }
+    (place / "in").mkdir()
+    for name, picture in pictures.items():
+        write_image(picture, place / "in" / name)
+    cli("apply", subject, "in", "-o", "out")
+    for name in pictures:
+        before, after = read_image(place / "in" / name), read_image(place / "out" / name)
+        assert after.pixels.shape == before.pixels.shape, name
+        assert (after.bits, after.icc) == (before.bits, before.icc), name
+        assert (after.alpha is None) == (before.alpha is None), name
+        if before.alpha is not None and after.alpha is not None:
+            assert np.array_equal(after.alpha, before.alpha), name
+    if subject.startswith("operator"):
+        from compressnet.operators.rof import ROF
+
+        source = read_image(place / "in" / "deep.png").pixels
+        made = read_image(place / "out" / "deep.png").pixels
+        assert np.abs(made - ROF(weight=0.1)(source)).max() < 1 / 65535
+        assert np.abs(made - source).max() > 1e-3
+
+
+def test_a_photograph_of_a_camera_is_turned_upright_once(cli: Cli, place: Path) -> None:
+    pixels = np.zeros((16, 32, 3), np.uint8)
+    pixels[:, :16] = 255  # white on the left; orientation 6 turns that to the top
+    exif = Pillow.Exif()
+    exif[0x0112] = 6
+    Pillow.fromarray(pixels).save(place / "camera.jpg", exif=exif, icc_profile=PROFILE, quality=95)
+    cli("apply", "operator:l0", "camera.jpg", "-o", "out.jpg")
+    with Pillow.open(place / "out.jpg") as out:
+        assert out.size == (16, 32)
+        assert out.getexif().get(0x0112, 1) == 1
+        assert out.info["icc_profile"] == PROFILE
+        upper, lower = np.asarray(out.convert("L"))[4].mean(), np.asarray(out.convert("L"))[28].mean()
+    assert upper > 250
+    assert lower < 5
+
+
+def test_cmyk_becomes_rgb(cli: Cli, place: Path) -> None:
+    Pillow.new("CMYK", (8, 8), (0, 255, 255, 0)).save(place / "print.jpg")
+    cli("apply", "operator:rof", "print.jpg", "-o", "out.png")
+    out = read_image(place / "out.png")
+    assert out.pixels.shape == (8, 8, 3)
+    assert out.pixels[4, 4, 0] > 0.9
+    assert out.pixels[4, 4, 1] < 0.3
+
+
+def test_names_and_folders(cli: Cli, photo: Path) -> None:
+    save(photo.parent / "album" / "a.png")
+    save(photo.parent / "album" / "deep" / "b.jpg")
+    (photo.parent / "album" / "notes.txt").write_text("no picture")
+    done = cli("apply", "operator:rof", photo, "album", "-o", "out")
+    files = {str(path.relative_to("out")) for path in Path("out").rglob("*") if path.is_file()}
+    assert files == {"photo.png", "a.png", "deep/b.jpg"}
+    assert sorted(done.stdout.split()) == sorted(f"out/{name}" for name in files)
+    assert done.stderr == ""
+    cli("apply", "operator:rof", photo, "-o", "new/folder/out.webp")
+    assert Path("new/folder/out.webp").is_file()
+    cli("apply", "operator:rof", photo, "-o", "out", code=1)
+    cli("apply", "operator:rof", photo, "-o", "out", "--force")
+
+
+def test_json_and_what_a_format_cannot_hold(cli: Cli, place: Path) -> None:
+    shade = np.full((4, 4, 3), 0.5, np.float32)
+    write_image(Image(shade, bits=16, alpha=shade[..., 0]), place / "deep.png")
+    done = cli("apply", "operator:rof", "deep.png", "-o", "flat.jpg", "--json")
+    report = json.loads(done.stdout)
+    assert report["files"][0]["output"] == "flat.jpg"
+    assert report["smoke"] is False
+    assert len(report["files"][0]["lost"]) == 2  # depth and transparency
+    assert done.stderr.count("warning: flat.jpg: ") == 2
+
+
+def test_options_of_the_subject(cli: Cli, photo: Path, smoke_run: Path) -> None:
+    listed = json.loads(cli("apply", smoke_run, "--options", "--json").stdout)
+    assert {"dtype", "max_memory"} <= set(listed)
+    assert "bfloat16" in cli("apply", smoke_run, "--options").stdout
+    cli("apply", smoke_run, photo, "-o", "plain.png", "--set", "dtype=float32")
+    cli("apply", smoke_run, photo, "-o", "small.png", "--max-memory", "1")
+    plain, small = (read_image(path).pixels for path in ("plain.png", "small.png"))
+    assert np.abs(plain - small).max() <= 1 / 255
+
+
+def test_a_smoke_run_and_its_bare_weights_say_so(cli: Cli, photo: Path, smoke_run: Path) -> None:
+    shutil.copy(smoke_run / "checkpoints" / "step-8" / "model.safetensors", "bare.safetensors")
+    for index, subject in enumerate([f"{smoke_run}@step-8", "bare.safetensors"]):
+        assert "smoke run" in cli("apply", subject, photo, "-o", f"{index}.png").stderr
+    assert Path("0.png").read_bytes() == Path("1.png").read_bytes()
+
+
+def test_what_is_not_applicable_is_refused(cli: Cli, photo: Path) -> None:
+    for subject in ("fip_sample", "can24"):
+        assert "needs a run, weights" in cli("apply", subject, photo, "-o", "out.png", code=2).error

@@ -1,0 +1,105 @@
+"""What is installed: by a wheel as by an editable install, the same program with all its files."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+import zipfile
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def packages() -> set[str]:
+    """Every folder with Python files, by the name it is installed as."""
+    folders = {path.parent for path in (ROOT / "compressnet").rglob("*.py")}
+    names = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
+    return {"compressnet_cli", "compressnet_recipes", *names}
+
+
+def test_every_package_is_listed() -> None:
+    assert set(SETTINGS["tool"]["setuptools"]["packages"]) == packages()
+
+
+def test_the_tests_run_on_the_editable_install() -> None:
+    for name, folder in {
+        "compressnet_recipes": "recipes",
+        "compressnet_cli": "cli",
+        "compressnet": None,
+    }.items():
+        place = Path(str(resources.files(name)))
+        assert place.resolve() == (ROOT / (folder or name)).resolve()
+    assert (resources.files("compressnet_recipes") / "fip_sample.yaml").is_file()
+    assert (resources.files("compressnet") / "py.typed").is_file()
+
+
+def test_dependencies_hold_nothing_that_breaks_builds_of_torch() -> None:
+    project = SETTINGS["project"]
+    wanted = list(project["dependencies"])
+    for extra in project["optional-dependencies"].values():
+        wanted += extra
+    for banned in ("torchvision", "torchaudio", "timm", "compressai", "lpips", "torchmetrics["):
+        assert not any(name.startswith(banned) for name in wanted)
+
+
+@pytest.mark.slow
+def test_the_wheel_works_from_another_folder(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    copy_of_the_source(source)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+    run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(source)], tmp_path)
+    (wheel,) = tmp_path.glob("compressnet-*.whl")
+    contents = set(zipfile.ZipFile(wheel).namelist())
+    for pattern, package in [
+        ("recipes/*.yaml", "compressnet_recipes"),
+        ("recipes/schema.json", "compressnet_recipes"),
+        ("compressnet/zoo/*.safetensors", "compressnet/zoo"),
+        ("compressnet/zoo/*.json", "compressnet/zoo"),
+        ("compressnet/py.typed", "compressnet"),
+        ("cli/*.py", "compressnet_cli"),
+    ]:
+        missing = {f"{package}/{path.name}" for path in ROOT.glob(pattern)} - contents
+        assert not missing
+    for path in (ROOT / "compressnet").rglob("*.py"):
+        assert str(path.relative_to(ROOT)) in contents
+    assert not any(name.startswith(("tests/", "runs/", "results/")) for name in contents)
+
+    installed, elsewhere = tmp_path / "installed", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    run([*pip, "install", "--no-deps", "--target", str(installed), str(wheel)], tmp_path)
+    # `-S` would hide torch too: the installed copy comes first, and must say that it is the one that runs.
+    script = (
+        f"import sys; sys.path.insert(0, {str(installed)!r})\n"
+        "import compressnet, compressnet_cli, compressnet_recipes\n"
+        f"assert all(m.__file__.startswith({str(installed)!r})\n"
+        "           for m in (compressnet, compressnet_cli, compressnet_recipes))\n"
+        "from compressnet_cli.main import main\n"
+        "for words in ('recipes ls', 'zoo ls', 'recipes validate fip_sample', '--version'):\n"
+        "    assert main(words.split()) == 0, words\n"
+    )
+    shown = run([sys.executable, "-c", script], elsewhere)
+    for word in ("fip_sample", "fip_sample.yaml: valid", "compressnet 0."):
+        assert word in shown
+    for name in (ROOT / "compressnet" / "zoo").glob("*.safetensors"):
+        assert f"zoo:{name.stem}" in shown
+
+
+def copy_of_the_source(target: Path) -> None:
+    """What git knows or would add: a build in the tree itself would leave folders there."""
+    listed = run(["git", "ls-files", "-co", "--exclude-standard", "-z"], ROOT)
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file() and name.split("/")[0] not in ("tests", "runs"):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            (target / name).write_bytes((ROOT / name).read_bytes())
+
+
+def run(command: list[str], folder: Path) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr + done.stdout
+    return done.stdout

@@ -1,0 +1,168 @@
+"""Records, and the tables that are made from them."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compressnet import files, results
+from compressnet.errors import CompressnetError, UsageError
+from tests.conftest import ROOT
+
+RECORDS = results.read_records(ROOT / "results")
+
+
+def record(name: str = "mine", **changes: Any) -> dict[str, Any]:
+    figures = {"mse": 1.0, "psnr": 40.0, "ssim": 0.98, "psnr_nothing": 30.0, "ssim_nothing": 0.9}
+    return {
+        "name": name,
+        "metrics": figures,
+        "rows": {"cat": figures, "dot": {"mse": 0.0, "psnr": "inf", "psnr_nothing": 50.0}},
+        "operator": "rof",
+        "model": "can24",
+        "parameters": 37219,
+        "data": {"name": "photo_folder", "count": 2, "fingerprint": "abc"},
+        "split": "test",
+        "seed": 0,
+        "command": "compressnet eval zoo:rof",
+        "device": "a processor",
+        "commit": "0123456789",
+        "versions": {"torch": "2"},
+        "digest": "d" * 64,
+        "training": {
+            "step": 4000,
+            "train_seconds": 600.0,
+            "device": "a GPU",
+            "command": "compressnet train x",
+        },
+        **changes,
+    }
+
+
+PUBLISHED = [
+    {"operator": "rof:weight=0.055", "psnr": 46.2, "what": "theirs, of rof", "source": "a paper"},
+    {"operator": "l0", "psnr": 36.4, "what": "theirs, of l0", "source": "a paper"},
+]
+
+
+def cells(table: str, row: int) -> list[str]:
+    return [cell.strip() for cell in table.splitlines()[row].strip("|").split("|")]
+
+
+def test_theirs_and_ours_stand_apart_and_nothing_beside_both() -> None:
+    records = [record(), record("other", operator="l0"), record("none", operator=None, training=None)]
+    table = results.summary_table(records, PUBLISHED)
+    head = cells(table, 0)
+    mine = dict(zip(head, cells(table, 2), strict=True))
+    assert mine["do nothing"] == "30.00 / 0.9000"
+    assert mine["ours"] == "**40.00 / 0.9800**"
+    assert mine["authors' network"] == "46.20 [^1]"  # rof is rof:weight=0.055
+    assert mine["trained"] == "4,000 steps, 10 min, a GPU"
+    assert dict(zip(head, cells(table, 3), strict=True))["authors' network"] == "36.40 [^2]"
+    other = dict(zip(head, cells(table, 4), strict=True))
+    assert (other["authors' network"], other["operator"], other["trained"]) == ("not known", "-", "-")
+    assert "[^1]: theirs, of rof" in table
+    assert "[^2]: theirs, of l0" in table
+
+
+def test_the_page_shows_every_picture_and_how_to_repeat_it() -> None:
+    page = results.results_page([record()], PUBLISHED)
+    assert "| cat | 30.00 | 40.00 | 0.9000 | 0.9800 |" in page
+    assert "| dot | 50.00 | inf | n/a | n/a |" in page
+    for text in ("compressnet train x", "compressnet eval zoo:rof", "0123456789", "seed 0", "`" + "d" * 16):
+        assert text in page
+
+
+def test_pages_are_written_between_the_marks_only(tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    folder.mkdir()
+    readme = tmp_path / "README.md"
+    assert results.write_pages(folder) == [tmp_path / "RESULTS.md"]
+    readme.write_text(f"before\n{results.BEGIN}\nan earlier table\n{results.END}\nafter\n")
+    files.write_json(folder / "mine.json", record())
+    files.write_json(folder / results.PUBLISHED, PUBLISHED)
+    assert results.write_pages(folder) == [tmp_path / "RESULTS.md", readme]
+    text = readme.read_text()
+    assert text.startswith(f"before\n{results.BEGIN}\n| record")
+    assert text.endswith(f"{results.END}\nafter\n")
+    assert "an earlier table" not in text
+    assert "46.20" in text
+    results.write_pages(folder)
+    assert readme.read_text() == text
+    readme.write_text("no marks")
+    with pytest.raises(CompressnetError, match="lost the marks"):
+        results.write_pages(folder)
+    assert readme.read_text() == "no marks"
+
+
+def test_a_damaged_record_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(CompressnetError, match=r"bad\.json: not JSON"):
+        results.read_records(tmp_path)
+
+
+def test_names_of_records(tmp_path: Path) -> None:
+    assert results.record_path(tmp_path, "can24_rof-1.2", overwrite=False) == tmp_path / "can24_rof-1.2.json"
+    for name in ("../x", "A", "", "published", ".x", "a b"):
+        with pytest.raises(UsageError):
+            results.record_path(tmp_path, name, overwrite=True)
+
+
+def test_figures_that_json_cannot_hold(tmp_path: Path) -> None:
+    tree = {"psnr": math.inf, "rows": [{"a": -math.inf}, (math.nan, 1.5, True, None, "x")]}
+    plain = results.finite(tree)
+    files.write_json(tmp_path / "x.json", plain)
+    back = json.loads((tmp_path / "x.json").read_text())
+    assert back == {"psnr": "inf", "rows": [{"a": "-inf"}, ["nan", 1.5, True, None, "x"]]}
+    assert float(back["psnr"]) == math.inf
+
+
+def test_no_place_of_this_machine_in_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("home/me", "home/me2", "work", "data", "cache"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    monkeypatch.setenv("HOME", str(tmp_path / "home" / "me"))
+    monkeypatch.setenv("COMPRESSNET_DATA", str(tmp_path / "link"))
+    monkeypatch.setenv("COMPRESSNET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path / "work")
+    expected = {
+        "eval {}/work/runs/x --data-root {}/link --cache={}/cache": "eval runs/x",
+        "eval x --data photo_folder:root={}/data/a,test_root={}/link/b": (
+            "eval x --data photo_folder:root=$COMPRESSNET_DATA/a,test_root=$COMPRESSNET_DATA/b"
+        ),
+        "eval x --data a:root={}/data": "eval x --data a:root=$COMPRESSNET_DATA",
+        "eval {}/home/me/x": "eval ~/x",
+        "eval '{}/home/me/my photos/x'": "eval '~/my photos/x'",
+        "eval {}/home/me2/x ../data/x ./x": "eval {}/home/me2/x ../data/x ./x",
+        "eval x --data a:root={}/work": "eval x --data a:root=.",
+        "eval x --data-root={}/data --results {}/work/results": "eval x --results results",
+    }
+    for typed, shown in expected.items():
+        assert results.symbolic(typed.replace("{}", str(tmp_path))) == shown.replace("{}", str(tmp_path))
+
+
+def test_shipped_records_name_no_place_of_a_machine() -> None:
+    for path in (ROOT / "results").glob("*.json"):
+        text = path.read_text()
+        assert str(ROOT) not in text, path.name
+        assert "/home/" not in text, path.name
+        assert '"smoke": true' not in text, path.name
+
+
+@pytest.mark.skipif(not RECORDS, reason="nothing has been recorded yet")
+def test_pages_are_in_step_with_the_records() -> None:
+    published = results.read_published(ROOT / "results")
+    page, readme = (ROOT / "RESULTS.md").read_text(), (ROOT / "README.md").read_text()
+    assert page == results.results_page(RECORDS, published), "run: make results"
+    table = results.summary_table(RECORDS, published)
+    assert readme == results.with_table(readme, table), "run: make results"
+
+
+def test_the_readme_has_a_place_for_the_table() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert readme.count(results.BEGIN) == readme.count(results.END) == 1
+    assert readme.index(results.BEGIN) < readme.index(results.END)
