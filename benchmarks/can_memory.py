@@ -65,7 +65,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     from compressnet.models import can
     from compressnet.reporter import Silent
     from compressnet.tasks.image_apply import Applier
-    from compressnet.tasks.image_processing import Options
+    from compressnet.tasks.image_apply import Options
 
     torch.manual_seed(0)
     net = getattr(can, arguments.network)(last_layer="identity").eval()

@@ -10,7 +10,6 @@ mean squared error over all pixels and channels of RGB in [0, 1].
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -24,25 +23,9 @@ from compressnet.data.images import Image, read_image
 from compressnet.data.protocol import Split
 from compressnet.reporter import Reporter
 from compressnet.signature import Named
+from compressnet.tasks.image_apply import Applier, Options
 from compressnet.tasks.image_metrics import ImageMetrics
 from compressnet.tasks.protocol import Loss, State
-
-
-@dataclass(frozen=True)
-class Options:
-    """What `apply` takes besides files.
-
-    Attributes:
-        dtype: arithmetic of the network; bfloat16 is faster where the processor has it, at about 50 dB
-            to float32. Normalisation statistics are float32 in both.
-        compile: compile the network first: pays from a few photographs on.
-        max_memory: megabytes that activations may take; larger photographs are processed in strips, with
-            exactly the same result. None: what is free.
-    """
-
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    compile: bool = False
-    max_memory: int | None = None
 
 
 class ImageTranslation:
@@ -78,8 +61,6 @@ class ImageTranslation:
         self, model: nn.Module, inputs: Iterable[Path], options: Mapping[str, Any], reporter: Reporter
     ) -> Iterator[tuple[Path, Image]]:
         """Process photographs of any size and mode; each comes back in its own mode and depth."""
-        from compressnet.tasks.image_apply import Applier
-
         applier = Applier(model, Options(**options), reporter)
         for path in inputs:
             yield path, applier(read_image(path))

@@ -20,7 +20,7 @@ from compressnet.reporter import Silent
 from compressnet.tasks import image_apply
 from compressnet.tasks.free_memory import free_memory
 from compressnet.tasks.image_apply import Applier
-from compressnet.tasks.image_processing import Options
+from compressnet.tasks.image_apply import Options
 
 
 @dataclass

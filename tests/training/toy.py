@@ -45,7 +45,7 @@ class Recurrent(nn.Module):
     def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         h = self.cell(x, h)
         if self.training:
-            self.seen += x.mean().detach()
+            self.get_buffer("seen").add_(x.mean().detach())
         return self.last(self.dropout(h)), h
 
     def after_step(self, step: int, total_steps: int) -> None:
