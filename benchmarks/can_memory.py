@@ -64,8 +64,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     from compressnet.data.images import Image
     from compressnet.models import can
     from compressnet.reporter import Silent
-    from compressnet.tasks.image_apply import Applier
-    from compressnet.tasks.image_apply import Options
+    from compressnet.tasks.image_apply import Applier, Options
 
     torch.manual_seed(0)
     net = getattr(can, arguments.network)(last_layer="identity").eval()

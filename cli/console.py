@@ -25,7 +25,7 @@ def is_main_process() -> bool:
 def print_json(value: Any) -> None:
     """One JSON document on stdout, nothing else; figures that are not finite become texts."""
     if is_main_process():
-        from compressnet.results import finite
+        from compressnet.files import finite
 
         sys.stdout.write(json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 

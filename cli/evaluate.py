@@ -53,14 +53,14 @@ def evaluate(
 
     Example: compressnet eval runs/fip_sample-1 --split test
     """
-    from compressnet.results import finite, record_path, write_record
+    from compressnet.results import record_path, write_record
     from compressnet.subject import load
 
     if record:
         record_path(results, record, overwrite=force)  # refuses before the work, not after it
     loaded = load(subject)
     component = _data_of(loaded, data)
-    report = finite(_measure(loaded, component, split, device, pictures))
+    report = _measure(loaded, component, split, device, pictures)
     if loaded.run:
         from compressnet.files import write_json
 

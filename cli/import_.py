@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
@@ -20,6 +20,9 @@ def import_(
         ),
     ],
     output: options.Output = None,
+    operator: Annotated[
+        Optional[str], typer.Option(metavar="NAME", help="The operator it imitates, for `eval`, e.g. l0.")
+    ] = None,
     force: options.Force = False,
     json: options.Json = False,
 ) -> None:
@@ -30,17 +33,25 @@ def import_(
     from compressnet import weights
     from compressnet.models.can import CAN
     from compressnet.models.can_released import released_kind
+    from compressnet.signature import check_named
     from compressnet.tf_bundle import read_arrays
 
     if output is None or output.suffix != ".safetensors":
         raise UsageError("name the weights file to write: -o NAME.safetensors")
     if output.exists() and not force:
         raise CompressnetError(f"{output} exists: add --force to overwrite it")
+    if operator and (problems := check_named("operator", operator)):
+        raise UsageError(f"--operator {operator}: {problems[0]}")
     arrays = read_arrays(source)
     name, arguments = released_kind(arrays)
     network = CAN.from_released(arrays)
     architecture = weights.Architecture(
-        task="image_translation", task_args={}, model=name, model_args=arguments, data={"name": "released"}
+        task="image_operator" if operator else "image_translation",
+        task_args={"operator": operator} if operator else {},
+        model=name,
+        model_args=arguments,
+        assets={"operator": operator} if operator else {},
+        data={"name": "released"},
     )
     weights.save(output, network, architecture)
     parameters = sum(parameter.numel() for parameter in network.parameters())

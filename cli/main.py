@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
-        app(words, prog_name="compressnet")
+        code = app(words, prog_name="compressnet", standalone_mode=False)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
     except CompressnetError as error:
@@ -71,8 +71,22 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.close()
         return 1
     except Exception as error:
+        if hasattr(error, "format_message"):  # Typer's own: what was typed is wrong
+            return _usage_error(error)
+        if isinstance(error, typer.Abort):
+            fail("aborted")
+            return 130
         if debug:
             traceback.print_exc()
         fail(f"unexpected {type(error).__name__}: {error} (this is a bug; --debug shows where)")
         return 1
-    return 0
+    return code if isinstance(code, int) else 0
+
+
+def _usage_error(error: Any) -> int:
+    if not error.format_message() or "NoArgsIsHelp" in type(error).__name__:
+        error.show()  # a group without a command: its help
+    else:
+        where = error.ctx.command_path if getattr(error, "ctx", None) else "compressnet"
+        fail(f"{error.format_message()} (see: {where} --help)")
+    return int(error.exit_code)

@@ -122,7 +122,7 @@ def _find(text: str) -> Path:
 
     subject = parse(text)
     if subject.kind != "recipe" or subject.path is None:
-        raise UsageError(f"'{text}' is a {subject.kind}, not a recipe")
+        raise UsageError(f"'{text}' is of kind {subject.kind}, not a recipe")
     return subject.path
 
 

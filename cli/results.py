@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from compressnet.errors import CompressnetError
+
 from . import console, options
 
 
@@ -23,6 +25,8 @@ def results(
     """
     from compressnet.results import read_published, read_records, results_page, write_pages
 
+    if not folder.is_dir():
+        raise CompressnetError(f"{folder}: no such folder; compressnet eval SUBJECT --record NAME makes it")
     records = read_records(folder)
     written = [str(path) for path in write_pages(folder)] if write else []
     if json:

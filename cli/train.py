@@ -124,7 +124,7 @@ def _load(text: str, overrides: list[str], smoke: bool) -> Recipe:
 
     subject = parse(text)
     if subject.kind != "recipe" or subject.path is None:
-        raise UsageError(f"'{text}' is a {subject.kind}: train takes a recipe (or --resume RUN)")
+        raise UsageError(f"'{text}' is of kind {subject.kind}: train takes a recipe (or --resume RUN)")
     return Recipe.load(subject.path, overrides, smoke=smoke)
 
 
@@ -155,6 +155,8 @@ def _train_locked(opened: Run, processes: Group, device: Any) -> Outcome:
             return train_run(opened, device=device, reporter=screen, group=processes, command=command)
         finally:
             screen.close()
+            if processes.is_main:
+                opened.discard_if_never_started()
 
 
 def _report_finished(opened: Run, json: bool) -> None:

@@ -7,7 +7,6 @@ results/published.json (others' figures) -+
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import shlex
@@ -84,17 +83,8 @@ def write_record(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise files.write_error(folder, error) from error
-    files.write_json(path, finite(record))
+    files.write_json(path, record)
     return path
-
-
-def finite(value: Any) -> Any:
-    """`value` as JSON can hold it: a float that is not finite (the PSNR of equal images) becomes a text."""
-    if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def symbolic(command: str) -> str:

@@ -58,22 +58,17 @@ class Run:
         Raises:
             CompressnetError: `folder` is in use, or nothing can be written there.
         """
+        parent = folder.parent if folder is not None else runs
         if folder is not None and folder.exists():
             raise CompressnetError(
                 f"{folder} exists: choose another -o, or continue it with --resume {folder}"
             )
-        while True:
-            target = folder or _next_free(runs, recipe.name)
-            try:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.mkdir()
-                (target / "checkpoints").mkdir()
-                break
-            except FileExistsError:
-                if folder is not None:
-                    raise CompressnetError(f"{folder} is in use by another run") from None
-            except OSError as error:
-                raise files.write_error(target, error) from error
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            target = _make_new(folder, runs, recipe.name)
+            (target / "checkpoints").mkdir()
+        except OSError as error:
+            raise files.write_error(folder or runs, error) from error
         run = cls(target, recipe)
         files.write_text(target / "recipe.yaml", recipe.to_yaml())
         run.update(
@@ -92,6 +87,8 @@ class Run:
             raise CompressnetError(f"{folder} is not a run directory (it has no run.json)")
         facts = _read_json(folder / "run.json")
         recipe = Recipe.load(folder / "recipe.yaml")
+        if not {"recipe", "smoke"} <= set(facts):
+            raise CompressnetError(f"{folder / 'run.json'} is damaged: it does not name the recipe")
         recipe = recipe.model_copy(update={"name": facts["recipe"], "is_smoke": facts["smoke"]})
         return cls(folder, recipe)
 
@@ -131,7 +128,7 @@ class Run:
 
     def log(self, event: str, **values: Any) -> None:
         """Append one line to metrics.jsonl; a float that is not finite becomes a text, as JSON has none."""
-        line = json.dumps({"event": event, **{key: _jsonable(value) for key, value in values.items()}})
+        line = json.dumps(files.finite({"event": event, **values}))
         try:
             with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
                 file.write(line + "\n")
@@ -240,6 +237,11 @@ class Run:
             )
         files.remove(path)
 
+    def discard_if_never_started(self) -> None:
+        """Remove a run that failed before training began: it holds nothing, and its name is free again."""
+        if not (self.folder / "metrics.jsonl").exists() and not self.steps():
+            shutil.rmtree(self.folder, ignore_errors=True)
+
     def finish(self, status: str, reason: str | None = None, **facts: Any) -> None:
         """Record how the run ended."""
         self.update(status=status, reason=reason, ended=_now(), **facts)
@@ -257,6 +259,19 @@ def find_unfinished(runs: Path, recipe: Recipe) -> Run | None:
         if run.steps() and run.recipe.to_yaml() == recipe.to_yaml():
             return run
     return None
+
+
+def _make_new(folder: Path | None, runs: Path, name: str) -> Path:
+    """Make `folder`, or the next free `<name>-<n>`; another process may take it first."""
+    while True:
+        target = folder or _next_free(runs, name)
+        try:
+            target.mkdir()
+        except FileExistsError:
+            if folder is not None:
+                raise CompressnetError(f"{folder} is in use by another run") from None
+        else:
+            return target
 
 
 def _next_free(runs: Path, name: str) -> Path:
@@ -288,12 +303,6 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, float) and value - value != 0:
-        return str(value)
-    return value
 
 
 def _start_of(pid: int) -> str | None:

@@ -99,8 +99,13 @@ def parse(text: str) -> Subject:
         return _named(prefix, name, arguments)
     if _is_path(text):
         return _from_path(text)
+    if not text:
+        raise UsageError("the subject is empty: name a run, a weights file, zoo:NAME or operator:NAME")
+    kinds = [kind for kind in KINDS if prefix in names(kind)]
+    if colon and not kinds:
+        near = registry.suggestion(prefix, [f"{kind}:" for kind in KINDS])
+        raise UsageError(f"there is nothing called '{prefix}'{near}")
     name, arguments = signature.read_named(text)
-    kinds = [kind for kind in KINDS if name in names(kind)]
     if len(kinds) > 1:
         forms = " or ".join(f"{kind}:{name}" for kind in kinds)
         raise UsageError(f"'{name}' means {len(kinds)} things: write {forms}")
@@ -138,7 +143,7 @@ def load(subject: str | Subject) -> Loaded:
         return _load_operator(subject)
     if subject.kind not in ("run", "weights", "zoo"):
         raise UsageError(
-            f"'{subject.name}' is a {subject.kind}: this needs a run, weights, zoo:NAME or operator:NAME"
+            f"'{subject.name}' is of kind {subject.kind}: give a run, weights, zoo:NAME or operator:NAME"
         )
     path, run = _weights_path(subject)
     architecture, tensors = weights.load(path)
@@ -164,7 +169,9 @@ def read_weights(text: str) -> tuple[Architecture, dict[str, Tensor], str]:
 
     subject = parse(text)
     if subject.kind not in ("run", "weights", "zoo"):
-        raise UsageError(f"'{text}' is a {subject.kind}: weights come from a run, a weights file or zoo:NAME")
+        raise UsageError(
+            f"'{text}' is of kind {subject.kind}: weights come from a run, a weights file or zoo:NAME"
+        )
     path, _ = _weights_path(subject)
     return *weights.load(path), str(path)
 

@@ -114,7 +114,7 @@ def test_names_of_records(tmp_path: Path) -> None:
 
 def test_figures_that_json_cannot_hold(tmp_path: Path) -> None:
     tree = {"psnr": math.inf, "rows": [{"a": -math.inf}, (math.nan, 1.5, True, None, "x")]}
-    plain = results.finite(tree)
+    plain = files.finite(tree)
     files.write_json(tmp_path / "x.json", plain)
     back = json.loads((tmp_path / "x.json").read_text())
     assert back == {"psnr": "inf", "rows": [{"a": "-inf"}, ["nan", 1.5, True, None, "x"]]}

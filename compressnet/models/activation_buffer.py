@@ -42,6 +42,10 @@ class Strip:
     def rows(self) -> int:
         return self.phases * self.count
 
+    def row(self, number: int) -> Strip:
+        """One row of the same picture."""
+        return replace(self, begin=number, end=number + 1)
+
     def longer(self, rows: int) -> Strip:
         """With so many rows more at the end."""
         return replace(self, end=self.end + rows)

@@ -19,9 +19,11 @@ enough for the processor's cache, which makes this the fastest way on the CPU to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -31,12 +33,14 @@ from compressnet.errors import CompressnetError
 from compressnet.layers.adaptive_norm import AdaptiveNorm
 from compressnet.models.activation_buffer import Buffer, FileBuffer, MemoryBuffer, Strip
 from compressnet.models.can import CAN, NEGATIVE_SLOPE
+from compressnet.models.can_strip_layer import Affine, Layer, Moments, activated, normalisation, split
 
 _STRIP_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}  # of one strip: what a level-2 cache, a GPU likes
 _ROWS_AT_LEAST = 12  # of one-row strips: three read, one written, temporaries of both, float32 copies
+_ROWS_BETWEEN = 8  # that are kept where the runs of several threads meet, a thread
 _STRIPS_AT_ONCE = 6
 
-Affine = tuple[Tensor, Tensor]  # scale and shift (w,), float32 at least
+Each = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
 
 
 @dataclass(frozen=True)
@@ -47,11 +51,13 @@ class Plan:
         strip_bytes: of the activations of one strip.
         spill: the buffer lies in an unnamed temporary file.
         bytes: what activations take in memory, about.
+        threads: that do strips at the same time.
     """
 
     strip_bytes: int
     spill: bool
     bytes: int
+    threads: int = 1
 
 
 def supports(model: nn.Module) -> TypeGuard[CAN]:
@@ -81,9 +87,11 @@ def plan(net: CAN, height: int, width: int, max_bytes: int | None = None) -> Pla
         CompressnetError: not even strips of one row fit; the message says what does.
     """
     row = _row_bytes(net, width)
-    wanted = max(_STRIP_BYTES.get(net.last.weight.device.type, 2 << 20), row)
+    device = net.last.weight.device.type
+    wanted = max(_STRIP_BYTES.get(device, 2 << 20), row)
+    threads = torch.get_num_threads() if device == "cpu" else 1
     if max_bytes is None:
-        return Plan(wanted, False, height * row + _STRIPS_AT_ONCE * wanted)
+        return Plan(wanted, False, height * row + threads * _STRIPS_AT_ONCE * wanted, threads)
     least = _ROWS_AT_LEAST * row
     if max_bytes < least:
         raise CompressnetError(
@@ -91,9 +99,12 @@ def plan(net: CAN, height: int, width: int, max_bytes: int | None = None) -> Pla
             f"not {max_bytes / 2**20:.3g}"
         )
     spill = height * row + least > max_bytes
-    free = max_bytes - (0 if spill else height * row)
-    strip = min(wanted, max(row, free // _STRIPS_AT_ONCE))
-    return Plan(strip, spill, (0 if spill else height * row) + max(least, _STRIPS_AT_ONCE * strip))
+    buffer = 0 if spill else height * row
+    free = max_bytes - buffer
+    threads = max(1, min(threads, free // (least + _ROWS_BETWEEN * row)))
+    between = 0 if threads == 1 else _ROWS_BETWEEN * row
+    strip = min(wanted, max(row, (free // threads - between) // _STRIPS_AT_ONCE))
+    return Plan(strip, spill, buffer + threads * (between + max(least, _STRIPS_AT_ONCE * strip)), threads)
 
 
 @torch.no_grad()
@@ -132,140 +143,72 @@ def rows_in_all(net: CAN, x: Tensor) -> int:
 def _forward_image(net: CAN, pixels: Tensor, how: Plan, progress: Callable[[int], None]) -> Tensor:
     """(H, W, in_channels) to (H, W, out_channels)."""
     height, width = pixels.shape[:2]
-    features = net.last.in_channels
-    shape = (height, width, features)
     make = FileBuffer if how.spill else MemoryBuffer.empty
     source: Buffer = MemoryBuffer(pixels.contiguous())
-    with make(shape, pixels.dtype, pixels.device) as target:
+    with (
+        make((height, width, net.last.in_channels), pixels.dtype, pixels.device) as target,
+        _each(how.threads) as each,
+    ):
         affine: Affine | None = None
         slope = 1.0
         for block in net.blocks:
-            affine = _layer(block, source, target, affine, slope, how, progress)
+            assert isinstance(block.conv, nn.Conv2d)
+            assert isinstance(block.norm, nn.Module)
+            layer = Layer(block.conv, block.norm, source, target, affine, slope)
+            affine = normalisation(block.norm, _layer(layer, how, each, progress))
             source, slope = target, NEGATIVE_SLOPE
         y = pixels.new_empty(height, width, net.last.out_channels)
         weight = net.last.weight.flatten(1)
-        for strip in _strips(shape, 1, how.strip_bytes // target.row_bytes):
-            rows = slice(strip.begin, strip.end)
-            y[rows] = F.linear(_activated(source.read(strip), affine, slope), weight, net.last.bias)[0]
-            progress(strip.rows)
+
+        def last(strip: Strip) -> int:
+            rows = activated(source.read(strip), affine, slope)
+            y[strip.begin : strip.end] = F.linear(rows, weight, net.last.bias)[0]
+            return strip.rows
+
+        for rows in each(last, split(height, 1, how.strip_bytes // target.row_bytes)):
+            progress(rows)
     return y
 
 
-def _layer(
-    block: nn.Module,
-    source: Buffer,
-    target: Buffer,
-    affine: Affine | None,
-    slope: float,
-    how: Plan,
-    progress: Callable[[int], None],
-) -> Affine | None:
-    """Convolve `source` into `target`, which may be the same; returns how the result is to be normalised."""
-    conv, norm = block.conv, block.norm
-    assert isinstance(conv, nn.Conv2d)
-    assert isinstance(norm, nn.Module)
-    dilation = conv.dilation[0]
-    weight = conv.weight.contiguous(memory_format=torch.channels_last)
-    moments = _Moments() if isinstance(norm, AdaptiveNorm) and norm.stats == "image" else None
-    above: Tensor | None = None  # the last row of the strip before, as it was
-    for strip in _strips(source.shape, dilation, how.strip_bytes // target.row_bytes):
-        below = min(1, strip.total - strip.end)
-        x = source.new((strip.phases, strip.count + 2, *source.shape[1:]))  # (G, n + 2, W, C)
-        read = x[:, 1 : 1 + strip.count + below]
-        _activated(source.read(strip.longer(below)), affine, slope, out=read)
-        x[:, :1] = 0 if strip.begin == 0 or above is None else above
-        if not below:
-            x[:, -1] = 0
-        above = x[:, strip.count : strip.count + 1].clone() if below else None
-        y = F.conv2d(x.permute(0, 3, 1, 2), weight, conv.bias, padding=(0, dilation), dilation=(1, dilation))
-        rows = y.permute(0, 2, 3, 1)  # (G, n, W, w)
-        target.write(strip, rows)
-        if moments is not None:
-            moments.add(rows.reshape(-1, rows.shape[3]))
-        progress(strip.rows)
-    return _normalisation(norm, moments)
+def _layer(layer: Layer, how: Plan, each: Each, progress: Callable[[int], None]) -> Moments:
+    """Do all of it; the moments are merged in a fixed order, so that the result does not depend on chance."""
+    runs = layer.runs(how.strip_bytes, how.threads)
+    moments = Moments()
+    if how.threads == 1:
+        for run in runs:
+            moments.merge(layer.convolve(run, progress))
+        return moments
+    for run, part in zip(runs, each(layer.convolve, runs), strict=True):
+        moments.merge(part)
+        progress(sum(strip.rows for strip in run.strips))
+    return moments
 
 
-def _strips(shape: tuple[int, int, int], dilation: int, rows: int) -> Iterator[Strip]:
-    """Every row once: whole columns of several interleaved pictures, or pieces of one, of about `rows` rows.
+@contextmanager
+def _each(threads: int) -> Iterator[Each]:
+    """A `map` over threads, each of which computes alone.
 
-    Pictures that begin above H % dilation have one row more than the others; a strip holds equal ones.
+    Strips are small: torch's own threads would meet at a barrier thousands of times, and on a machine with
+    other work to do wait there for one another (measured: 20 times as long). These meet once a layer.
     """
-    height = shape[0]
-    rows = max(1, rows)
-    longer = height % dilation
-    for first, last, total in (
-        (0, longer, height // dilation + 1),
-        (longer, dilation, height // dilation),
-    ):
-        if not total:
-            continue
-        together = max(1, rows // (total + 2))
-        if together > 1 or total <= rows:
-            for phase in range(first, last, together):
-                yield Strip(dilation, phase, min(together, last - phase), 0, total, total)
-            continue
-        for phase in range(first, last):
-            for begin in range(0, total, rows):
-                yield Strip(dilation, phase, 1, begin, min(begin + rows, total), total)
+    if threads == 1:
+        yield map
+        return
+    before = torch.get_num_threads()
+    inference = torch.is_inference_mode_enabled()  # such modes belong to a thread
 
+    def each(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+        def call(item: Any) -> Any:
+            with torch.inference_mode(inference), torch.no_grad():
+                return function(item)
 
-def _activated(x: Tensor, affine: Affine | None, slope: float, out: Tensor | None = None) -> Tensor:
-    """scale * x + shift and leaky ReLU, in float32 at least, rounded once to the type of x."""
-    out = torch.empty_like(x) if out is None else out
-    if affine is None:
-        wide = out.copy_(x)
-    elif affine[0].dtype == x.dtype:
-        wide = torch.addcmul(affine[1], x, affine[0], out=out)
-    else:
-        wide = torch.addcmul(affine[1], x, affine[0])
-    if slope != 1:
-        F.leaky_relu_(wide, slope)
-    return out if wide is out else out.copy_(wide)
+        return pool.map(call, items)
 
-
-class _Moments:
-    """Mean and biased variance of all that was added, in float64."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.mean: Tensor | float = 0.0
-        self.squares: Tensor | float = 0.0  # sum of (x - mean)^2
-
-    def add(self, x: Tensor) -> None:
-        """(N, C), all rows of a strip."""
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        mean = wide.mean(dim=0)
-        squares = (wide - mean).square_().sum(dim=0).double()
-        count = self.count + x.shape[0]
-        delta = mean.double() - self.mean
-        self.mean = self.mean + delta * (x.shape[0] / count)
-        self.squares = self.squares + squares + delta.square() * (self.count * x.shape[0] / count)
-        self.count = count
-
-    def result(self) -> Affine:
-        assert isinstance(self.mean, Tensor)
-        assert isinstance(self.squares, Tensor)
-        return self.mean, self.squares / self.count
-
-
-def _normalisation(norm: nn.Module, moments: _Moments | None) -> Affine | None:
-    """Scale and shift (w,) for `scale * x + shift`."""
-    if isinstance(norm, nn.BatchNorm2d):
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        scale = torch.rsqrt(norm.running_var + norm.eps) * norm.weight
-        return scale, norm.bias - scale * norm.running_mean
-    if not isinstance(norm, AdaptiveNorm):
-        return None
-    if moments is None:
-        mean, variance = norm.get_buffer("moving_mean"), norm.get_buffer("moving_variance")
-    else:
-        mean, variance = moments.result()
-    mean, variance = mean.view(1, -1, 1, 1).double(), variance.view(1, -1, 1, 1).double()
-    scale, shift = norm.scale_and_shift(mean, variance)
-    kind = torch.promote_types(norm.w0.dtype, torch.float32)
-    return scale.flatten().to(kind), (shift - scale * mean).flatten().to(kind)
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            yield each
+        finally:
+            torch.set_num_threads(before)  # what a thread sets, some libraries take for all
 
 
 def _fixed_batch_norm(norm: object) -> bool:

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from compressnet import files, weights
 from compressnet.errors import CompressnetError
-from compressnet.results import finite
 from compressnet.run import Run
 from compressnet.weights import Architecture
 
@@ -47,7 +46,7 @@ def write(
         weights.save(folder / "model.safetensors", published, architecture)
         stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         files.write_bytes(folder / "state.safetensors", safetensors.torch.save(stored))
-        files.write_json(folder / "state.json", finite({"step": step, **values}))
+        files.write_json(folder / "state.json", {"step": step, **values})
     run.point("last", step)
 
 

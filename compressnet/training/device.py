@@ -25,7 +25,7 @@ def choose(text: str, local_rank: int = 0) -> torch.device:
     if text == "auto":
         return torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
     kind, _, number = text.partition(":")
-    if kind not in ("cpu", "cuda") or (number and not number.isdigit()) or text == "cpu:":
+    if text != "cpu" and (kind != "cuda" or text.endswith(":") or (number and not number.isdigit())):
         raise UsageError(f"--device {text}: write auto, cpu, cuda or cuda:N")
     if kind == "cpu":
         return torch.device("cpu")

@@ -15,7 +15,6 @@ import torch
 from compressnet import weights
 from compressnet.errors import CompressnetError, Interrupted
 from compressnet.reporter import Reporter, Silent
-from compressnet.results import finite
 from compressnet.run import Run
 from compressnet.training import device as devices
 from compressnet.training.distributed import Group
@@ -95,7 +94,7 @@ def train(
     if len(set(ranks)) > 1:
         raise CompressnetError(f"the ranks ended with different weights: {' '.join(d[:12] for d in ranks)}")
     if group.is_main:
-        run.update(digest=mine, best=finite(loop.validation.best))
+        run.update(digest=mine, best=loop.validation.best)
     return Outcome(run.folder, loop.step, mine, loop.validation.best, loop.seconds, ranks)
 
 

@@ -130,4 +130,4 @@ def test_a_smoke_run_and_its_bare_weights_say_so(cli: Cli, photo: Path, smoke_ru
 
 def test_what_is_not_applicable_is_refused(cli: Cli, photo: Path) -> None:
     for subject in ("fip_sample", "can24"):
-        assert "needs a run, weights" in cli("apply", subject, photo, "-o", "out.png", code=2).error
+        assert "give a run, weights" in cli("apply", subject, photo, "-o", "out.png", code=2).error

@@ -305,7 +305,7 @@ def test_apply_refuses_before_it_computes(
         ("apply operator:roff photo.png -o out.png", "did you mean 'rof'"),
         ("train fip_sampel", "did you mean 'fip_sample'"),
         ("data check photo_foldr:root=x", "did you mean 'photo_folder'"),
-        ("eval fip_sample", "is a recipe"),
+        ("eval fip_sample", "is of kind recipe"),
     ],
 )
 def test_a_slip_of_the_pen_gets_a_suggestion(cli: Cli, photo: Path, words: str, message: str) -> None:

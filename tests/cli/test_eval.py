@@ -118,6 +118,7 @@ def test_identical_pictures_have_an_infinite_psnr(cli: Cli, run: Path, place: Pa
 
 
 def test_record(cli: Cli, honest: Path, run: Path, photos: Path) -> None:
+    assert "results: no such folder" in cli("results", code=1).error
     words = ["--data", f"photo_folder:root={photos.absolute()},test_root={photos.absolute()}"]
     done = cli("eval", honest, *words, "--record", "mine", "--json")
     assert json.loads(done.stdout)["split"] == "test"

@@ -64,7 +64,8 @@ def test_json_stands_alone_on_stdout(cli: Cli, photo: Path, smoke_run: Path, nam
     assert "--json" in flags, f"{name} reports something: give it options.Json"
     assert name in CALLS, f"say in CALLS how {name} is called"
     shutil.copytree(smoke_run, "RUN")
-    (photo.parent / "set").mkdir()
+    for folder in ("set", "results"):
+        (photo.parent / folder).mkdir()
     shutil.copy(photo, "set/photo.png")
     if name == "import":
         released(photo.parent / "released.npz")
@@ -188,7 +189,7 @@ def test_copied_recipes_are_yours(cli: Cli, place: Path) -> None:
     cli("recipes", "cp", "fip_sample", "mine.yaml", "--force")
     done = cli("recipes", "validate", "mine.yaml", "--set", "train.lr=fast", "--json", code=2)
     assert json.loads(done.stdout)[0]["valid"] is False
-    assert "is a model, not a recipe" in cli("recipes", "show", "can24", code=2).error
+    assert "is of kind model, not a recipe" in cli("recipes", "show", "can24", code=2).error
 
 
 def test_the_schema_is_the_shipped_one(cli: Cli) -> None:

@@ -151,8 +151,8 @@ def test_the_stop_rule_ends_training(tmp_path: Path, program: Program) -> None:
     words = [
         "train", ROOT / "recipes" / "fip_photos.yaml", "-o", "run",
         "--set=data.root=photos", "--set=data.val_percent=50", "--set=data.test_side=64",
-        "--set=data.min_side=48", "--set=data.max_side=64", "--set=data.sizes=1",
-        "--set=train.steps=50", "--set=train.evaluate_every=2",
+        "--set=data.min_side=48", "--set=data.max_side=64", "--set=data.sizes=1", "--set=data.crop=null",
+        "--set=train.steps=50", "--set=train.evaluate_every=2", "--set=train.compile=false",
     ]  # fmt: skip
     program(*words, "--set", "train.stop={metric: psnr, threshold: 1.0}")
     assert facts(tmp_path / "run")["step"] == 2

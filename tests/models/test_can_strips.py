@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from compressnet.errors import CompressnetError
 from compressnet.models.activation_buffer import FileBuffer, Strip
 from compressnet.models.can import CAN, can24
+from compressnet.models.can_strip_layer import split
 from compressnet.models.can_strips import (
     Plan,
-    _strips,
     forward_in_strips,
     infer,
     plain_bytes,
@@ -56,10 +56,30 @@ def assert_equal_to_plain(net: CAN, x: Tensor, how: Plan | None = None) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(height=SIZES, width=SIZES, strip=st.integers(1, 60_000), spill=st.booleans(), batch=st.integers(1, 2))
-def test_any_size_and_strip(height: int, width: int, strip: int, spill: bool, batch: int) -> None:
+@given(
+    height=SIZES,
+    width=SIZES,
+    strip=st.integers(1, 60_000),
+    spill=st.booleans(),
+    batch=st.integers(1, 2),
+    threads=st.integers(1, 3),
+)
+def test_any_size_and_strip(
+    height: int, width: int, strip: int, spill: bool, batch: int, threads: int
+) -> None:
     x = torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(height))
-    assert_equal_to_plain(trained(), x, Plan(strip, spill, 0))
+    assert_equal_to_plain(trained(), x, Plan(strip, spill, 0, threads))
+
+
+@pytest.mark.parametrize("spill", [False, True])
+def test_threads_change_nothing_from_run_to_run(spill: bool) -> None:
+    net, x = trained(), torch.rand(1, 3, 150, 40)
+    how = Plan(3000, spill, 0, threads=4)
+    before = torch.get_num_threads()
+    with torch.inference_mode():
+        results = [forward_in_strips(net, x, how) for _ in range(8)]
+    assert all(torch.equal(result, results[0]) for result in results)
+    assert torch.get_num_threads() == before
 
 
 @pytest.mark.parametrize("spill", [False, True])
@@ -116,7 +136,7 @@ def test_bfloat16_keeps_statistics_in_float32(spill: bool) -> None:
 
 @given(height=st.integers(1, 90), dilation=st.integers(1, 100), rows=st.integers(0, 40))
 def test_strips_cover_every_row_once(height: int, dilation: int, rows: int) -> None:
-    strips = list(_strips((height, 1, 1), dilation, rows))
+    strips = list(split(height, dilation, rows))
     covered = [
         strip.first + phase + row * strip.step
         for strip in strips
@@ -127,10 +147,11 @@ def test_strips_cover_every_row_once(height: int, dilation: int, rows: int) -> N
     assert all(strip.phases == 1 or strip.count == strip.total for strip in strips)
 
 
-def test_progress_reports_every_row() -> None:
+@pytest.mark.parametrize("threads", [1, 2])
+def test_progress_reports_every_row(threads: int) -> None:
     net, x = trained(), torch.rand(2, 3, 21, 9)
     seen: list[int] = []
-    forward_in_strips(net, x, Plan(900, False, 0), seen.append)
+    forward_in_strips(net, x, Plan(900, False, 0, threads), seen.append)
     assert sum(seen) == rows_in_all(net, x)
     assert len(seen) > 20
 
@@ -148,6 +169,16 @@ def test_the_plan_keeps_within_memory() -> None:
         assert how.bytes <= limit
         assert how.spill == (limit <= buffer)
         assert how.strip_bytes >= width * 24 * 4
+
+
+def test_several_threads_share_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    net = can24()
+    assert plan(net, 3000, 4000).threads == 8
+    for limit, threads in ((2**29, 8), (2**25, 4), (2**23, 1)):
+        how = plan(net, 3000, 4000, limit)
+        assert how.threads == threads
+        assert how.bytes <= limit
 
 
 def test_too_little_memory_names_the_least_that_works() -> None:

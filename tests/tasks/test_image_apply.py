@@ -19,8 +19,7 @@ from compressnet.operators.module import OperatorModule
 from compressnet.reporter import Silent
 from compressnet.tasks import image_apply
 from compressnet.tasks.free_memory import free_memory
-from compressnet.tasks.image_apply import Applier
-from compressnet.tasks.image_apply import Options
+from compressnet.tasks.image_apply import Applier, Options
 
 
 @dataclass
