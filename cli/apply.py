@@ -69,7 +69,8 @@ def apply(
             written.append({"input": str(source), "output": str(target), "lost": lost})
             for line in lost:
                 screen.note("warning", f"{target}: {line}")
-            screen.advance(1)
+            # A large photograph has shown a bar of its own.
+            screen.stage("applying", len(writer.sources), "files", initial=len(written))
     finally:
         screen.close()
     _report(loaded, written, json)

@@ -77,6 +77,7 @@ def write_record(
         "parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
         "model": architecture.model if architecture else loaded.subject.name,
         "digest": weights.digest(weights.tensors_of(loaded.model), architecture) if architecture else None,
+        "released": bool(architecture and architecture.data.get("name") == "released"),
         "training": _training_of(loaded),
     }
     try:
@@ -133,7 +134,7 @@ def read_published(folder: Path) -> list[dict[str, Any]]:
 
 
 def summary_table(records: Sequence[Mapping[str, Any]], published: Sequence[Mapping[str, Any]]) -> str:
-    """One line a record: theirs and ours apart, doing nothing beside both."""
+    """One line a record of ours, with the authors' network and doing nothing beside it."""
     head = [
         "record",
         "operator",
@@ -147,8 +148,10 @@ def summary_table(records: Sequence[Mapping[str, Any]], published: Sequence[Mapp
     rows = []
     notes: list[str] = []
     for record in records:
+        if record.get("released"):
+            continue  # stands in the column beside ours
         metrics = record["metrics"]
-        theirs = _published_for(record, published)
+        theirs = _theirs_for(record, records, published)
         if theirs and theirs["what"] not in notes:
             notes.append(theirs["what"])
         mark = f" [^{notes.index(theirs['what']) + 1}]" if theirs else ""
@@ -246,10 +249,18 @@ def _section(record: Mapping[str, Any]) -> str:
     return f"## {record['name']}\n\n{_markdown(head, rows)}\n\n" + "\n".join(facts)
 
 
-def _published_for(record: Mapping[str, Any], published: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+def _theirs_for(
+    record: Mapping[str, Any], records: Sequence[Mapping[str, Any]], published: Sequence[Mapping[str, Any]]
+) -> Mapping[str, Any]:
+    """The authors' figures: their released network on the same images, else what was published."""
     if not record.get("operator"):
         return {}
     mine = canonical("operator", record["operator"])
+    for other in records:
+        same_data = other["data"]["fingerprint"] == record["data"]["fingerprint"]
+        if other.get("released") and same_data and canonical("operator", other["operator"]) == mine:
+            what = f"the authors' released network on the same images: record {other['name']} in RESULTS.md."
+            return {**other["metrics"], "what": what}
     return next((entry for entry in published if canonical("operator", entry["operator"]) == mine), {})
 
 

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from compressnet.data.image_pair import ImageBatch, ImagePair
 from compressnet.data.images import Image, read_image
 from compressnet.data.protocol import Split
+from compressnet.models.can_strips import infer
 from compressnet.reporter import Reporter
 from compressnet.signature import Named
 from compressnet.tasks.image_apply import Applier, Options
@@ -45,7 +46,7 @@ class ImageTranslation:
 
     def predict(self, model: nn.Module, batch: ImageBatch, state: State) -> tuple[Tensor, State]:
         """The processed images as uint8 (B, 3, H, W), rounded (the paper's code truncates)."""
-        return _to_uint8(model(_unit(batch.inputs))), ()
+        return _to_uint8(infer(model, _unit(batch.inputs))), ()
 
     def metrics(self) -> ImageMetrics:
         return ImageMetrics()
@@ -54,7 +55,7 @@ class ImageTranslation:
         """Strips `input | target | network | error x 8`."""
         device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
         for sample in samples:
-            output = _to_uint8(model(_unit(sample.input[None].to(device))))[0].cpu()
+            output = _to_uint8(infer(model, _unit(sample.input[None].to(device))))[0].cpu()
             yield sample.name, comparison(sample.input, sample.target, output)
 
     def apply(

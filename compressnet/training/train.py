@@ -114,6 +114,10 @@ def _record_start(run: Run, loop: Loop, device: torch.device, command: Sequence[
     }
     if loop.job.parent:
         facts["parent"] = loop.job.parent
+    if resumed:  # the command that began the run is the one that repeats it
+        before = run.facts
+        facts["command"] = before.get("command", [])
+        facts["resumed_with"] = [*before.get("resumed_with", []), list(command)]
     run.update(**facts)
     run.log("resume" if resumed else "start", step=loop.step)
 

@@ -105,6 +105,8 @@ def test_stopped_by_a_signal_it_saves_and_resumes(
     assert saved["status"] == "interrupted"
     assert 0 < saved["step"] < 9
     program("train", "--resume", "run")
+    assert "--resume" not in facts(tmp_path / "run")["command"]
+    assert facts(tmp_path / "run")["resumed_with"] == [["compressnet", "train", "--resume", "run"]]
     assert events(tmp_path / "run", "resume")[0]["step"] == saved["step"]
     assert facts(tmp_path / "run")["digest"] == uninterrupted["digest"]
 

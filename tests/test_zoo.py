@@ -1,0 +1,35 @@
+"""The trained networks that ship: each with a card that tells the truth."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import compressnet
+from compressnet import subject, weights
+from tests.conftest import ROOT
+
+NAMES = subject.names("zoo")
+
+
+def test_the_first_networks_are_there() -> None:
+    assert {"l0", "rof"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_card_is_of_these_weights_and_of_a_record(name: str) -> None:
+    card = subject.zoo_card(name)
+    loaded = compressnet.load(f"zoo:{name}")
+    assert loaded.architecture is not None
+    assert not loaded.architecture.smoke
+    assert card["digest"] == weights.digest(weights.tensors_of(loaded.model), loaded.architecture)
+    assert card["parameters"] == sum(parameter.numel() for parameter in loaded.model.parameters())
+    record = json.loads((ROOT / "results" / f"{card['record']}.json").read_text())
+    assert record["digest"] == card["digest"]
+    assert f"{record['metrics']['psnr']:.2f} dB" in card["result"]
+    assert f"doing nothing: {record['metrics']['psnr_nothing']:.2f}" in card["result"]
+    assert record["metrics"]["psnr"] > record["metrics"]["psnr_nothing"]
+    for key in ("data", "training", "licence", "about"):
+        assert card[key]
+    assert "command" in card["training"]
