@@ -92,7 +92,7 @@ def _list_options(loaded: Loaded, json: bool) -> None:
 def _report(loaded: Loaded, written: list[dict[str, Any]], json: bool) -> None:
     smoke = bool(loaded.architecture and loaded.architecture.smoke)
     if json:
-        console.print_json({"subject": loaded.subject.name, "smoke": smoke, "files": written})
+        console.print_json({"subject": loaded.subject.text, "smoke": smoke, "files": written})
         return
     if smoke:
         console.note("these weights come from a smoke run: the pictures mean nothing")

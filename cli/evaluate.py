@@ -125,7 +125,7 @@ def _measure(
         screen.close()
     architecture = loaded.architecture
     return {
-        "subject": loaded.subject.name,
+        "subject": loaded.subject.text,
         "checkpoint": loaded.run.checkpoint(loaded.subject.checkpoint).name if loaded.run else None,
         "smoke": bool(architecture and architecture.smoke),
         "data": {"name": component.name, **opened.facts()},

@@ -47,6 +47,15 @@ class Subject:
     path: Path | None = None
     checkpoint: str = "best"
 
+    @property
+    def text(self) -> str:
+        """What a person types to mean it."""
+        if self.kind in KINDS:
+            return f"{self.kind}:{signature.write_named(self.name, self.arguments)}"
+        return (
+            self.name if self.kind != "run" or self.checkpoint == "best" else f"{self.name}@{self.checkpoint}"
+        )
+
 
 @dataclass(frozen=True)
 class Loaded:
