@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from compressnet.errors import UsageError
+from compressnet.errors import CompressnetError, UsageError
 
 from . import console, options
 
 if TYPE_CHECKING:
     from compressnet.subject import Loaded
+
+    from .writer import Writer
 
 
 def apply(
@@ -36,6 +38,9 @@ def apply(
     device: options.Device = "auto",
     threads: options.Threads = None,
     force: options.Force = False,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Leave results that exist, and do the rest.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """Use a network on photographs.
@@ -57,23 +62,41 @@ def apply(
 
     from .writer import Writer
 
-    writer = Writer(inputs, output, force)
-    loaded.model.to(devices.choose(device))
+    writer = Writer(inputs, output, force, skip_existing)
+    chosen = devices.choose(device)
+    if device == "auto":
+        console.note(f"device: {devices.name(chosen)}")
+    loaded.model.to(chosen)
+    written, failed = _apply(loaded, writer, settings)
+    _report(loaded, written, writer.skipped, json)
+    if failed:
+        raise CompressnetError("\n".join(failed))
+
+
+def _apply(
+    loaded: Loaded, writer: Writer, settings: dict[str, object]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Apply to every file; a bad one does not stop the others. Returns what was written, and the errors."""
     screen = console.Screen()
-    results = loaded.apply(writer.sources, screen, **settings)
-    screen.stage("applying", len(writer.sources), "files")
-    written = []
+    written: list[dict[str, Any]] = []
+    failed: list[str] = []
+    total = len(writer.sources)
     try:
+        results = loaded.apply(writer.sources, screen, on_error="yield", **settings)
+        screen.stage("applying", total, "files")
         for source, artefact in results:
-            target, lost = writer.write(source, artefact)
-            written.append({"input": str(source), "output": str(target), "lost": lost})
-            for line in lost:
-                screen.note("warning", f"{target}: {line}")
+            if isinstance(artefact, CompressnetError):
+                failed.append(str(artefact))
+            else:
+                target, lost = writer.write(source, artefact)
+                written.append({"input": str(source), "output": str(target), "lost": lost})
+                for line in lost:
+                    screen.note("warning", f"{target}: {line}")
             # A large photograph has shown a bar of its own.
-            screen.stage("applying", len(writer.sources), "files", initial=len(written))
+            screen.stage("applying", total, "files", initial=len(written) + len(failed))
     finally:
         screen.close()
-    _report(loaded, written, json)
+    return written, failed
 
 
 def _list_options(loaded: Loaded, json: bool) -> None:
@@ -89,12 +112,15 @@ def _list_options(loaded: Loaded, json: bool) -> None:
     )
 
 
-def _report(loaded: Loaded, written: list[dict[str, Any]], json: bool) -> None:
+def _report(loaded: Loaded, written: list[dict[str, Any]], skipped: list[Path], json: bool) -> None:
     smoke = bool(loaded.architecture and loaded.architecture.smoke)
     if json:
-        console.print_json({"subject": loaded.subject.text, "smoke": smoke, "files": written})
+        files = {"files": written, "skipped": [str(path) for path in skipped]}
+        console.print_json({"subject": loaded.subject.text, "smoke": smoke, **files})
         return
     if smoke:
         console.note("these weights come from a smoke run: the pictures mean nothing")
+    if skipped:
+        console.note(f"{len(skipped)} results exist and were left as they are")
     for row in written:
         console.print_text(row["output"])

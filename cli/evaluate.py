@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from compressnet.errors import UsageError
+from compressnet.errors import CompressnetError, UsageError
 
 from . import console, options
 
@@ -59,8 +59,11 @@ def evaluate(
     if record:
         record_path(results, record, overwrite=force)  # refuses before the work, not after it
     loaded = load(subject)
+    if record and loaded.architecture and loaded.architecture.smoke:
+        raise CompressnetError(f"{subject} is a smoke run: its figures mean nothing and are not recorded")
     component = _data_of(loaded, data)
     report = _measure(loaded, component, split, device, pictures)
+    _show(report, json)  # first: no failure to write may cost the figures
     if loaded.run:
         from compressnet.files import write_json
 
@@ -69,11 +72,10 @@ def evaluate(
         command = shlex.join(["compressnet", *sys.argv[1:]])
         path = write_record(results, record, report, loaded, command, overwrite=force)
         console.note(f"recorded: {path}")
-    _show(report, json)
 
 
 def _data_of(loaded: Loaded, text: str | None) -> Component:
-    """The data to evaluate on: what was asked for, else the run's, else built-in samples."""
+    """The data to evaluate on: what was asked for, else the run's, else the samples it was trained on."""
     from compressnet.recipe import Component
     from compressnet.signature import split_arguments
 
@@ -102,6 +104,8 @@ def _measure(
     from compressnet.training.evaluate import evaluate as evaluate_split
 
     chosen = devices.choose(device)
+    if device == "auto":
+        console.note(f"device: {devices.name(chosen)}")
     data_set = component.build()
     if data_set.sample_type not in loaded.task.sample_types:
         raise UsageError(

@@ -54,7 +54,7 @@ def train(
     chosen = devices.choose(device, local_rank())
     with group(chosen) as processes:
         opened = _open_everywhere(processes, recipe, set_ or [], resume, smoke, output, runs)
-        if opened.facts.get("status") == "done" and opened.facts.get("step", 0) >= _wanted_steps(opened):
+        if opened.facts.get("status") == "done" and _wanted_steps(opened) <= opened.facts["total_steps"]:
             _report_finished(opened, json)
             return
         _apply_threads(opened, threads)
@@ -113,7 +113,7 @@ def _open(
         return opened
     assert recipe is not None
     loaded = _load(recipe, overrides, smoke)
-    if resume == "auto" and (unfinished := find_unfinished(runs, loaded)):
+    if resume == "auto" and (unfinished := find_unfinished(runs, loaded, folder)):
         return unfinished
     return Run.create(loaded, runs, folder)
 

@@ -20,13 +20,14 @@ class Writer:
         inputs: files and folders.
         output: a file for one file, else a folder.
         force: overwrite what exists (never an input).
+        skip_existing: leave what exists out of `sources`; it is listed in `skipped`.
 
     Raises:
         UsageError: two results would have one name; `output` cannot hold them.
         CompressnetError: an input is missing, an output exists.
     """
 
-    def __init__(self, inputs: list[Path], output: Path, force: bool) -> None:
+    def __init__(self, inputs: list[Path], output: Path, force: bool, skip_existing: bool = False) -> None:
         from compressnet.data.images import RASTER_SUFFIXES, find_images
 
         pairs: list[tuple[Path, Path]] = []
@@ -44,8 +45,10 @@ class Writer:
             else:
                 pairs.append((given, output if single else output / given.name))
         self._targets = {source: target if single else _writable(target) for source, target in pairs}
-        self.sources = list(self._targets)
-        self._refuse_collisions(force)
+        self.skipped = [target for target in self._targets.values() if skip_existing and target.exists()]
+        self._refuse_collisions(force or skip_existing)
+        done = set(self.skipped)
+        self.sources = [source for source, target in self._targets.items() if target not in done]
 
     def write(self, source: Path, artefact: Any) -> tuple[Path, list[str]]:
         """Write the artefact of `source`; returns where, and what the format could not hold."""
@@ -57,7 +60,7 @@ class Writer:
 
     def _refuse_collisions(self, force: bool) -> None:
         taken: dict[Path, Path] = {}
-        inputs = {source.resolve() for source in self.sources}
+        inputs = {source.resolve() for source in self._targets}
         for source, target in self._targets.items():
             if target in taken:
                 raise UsageError(

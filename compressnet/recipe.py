@@ -25,14 +25,18 @@ Positive = Annotated[int, Field(gt=0)]
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Stop(_Settings):
-    """End training as soon as `metric` of the validation data reaches `threshold`."""
+    """End training as soon as `metric` of the validation data reaches `threshold`.
+
+    `direction` is needed for metrics other than the one that the task calls its best.
+    """
 
     metric: str
     threshold: float
+    direction: Literal["max", "min"] | None = None
 
 
 class Train(_Settings):
@@ -160,7 +164,8 @@ class Recipe(_Settings):
 
     def to_dict(self) -> dict[str, Any]:
         """The data of `to_yaml`."""
-        data = self.model_dump(exclude={"task", "model", "data", "name", "is_smoke"}, exclude_none=True)
+        data = self.model_dump(exclude={"task", "model", "data", "name", "is_smoke"})
+        data = {key: value for key, value in data.items() if value is not None}
         order = ["version", "task", "model", "data", "train", "eval", "seed", "init", "init_skip", "smoke"]
         data |= {key: getattr(self, key).to_dict() for key in _COMPONENTS}
         return {key: data[key] for key in order if key in data}

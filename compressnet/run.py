@@ -10,6 +10,8 @@ runs/fip_sample-1/
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import json
 import os
 import shutil
@@ -18,14 +20,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from compressnet import files
 from compressnet.errors import CompressnetError, RecipeError, UsageError
 from compressnet.recipe import Recipe
 
+CHECKPOINT_FILES = ("model.safetensors", "state.safetensors", "state.json")
 CHANGEABLE = (
     "train.steps",
+    "train.epochs",
     "train.workers",
     "train.log_every",
     "train.evaluate_every",
@@ -113,8 +117,13 @@ class Run:
         ]
         if problems:
             raise RecipeError(problems)
-        self.recipe = wanted.model_copy(update={"name": self.recipe.name, "is_smoke": self.recipe.is_smoke})
-        files.write_text(self.folder / "recipe.yaml", self.recipe.to_yaml())
+        if mine == theirs:
+            return
+        with self.lock():  # not under the hands of a process that trains it
+            self.recipe = wanted.model_copy(
+                update={"name": self.recipe.name, "is_smoke": self.recipe.is_smoke}
+            )
+            files.write_text(self.folder / "recipe.yaml", self.recipe.to_yaml())
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -130,24 +139,30 @@ class Run:
         """Append one line to metrics.jsonl; a float that is not finite becomes a text, as JSON has none."""
         line = json.dumps(files.finite({"event": event, **values}))
         try:
-            with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
-                file.write(line + "\n")
+            with open(self.folder / "metrics.jsonl", "a+b") as file:
+                if file.tell() and _last_byte(file) != b"\n":  # torn by a kill
+                    file.write(b"\n")
+                file.write(line.encode() + b"\n")
         except OSError as error:
             raise files.write_error(self.folder / "metrics.jsonl", error) from error
 
     def metrics(self, event: str | None = None) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, of one event or of all; a line torn by a kill is left out."""
+        """The lines of metrics.jsonl, of one event or of all.
+
+        What a kill made worthless is left out: a torn line, and the steps that the resumed run did again.
+        """
         path = self.folder / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        rows = []
+        rows: list[dict[str, Any]] = []
         for line in lines:
             try:
                 row = json.loads(line)
             except ValueError:
                 continue
-            if event is None or row.get("event") == event:
-                rows.append(row)
-        return rows
+            if row.get("event") == "resume":
+                rows = [before for before in rows if before.get("step", 0) <= row["step"]]
+            rows.append(row)
+        return [row for row in rows if event is None or row.get("event") == event]
 
     def checkpoint(self, which: str = "best") -> Path:
         """The folder of a checkpoint.
@@ -176,6 +191,16 @@ class Run:
             int(name.removeprefix("step-")) for name in names if name.removeprefix("step-").isdigit()
         )
 
+    def resume_point(self) -> Path | None:
+        """The newest checkpoint with its training state, whether or not `last` names it already."""
+        for step in reversed(self.steps()):
+            folder = self.folder / "checkpoints" / f"step-{step}"
+            if all(
+                (folder / name).is_file() for name in ("model.safetensors", "state.safetensors", "state.json")
+            ):
+                return folder
+        return None
+
     def point(self, pointer: str, step: int) -> None:
         """Make `last` or `best` name the checkpoint of `step`."""
         files.write_text(self.folder / "checkpoints" / pointer, f"step-{step}\n")
@@ -186,8 +211,11 @@ class Run:
         best = self.folder / "checkpoints" / "best"
         kept = {f"step-{step}" for step in steps[-keep:]}
         kept.add(best.read_text().strip() if best.is_file() else "")
-        for step in steps[:-1]:
+        last = self.checkpoint("last").name
+        for step in steps:
             folder = self.folder / "checkpoints" / f"step-{step}"
+            if folder.name == last:
+                continue
             for state in folder.glob("state.*"):
                 files.remove(state)
             if folder.name not in kept:
@@ -195,47 +223,32 @@ class Run:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run for this process; the lock of a process that died is taken over.
+        """Hold the run for this process. The system frees the lock of a process that dies, however it dies.
 
         Raises:
             CompressnetError: another process trains it.
         """
         path = self.folder / "lock"
-        owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": _start_of(os.getpid())}
-        claim = self.folder / f".lock.{os.getpid()}.tmp"
-        files.write_json(claim, owner)
         try:
-            while True:
-                try:
-                    os.link(claim, path)  # appears with its content, or not at all
-                    break
-                except FileExistsError:
-                    self._take_over_if_stale(path)
-                except OSError as error:
-                    raise files.write_error(path, error) from error
-        finally:
-            files.remove(claim)
-        try:
+            file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  # held open: that is the lock
+        except OSError as error:
+            raise files.write_error(path, error) from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                file.seek(0)
+                owner = file.read().strip() or "another process"
+                raise CompressnetError(f"{self.folder} is in use by {owner}") from None
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
             files.remove_stale(self.folder / "checkpoints")
             files.remove_stale(self.folder)
-            yield
-        finally:
-            files.remove(path)
-
-    def _take_over_if_stale(self, path: Path) -> None:
-        try:
-            owner = json.loads(path.read_text())
-            host, pid, started = owner["host"], int(owner["pid"]), owner["started"]
-        except (OSError, ValueError, KeyError, TypeError):
-            host, pid, started = socket.gethostname(), 0, None  # vanished meanwhile, or not written by us
-        alive = host != socket.gethostname() or (
-            pid > 0 and files.process_alive(pid) and _start_of(pid) == started
-        )
-        if alive:
-            raise CompressnetError(
-                f"{self.folder} is in use by process {pid} on {host}; if that is not so, delete {path}"
-            )
-        files.remove(path)
+            try:
+                yield
+            finally:
+                file.truncate(0)
 
     def discard_if_never_started(self) -> None:
         """Remove a run that failed before training began: it holds nothing, and its name is free again."""
@@ -247,16 +260,20 @@ class Run:
         self.update(status=status, reason=reason, ended=_now(), **facts)
 
 
-def find_unfinished(runs: Path, recipe: Recipe) -> Run | None:
-    """The newest run of `recipe` that has a checkpoint and is not done: what `--resume auto` takes."""
-    for folder in sorted(runs.glob(f"{recipe.name}-*"), key=_number_of, reverse=True):
-        if not (folder / "run.json").is_file():
+def find_unfinished(runs: Path, recipe: Recipe, folder: Path | None = None) -> Run | None:
+    """The newest run of `recipe` that has a checkpoint and is not done: what `--resume auto` takes.
+
+    Args:
+        folder: look at this run only.
+    """
+    numbered = sorted(runs.glob(f"{glob.escape(recipe.name)}-*"), key=_number_of, reverse=True)
+    for candidate in [folder] if folder else numbered:
+        try:
+            run = Run.open(candidate)
+        except CompressnetError:  # damaged, or of a recipe that is no longer valid: not one to go on with
             continue
-        facts = _read_json(folder / "run.json")
-        if facts.get("status") == "done" or facts.get("smoke") != recipe.is_smoke:
-            continue
-        run = Run.open(folder)
-        if run.steps() and run.recipe.to_yaml() == recipe.to_yaml():
+        same = run.recipe.to_dict() == recipe.to_dict() and run.recipe.is_smoke == recipe.is_smoke
+        if same and run.facts.get("status") != "done" and run.resume_point():
             return run
     return None
 
@@ -275,7 +292,7 @@ def _make_new(folder: Path | None, runs: Path, name: str) -> Path:
 
 
 def _next_free(runs: Path, name: str) -> Path:
-    taken = [_number_of(path) for path in runs.glob(f"{name}-*")]
+    taken = [_number_of(path) for path in runs.glob(f"{glob.escape(name)}-*")]
     return runs / f"{name}-{max(taken, default=0) + 1}"
 
 
@@ -294,6 +311,11 @@ def _read_json(path: Path) -> dict[str, Any]:
     return dict(value)
 
 
+def _last_byte(file: IO[bytes]) -> bytes:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1)
+
+
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """`{"train.lr": 0.001, ...}`; the smoke block is no part of what is trained."""
     flat: dict[str, Any] = {}
@@ -303,14 +325,6 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
-
-
-def _start_of(pid: int) -> str | None:
-    """When a process started, in clock ticks since boot: tells a reused number from the same process."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return None
 
 
 def _now() -> str:

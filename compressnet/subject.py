@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from compressnet import registry, signature
 from compressnet.errors import CompressnetError, UsageError
@@ -78,9 +78,17 @@ class Loaded:
         return self.architecture.assets if self.architecture else {}
 
     def apply(
-        self, inputs: Iterable[Path | str], reporter: Reporter | None = None, **options: Any
+        self,
+        inputs: Iterable[Path | str],
+        reporter: Reporter | None = None,
+        on_error: Literal["raise", "yield"] = "raise",
+        **options: Any,
     ) -> Iterator[tuple[Path, Any]]:
         """Use the model on files: yields (source, artefact).
+
+        Args:
+            on_error: what to do with an input that cannot be used: raise its CompressnetError, or yield it in
+                the artefact's place and go on.
 
         Raises:
             UsageError: an option that the task does not take.
@@ -91,7 +99,15 @@ class Loaded:
         if problems:
             raise UsageError("; ".join(problem.message for problem in problems))
         paths = [Path(source) for source in inputs]
-        return self.task.apply(self.model.eval(), paths, keywords, reporter or Silent())
+        results = self.task.apply(self.model.eval(), paths, keywords, reporter or Silent())
+        return results if on_error == "yield" else _raising(results)
+
+
+def _raising(results: Iterator[tuple[Path, Any]]) -> Iterator[tuple[Path, Any]]:
+    for source, artefact in results:
+        if isinstance(artefact, CompressnetError):
+            raise artefact
+        yield source, artefact
 
 
 def parse(text: str) -> Subject:

@@ -115,15 +115,20 @@ def to_bytes(tensors: Mapping[str, Tensor], architecture: Architecture) -> bytes
     return safetensors.torch.save(stored, metadata={KEY: architecture.to_json()})
 
 
+def raw_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The model's own parameters and persistent buffers, tied ones once."""
+    unique = {name for name, _ in model.named_parameters()} | {name for name, _ in model.named_buffers()}
+    return {name: tensor for name, tensor in model.state_dict().items() if name in unique}
+
+
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers as they are saved: tied ones once, `before_save` done."""
+    """`raw_tensors` as they are published: of a copy on which every `before_save` ran."""
     if any(hasattr(module, "before_save") for module in model.modules()):
         model = copy.deepcopy(model)
         for module in model.modules():
             if (before_save := getattr(module, "before_save", None)) is not None:
                 before_save()
-    unique = {name for name, _ in model.named_parameters()} | {name for name, _ in model.named_buffers()}
-    return {name: tensor for name, tensor in model.state_dict().items() if name in unique}
+    return raw_tensors(model)
 
 
 def load(path: Path) -> tuple[Architecture, dict[str, Tensor]]:
@@ -167,7 +172,7 @@ def load_into(
     Raises:
         CompressnetError: names or shapes differ.
     """
-    own = tensors_of(model)
+    own = raw_tensors(model)
     for prefix in skip:
         if not any(_below(name, prefix) for name in own):
             raise UsageError(f"init_skip: the model has no '{prefix}' (it has: {', '.join(_top_names(own))})")

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -87,32 +85,80 @@ def test_a_torn_last_line_of_the_metrics_is_left_out(recipe: Recipe, tmp_path: P
     assert [row["loss"] for row in run.metrics("train")] == [0.5, "inf"]
 
 
-def test_a_run_is_locked_and_a_dead_lock_is_taken_over(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_run_is_locked_while_it_is_trained(recipe: Recipe, tmp_path: Path) -> None:
     run = Run.create(recipe, tmp_path)
-    with run.lock(), pytest.raises(CompressnetError, match=f"in use by process {os.getpid()}"), run.lock():
-        pass
-    assert not (run.folder / "lock").exists()
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    owner = {"host": socket.gethostname(), "pid": dead.pid, "started": "1"}
-    (run.folder / "lock").write_text(json.dumps(owner))
     with run.lock():
-        assert json.loads((run.folder / "lock").read_text())["pid"] == os.getpid()
-
-
-def test_a_reused_process_number_is_no_owner(recipe: Recipe, tmp_path: Path) -> None:
-    run = Run.create(recipe, tmp_path)
-    owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": "not when this process started"}
-    (run.folder / "lock").write_text(json.dumps(owner))
+        for intruder in (Run.open(run.folder).lock(), run.lock()):
+            with pytest.raises(CompressnetError, match=f"in use by process {os.getpid()} on"), intruder:
+                pass
     with run.lock():
         pass
 
 
-def test_a_lock_of_another_host_is_respected(recipe: Recipe, tmp_path: Path) -> None:
+def test_the_lock_of_a_killed_process_is_free(recipe: Recipe, tmp_path: Path) -> None:
     run = Run.create(recipe, tmp_path)
-    (run.folder / "lock").write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": None}))
-    with pytest.raises(CompressnetError, match="on elsewhere"), run.lock():
+    script = "import sys, time; from pathlib import Path; from compressnet.run import Run\n"
+    script += "with Run.open(Path(sys.argv[1])).lock(): print('locked', flush=True); time.sleep(60)"
+    owner = subprocess.Popen([sys.executable, "-c", script, str(run.folder)], stdout=subprocess.PIPE)
+    assert owner.stdout is not None
+    owner.stdout.readline()
+    with pytest.raises(CompressnetError, match=f"process {owner.pid}"), run.lock():
         pass
+    owner.kill()
+    owner.wait()
+    with run.lock():
+        pass
+
+
+def test_settings_are_not_changed_under_the_hands_of_a_training(recipe: Recipe, tmp_path: Path) -> None:
+    run = Run.create(recipe, tmp_path)
+    before = (run.folder / "recipe.yaml").read_text()
+    with run.lock(), pytest.raises(CompressnetError, match="in use"):
+        Run.open(run.folder).change(["train.steps=99"])
+    assert (run.folder / "recipe.yaml").read_text() == before
+
+
+def test_a_null_in_a_recipe_stays_one(tmp_path: Path) -> None:
+    text = TEXT.replace("steps: 10", "steps: 10, checkpoint_every: null, checkpoint_minutes: null")
+    run = Run.create(Recipe.parse(text, "try.yaml"), tmp_path)
+    assert Run.open(run.folder).recipe.train.checkpoint_every is None
+
+
+def test_a_damaged_run_does_not_stand_in_the_way_of_auto(recipe: Recipe, tmp_path: Path) -> None:
+    run = Run.create(recipe, tmp_path)
+    checkpoint(run, 1)
+    other = Run.create(recipe, tmp_path)
+    (other.folder / "run.json").write_text("{")
+    found = find_unfinished(tmp_path, recipe)
+    assert found is not None
+    assert found.folder == run.folder
+
+
+def test_a_kill_between_a_checkpoint_and_its_pointer_costs_nothing(recipe: Recipe, tmp_path: Path) -> None:
+    run = Run.create(recipe, tmp_path)
+    checkpoint(run, 4)
+    checkpoint(run, 8)
+    run.point("last", 4)
+    assert run.resume_point() == run.checkpoint("step-8")
+    run.prune(keep=3)
+    assert (run.checkpoint("step-4") / "state.json").exists()
+
+
+def test_steps_done_again_count_once_and_a_torn_line_harms_no_other(recipe: Recipe, tmp_path: Path) -> None:
+    run = Run.create(recipe, tmp_path)
+    for step in (1, 2, 3):
+        run.log("train", step=step, loss=1.0)
+    with open(run.folder / "metrics.jsonl", "a") as file:
+        file.write('{"event": "tra')
+    run.log("resume", step=1)
+    run.log("train", step=2, loss=2.0)
+    assert [(row["step"], row["loss"]) for row in run.metrics("train")] == [(1, 1.0), (2, 2.0)]
+    assert len(run.metrics("resume")) == 1
+
+
+def test_names_with_brackets_are_numbered_too(tmp_path: Path) -> None:
+    recipe = Recipe.parse(TEXT, "exp[2].yaml")
+    assert [Run.create(recipe, tmp_path).folder.name for _ in range(2)] == ["exp[2]-1", "exp[2]-2"]
 
 
 def test_half_written_leftovers_are_swept(recipe: Recipe, tmp_path: Path) -> None:

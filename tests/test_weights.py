@@ -89,6 +89,9 @@ class Rounded(nn.Module):
 
 def test_before_save_runs_on_the_copy_that_is_saved() -> None:
     module = Rounded()
+    weights.load_into(module, {"weight": torch.tensor([0.7])}, "w")
+    assert module.weight.item() == pytest.approx(0.7)
+    weights.load_into(module, {"weight": torch.tensor([0.4])}, "w")
     assert weights.tensors_of(module)["weight"].item() == 0.0
     assert module.weight.item() == pytest.approx(0.4)
 

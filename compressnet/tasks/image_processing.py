@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from compressnet.data.image_pair import ImageBatch, ImagePair
 from compressnet.data.images import Image, read_image
 from compressnet.data.protocol import Split
+from compressnet.errors import CompressnetError
 from compressnet.models.can_strips import infer
 from compressnet.reporter import Reporter
 from compressnet.signature import Named
@@ -60,11 +61,14 @@ class ImageTranslation:
 
     def apply(
         self, model: nn.Module, inputs: Iterable[Path], options: Mapping[str, Any], reporter: Reporter
-    ) -> Iterator[tuple[Path, Image]]:
+    ) -> Iterator[tuple[Path, Image | CompressnetError]]:
         """Process photographs of any size and mode; each comes back in its own mode and depth."""
         applier = Applier(model, Options(**options), reporter)
         for path in inputs:
-            yield path, applier(read_image(path))
+            try:
+                yield path, applier(read_image(path))
+            except CompressnetError as error:
+                yield path, error
 
 
 class ImageOperator(ImageTranslation):

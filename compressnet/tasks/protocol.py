@@ -75,4 +75,7 @@ class Task(Protocol):
     def apply(
         self, model: nn.Module, inputs: Iterable[Path], options: Mapping[str, Any], reporter: Reporter
     ) -> Iterator[tuple[Path, Any]]:
-        """Use the model on a user's files: (source, artefact) each, lazily."""
+        """Use the model on a user's files: (source, artefact) each, lazily.
+
+        In the place of the artefact of a bad input stands its CompressnetError; the others follow.
+        """

@@ -61,10 +61,22 @@ def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         values = json.loads((folder / "state.json").read_text())
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise CompressnetError(f"{folder}: no training state to resume from: {error}") from error
-    if values["best"] is not None:
-        values["best"] = float(values["best"])  # an infinite PSNR is stored as a text
     # Views into the file lie at odd addresses, where matrix products may round otherwise than at even ones.
     return {name: tensor.clone() for name, tensor in stored.items()}, values
+
+
+def check_world(folder: Path, world: int) -> None:
+    """Refuse to resume with another number of processes than the run was trained with.
+
+    Raises:
+        CompressnetError: says how to start instead.
+    """
+    trained = json.loads((folder / "state.json").read_text())["world"]
+    if trained != world:
+        raise CompressnetError(
+            f"{folder.parents[1]} was trained by {trained} process(es) and goes on with as many only: "
+            f"use torchrun --nproc-per-node {trained}"
+        )
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:

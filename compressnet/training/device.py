@@ -23,18 +23,22 @@ def choose(text: str, local_rank: int = 0) -> torch.device:
         CompressnetError: the GPU is not there.
     """
     if text == "auto":
-        return torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
+        text = "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, number = text.partition(":")
     if text != "cpu" and (kind != "cuda" or text.endswith(":") or (number and not number.isdigit())):
         raise UsageError(f"--device {text}: write auto, cpu, cuda or cuda:N")
     if kind == "cpu":
         return torch.device("cpu")
     index = int(number) if number else local_rank
+    if number and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
+        raise UsageError(f"--device {text}: with several processes write --device cuda, one GPU each")
     if not torch.cuda.is_available():
         raise CompressnetError(f"--device {text}: torch {torch.__version__} finds no GPU; use --device cpu")
     if index >= torch.cuda.device_count():
         there = ", ".join(f"cuda:{i}" for i in range(torch.cuda.device_count()))
-        raise CompressnetError(f"--device {text}: there is no such GPU (there are: {there})")
+        raise CompressnetError(f"--device {text}: there is no GPU {index} (there are: {there})")
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32, in convolutions too
+    torch.cuda.set_device(index)
     return torch.device("cuda", index)
 
 

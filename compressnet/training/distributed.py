@@ -30,14 +30,6 @@ class Group:
     def is_main(self) -> bool:
         return self.rank == 0
 
-    def maximum(self, values: list[float], device: torch.device) -> list[float]:
-        """The elementwise maximum over all processes, in one message."""
-        if self.world == 1:
-            return values
-        tensor = torch.tensor(values, dtype=torch.float64, device=device)
-        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
-        return tensor.tolist()
-
     def totals(self, values: list[float], device: torch.device) -> list[float]:
         """The elementwise sum over all processes, in one message."""
         if self.world == 1:
@@ -85,8 +77,6 @@ def group(device: torch.device) -> Iterator[Group]:
     if world == 1:
         yield Group()
         return
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
     # Targets of a large data set may take rank 0 hours to compute while the others wait.
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=1))
     try:

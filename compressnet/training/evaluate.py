@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +36,7 @@ def evaluate(
     settings, group = settings or Eval(), group or Group()
     keys = evaluation_keys(len(split), group.rank, group.world)
     batches = [keys[start : start + settings.batch] for start in range(0, len(keys), settings.batch)]
-    loader = make_loader(split, batches, settings.workers)
+    loader = make_loader(split, batches, settings.workers, device)
     metrics = task.metrics()
     state: State = ()
     reporter.stage(title, len(split), "samples")
@@ -67,7 +68,7 @@ def draw(
             yield path
 
 
-def make_loader(split: Split, batches: Any, workers: int) -> DataLoader[Any]:
+def make_loader(split: Split, batches: Any, workers: int, device: torch.device) -> DataLoader[Any]:
     """A loader of `batches` of keys. Its private generator keeps it off the global random state."""
     return DataLoader(
         split,  # type: ignore[arg-type]  # a Split is indexed by keys
@@ -75,10 +76,17 @@ def make_loader(split: Split, batches: Any, workers: int) -> DataLoader[Any]:
         collate_fn=split.collate,
         num_workers=workers,
         generator=torch.Generator(),
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=device.type == "cuda",
+        worker_init_fn=_leave_signals_to_the_parent,
         persistent_workers=workers > 0,
         multiprocessing_context="spawn" if workers else None,
     )
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """Ctrl-C and batch systems signal the whole group: the parent decides, its workers live to the end."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
@@ -107,6 +115,8 @@ def move(batch: Any, device: torch.device, channels_last: bool = False) -> Any:
 def _to_cpu(output: Any) -> Any:
     if isinstance(output, torch.Tensor):
         return output.cpu()
+    if isinstance(output, tuple) and hasattr(output, "_fields"):
+        return type(output)(*map(_to_cpu, output))
     if isinstance(output, tuple | list):
-        return type(output)(_to_cpu(item) for item in output)
+        return type(output)(map(_to_cpu, output))
     return output

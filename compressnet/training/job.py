@@ -14,6 +14,7 @@ from compressnet import weights
 from compressnet.data.protocol import Key, NoSuchSplit, Split
 from compressnet.data.sampler import endless_batches, evaluation_keys
 from compressnet.errors import UsageError
+from compressnet.recipe import Recipe
 from compressnet.reporter import Reporter
 from compressnet.run import Run
 from compressnet.tasks.protocol import Task
@@ -50,9 +51,9 @@ def set_up(run: Run, group: Group, reporter: Reporter, stored: Architecture | No
         stored: the architecture of the checkpoint to resume from: its assets are reused.
     """
     recipe = run.recipe
+    _check_stop(recipe, task := recipe.task.build())
     micro_batch = _micro_batch(recipe.train.batch, recipe.train.accumulate, group.world)
     data_set = recipe.data.build()
-    task = recipe.task.build()
     train = data_set.open("train", stored.assets if stored else {}, recipe.seed)
     if stored is None:
         assets, model_args = task.prepare(train)
@@ -71,6 +72,8 @@ def set_up(run: Run, group: Group, reporter: Reporter, stored: Architecture | No
         if stored.data != {"name": recipe.data.name, **train.facts()}:
             reporter.note("warning", "the training data has changed since the run began")
     val = _validation(data_set, architecture.assets, recipe.seed)
+    if recipe.train.stop and val is None:
+        raise UsageError(f"train.stop needs validation data, and {recipe.data.name} has none")
     seed_everything(recipe.seed)
     model = weights.build(architecture)
     job = Job(task, model, architecture, train, val, recipe.total_steps(len(train)), micro_batch)
@@ -109,6 +112,15 @@ def _micro_batch(batch: int, accumulate: int, world: int) -> int:
             f"try --set train.batch={accumulate * world}"
         )
     return batch // (accumulate * world)
+
+
+def _check_stop(recipe: Recipe, task: Task) -> None:
+    rule = recipe.train.stop
+    if rule and rule.metric != task.best[0] and rule.direction is None:
+        raise UsageError(
+            f"train.stop: say which way '{rule.metric}' is better with direction: max or min "
+            f"(it is known for {task.best[0]} only)"
+        )
 
 
 def _validation(data_set: Any, assets: dict[str, Any], seed: int) -> Split | None:

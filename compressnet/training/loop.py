@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import Any
 
@@ -14,18 +12,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from compressnet import registry, weights
+from compressnet import weights
 from compressnet.data.protocol import Key
-from compressnet.errors import CompressnetError, Interrupted
+from compressnet.errors import Interrupted
 from compressnet.reporter import Reporter
 from compressnet.run import Run
-from compressnet.signature import parameters
 from compressnet.tasks.protocol import Loss, State, Task
 from compressnet.training import checkpoint
+from compressnet.training.advice import check_finite, explained
 from compressnet.training.distributed import Group
 from compressnet.training.evaluate import make_loader, move
 from compressnet.training.job import Job, derive_ahead, drawn, to_device
 from compressnet.training.optimizer import Average, learning_rate, make_optimizer
+from compressnet.training.progress import Progress, Step
 from compressnet.training.signals import StopFlag
 from compressnet.training.track import Tracker
 from compressnet.training.validation import Validation
@@ -40,22 +39,6 @@ class LossModule(nn.Module):
 
     def forward(self, batch: Any, state: State) -> Loss:
         return self.task.loss(self.model, batch, state)
-
-
-@dataclass
-class Step:
-    """What one optimiser step did.
-
-    Attributes:
-        loss: mean over the targets of the global batch.
-        samples: in the global batch.
-    """
-
-    loss: float
-    lr: float
-    grad_norm: float
-    samples: int
-    logs: dict[str, float]
 
 
 class Loop:
@@ -78,10 +61,11 @@ class Loop:
         compiled: Any = torch.compile(self.model) if self.settings.compile else self.model
         self.module: nn.Module = LossModule(job.task, compiled)
         if group.world > 1:
-            self.module = DistributedDataParallel(self.module)
+            self.module = DistributedDataParallel(self.module, broadcast_buffers=False)
         self.tracker = Tracker(run)
         self.validation = Validation(self.tracker, job, device, group, reporter)
         self.step = 0
+        self.validation_owed = False
         self.epoch = 0
         self.state: State = ()
         self.seconds = 0.0
@@ -99,44 +83,47 @@ class Loop:
             CompressnetError: the loss is not finite, or memory ran out.
         """
         derive_ahead(self.job, self.run, self.group, self.step, self.reporter)
+        if self.validation_owed and self._validate_owed():
+            return
         self._show_progress()
         self.module.train()
         batches = self._batches()
-        progress = _Progress(self.seconds)
+        progress = Progress(self.seconds)
+        self.stop.between_steps = True
         while self.step < self.job.total_steps:
-            step = self._train_step(batches)
+            with self._explained(f"step {self.step}"):
+                step = self._train_step(batches, progress)
             self.step += 1
             self.seconds = progress.add(step)
             self.reporter.advance(1, loss=step.loss, lr=step.lr, samples_per_s=progress.rate)
             if self._due(self.settings.log_every):
                 self._log(progress)
-            stopped, late = self._asked_to_stop_or_save(progress)
-            done = False
-            if self._due(self.settings.evaluate_every):
-                done = self._validate()
-            elif not (stopped or late or self._due(self.settings.checkpoint_every)):
+            # Several ranks learn of a signal in the message of the next step; one need not wait.
+            stopped = step.stop or (self.group.world == 1 and bool(self.stop))
+            last = self.step == self.job.total_steps
+            validate = self._due(self.settings.evaluate_every)
+            if not (stopped or step.late or validate or self._due(self.settings.checkpoint_every)):
                 continue
+            # Whoever stops us may not wait for a validation: it is made up for on resume.
+            self.validation_owed = validate and stopped and not last
+            done = self._validate() if validate and not self.validation_owed else False
             self._save()
             progress.saved = time.monotonic()
             if done:
                 return
-            if stopped and self.step < self.job.total_steps:
+            if stopped and not last:
                 raise Interrupted(f"{self.stop.name or 'a signal'}: saved at step {self.step}")
+
+    def _explained(self, what: str) -> AbstractContextManager[None]:
+        return explained(self.run, self.device, self.group.world, what)
 
     def _due(self, every: int | None) -> bool:
         return self.step == self.job.total_steps or (every is not None and self.step % every == 0)
 
-    def _asked_to_stop_or_save(self, progress: _Progress) -> tuple[bool, bool]:
-        """What any rank was asked, in one message: a signal to stop, the time to save."""
-        minutes = self.settings.checkpoint_minutes
-        late = minutes is not None and time.monotonic() - progress.saved > 60 * minutes
-        flags = self.group.maximum([float(bool(self.stop)), float(late)], self.device)
-        return bool(flags[0]), bool(flags[1])
-
     def _show_progress(self) -> None:
         self.reporter.stage("training", self.job.total_steps, "steps", initial=self.step)
 
-    def _log(self, progress: _Progress) -> None:
+    def _log(self, progress: Progress) -> None:
         if self.group.is_main:
             self.tracker.log("train", self.step, seconds=round(self.seconds, 3), **progress.summary())
         progress.window.clear()
@@ -149,10 +136,10 @@ class Loop:
             while chunk := list(islice(keys, self.job.micro_batch)):
                 yield chunk
 
-        loader = make_loader(self.job.train, _Reiterable(micro), self.settings.workers)
+        loader = make_loader(self.job.train, _Reiterable(micro), self.settings.workers, self.device)
         return zip(micro(), loader, strict=True)
 
-    def _train_step(self, batches: Iterator[tuple[list[Key], Any]]) -> Step:
+    def _train_step(self, batches: Iterator[tuple[list[Key], Any]], progress: Progress) -> Step:
         """One optimiser step: `accumulate` micro-batches, weighted by their target counts."""
         rate = learning_rate(self.step, self.job.total_steps, self.settings)
         for parameter_group in self.optimizer.param_groups:
@@ -167,7 +154,7 @@ class Loop:
                 self.epoch, self.state = keys[0].epoch, ()
             seen += keys
             last = piece == self.settings.accumulate - 1
-            with self._local_gradients(not last), self._out_of_memory():
+            with self._local_gradients(not last):
                 with self._autocast():
                     loss = self.module(move(batch, self.device, self.settings.channels_last), self.state)
                 (loss.mean * loss.count).backward()
@@ -175,12 +162,15 @@ class Loop:
             loss_sum += float(loss.mean.detach()) * loss.count
             count += loss.count
             logs = {name: float(value.detach()) for name, value in loss.logs.items()}
-        loss_sum, total = self.group.totals([loss_sum, float(count)], self.device)
+        stop, late = float(bool(self.stop)), float(self._is_late(progress))
+        # One message a step: a loss that is not finite makes the sum so on every rank.
+        loss_sum, total, stop, late = self.group.totals([loss_sum, float(count), stop, late], self.device)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         # DistributedDataParallel has averaged over the processes; the mean is over all targets.
         torch._foreach_mul_(gradients, self.group.world / total)
         norm = float(torch.nn.utils.get_total_norm(gradients))
-        self._check_finite(loss_sum / total, norm, rate, seen)
+        names = [self.job.train.name(key.index) for key in seen]
+        check_finite(self.run, self.step, loss_sum / total, norm, rate, names)
         if self.settings.clip_norm is not None:
             scale = min(1.0, self.settings.clip_norm / (norm + 1e-6))
             torch._foreach_mul_(gradients, scale)
@@ -190,25 +180,26 @@ class Loop:
                 after_step(self.step, self.job.total_steps)
         if self.average:
             self.average.update(self.model, self.step)
-        return Step(loss_sum / total, rate, norm, self.settings.batch, logs)
+        return Step(loss_sum / total, rate, norm, self.settings.batch, logs, stop > 0, late > 0)
 
-    def _check_finite(self, loss: float, norm: float, rate: float, keys: list[Key]) -> None:
-        bad = not (math.isfinite(loss) and math.isfinite(norm))
-        if not self.group.maximum([float(bad)], self.device)[0]:
-            return
-        names = [self.job.train.name(key.index) for key in keys]
-        samples = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-        raise CompressnetError(
-            f"the loss is not finite at step {self.step}: loss {loss}, gradient norm {norm}, lr {rate:g}, "
-            f"samples {samples}; the last good checkpoint is kept; "
-            f"try --set train.lr={rate / 3:.1e} or --set train.clip_norm=1.0"
-        )
+    def _is_late(self, progress: Progress) -> bool:
+        minutes = self.settings.checkpoint_minutes
+        return minutes is not None and time.monotonic() - progress.saved > 60 * minutes
 
     def _validate(self) -> bool:
         """Validate what will be saved; whether the stop rule holds."""
         self._equalise_buffers()
-        reached = self.validation(self.published, self.step, self.seconds)
+        with self._explained(f"the validation of step {self.step}"):
+            reached = self.validation(self.published, self.step, self.seconds)
         self._show_progress()
+        return reached
+
+    def _validate_owed(self) -> bool:
+        """The validation that a signal cut short, of the checkpoint resumed from."""
+        self.validation_owed = False
+        reached = self._validate()
+        if self.group.is_main and self.validation.is_best(self.step):
+            self.run.point("best", self.step)
         return reached
 
     def _save(self) -> None:
@@ -218,7 +209,10 @@ class Loop:
         local |= {f"carried.{index}": tensor.cpu() for index, tensor in enumerate(self.state)}
         by_rank = self.group.gather(local)
         if self.group.is_main:
-            tensors = {f"model.{name}": t for name, t in weights.tensors_of(self.model).items()}
+            tensors = {f"model.{name}": t for name, t in weights.raw_tensors(self.model).items()}
+            if self.average:
+                averaged = weights.raw_tensors(self.average.model)
+                tensors |= {f"average.{name}": t for name, t in averaged.items()}
             tensors |= checkpoint.optimizer_state(self.optimizer, self.model)
             tensors |= {
                 f"rank{rank}.{key}": t for rank, state in enumerate(by_rank) for key, t in state.items()
@@ -227,10 +221,11 @@ class Loop:
                 "world": self.group.world,
                 "epoch": self.epoch,
                 "seconds": self.seconds,
-                "best": self.validation.best,
+                "validation_owed": self.validation_owed,
+                **self.validation.state(),
             }
             checkpoint.write(self.run, self.step, self.published, self.job.architecture, tensors, values)
-            if self.validation.take_is_best():
+            if self.validation.is_best(self.step):
                 self.run.point("best", self.step)
             self.run.prune(self.settings.keep)
         self.group.barrier()
@@ -239,26 +234,28 @@ class Loop:
         """Continue from the run's last checkpoint.
 
         Raises:
-            CompressnetError: it was written by another number of processes, or is damaged.
+            CompressnetError: it is damaged.
         """
-        folder = self.run.checkpoint("last")
+        folder = self.run.resume_point()
+        assert folder is not None
         tensors, values = checkpoint.read(folder)
-        if values["world"] != self.group.world:
-            raise CompressnetError(
-                f"{self.run.folder} was trained by {values['world']} process(es); it cannot go on bit-equal "
-                f"on {self.group.world}: use torchrun --nproc-per-node {values['world']}"
-            )
         raw = _below(tensors, "model.")
         weights.load_into(self.model, raw, str(folder))
         if self.average:
-            weights.load_into(self.average.model, weights.load(folder / "model.safetensors")[1], str(folder))
+            weights.load_into(self.average.model, _below(tensors, "average."), str(folder))
         checkpoint.restore_optimizer(self.optimizer, self.model, tensors)
         mine = _below(tensors, f"rank{self.group.rank}.")
         checkpoint.restore_random_state(mine, self.device)
         carried = sorted(_below(mine, "carried.").items(), key=lambda item: int(item[0]))
         self.state = tuple(tensor.to(self.device) for _, tensor in carried)
         self.step, self.epoch, self.seconds = values["step"], values["epoch"], values["seconds"]
-        self.validation.best = values["best"]
+        self.validation_owed = values["validation_owed"]
+        self.validation.restore(values)
+        if self.group.is_main:  # a kill may have come between a checkpoint and its pointers
+            self.run.point("last", self.step)
+            best = self.validation.best_step if self.job.val is not None else self.step
+            if best in self.run.steps():
+                self.run.point("best", best)
 
     def _equalise_buffers(self) -> None:
         """Make float buffers the mean over ranks: each rank has seen other data."""
@@ -277,62 +274,6 @@ class Loop:
         if local and isinstance(self.module, DistributedDataParallel):
             return self.module.no_sync()
         return nullcontext()
-
-    @contextmanager
-    def _out_of_memory(self) -> Iterator[None]:
-        """Turn torch's out-of-memory errors into the settings that help."""
-        try:
-            yield
-        except RuntimeError as error:
-            if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
-                raise
-            raise CompressnetError(self._memory_advice()) from error
-
-    def _memory_advice(self) -> str:
-        train, lines = self.settings, []
-        if self.job.micro_batch > 1:
-            lines.append(f"--set train.accumulate={train.accumulate * 2}")
-        if "crop" in parameters(registry.find("data", self.run.recipe.data.name)):
-            crop = self.run.recipe.data.arguments.get("crop")
-            lines.append(f"--set data.crop={crop // 2 if crop else 512}")
-        if train.dtype == "float32":
-            lines.append("--set train.dtype=bfloat16")
-        peak = ""
-        if self.device.type == "cuda":
-            peak = f", peak {torch.cuda.max_memory_allocated(self.device) / 1e9:.1f} GB"
-        return (
-            f"out of memory on {self.device} at step {self.step} (micro-batch {self.job.micro_batch}{peak}); "
-            f"the last checkpoint is kept; what helps: {'  '.join(lines)}"
-        )
-
-
-class _Progress:
-    """Counts of the current stretch of training, for the log and the progress line."""
-
-    def __init__(self, seconds_before: float) -> None:
-        self.before, self.began = seconds_before, time.monotonic()
-        self.saved = self.began
-        self.samples = 0
-        self.window: list[Step] = []
-
-    def add(self, step: Step) -> float:
-        """Count a step; returns the seconds of training so far."""
-        self.window.append(step)
-        self.samples += step.samples
-        return self.before + time.monotonic() - self.began
-
-    @property
-    def rate(self) -> float:
-        """Samples a second since this process began."""
-        return self.samples / max(1e-9, time.monotonic() - self.began)
-
-    def summary(self) -> dict[str, float]:
-        """Means over the window, the newest learning rate."""
-        last, count = self.window[-1], len(self.window)
-        means = {key: sum(step.logs[key] for step in self.window) / count for key in last.logs}
-        loss = sum(step.loss for step in self.window) / count
-        norm = sum(step.grad_norm for step in self.window) / count
-        return {"loss": loss, "lr": last.lr, "grad_norm": norm, "samples_per_s": round(self.rate, 3), **means}
 
 
 class _Reiterable:

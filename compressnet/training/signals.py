@@ -8,12 +8,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from compressnet.errors import Interrupted
+
 
 class StopFlag:
-    """True once a signal asked to stop. A second one aborts at once."""
+    """True once a signal asked to stop. A second one aborts at once.
+
+    Attributes:
+        between_steps: whether a loop reads the flag. Until one does (data is opened, targets are computed)
+            there is nothing to finish and nothing to save, and a signal interrupts at once.
+    """
 
     def __init__(self) -> None:
         self.name: str | None = None
+        self.between_steps = False
 
     def __bool__(self) -> bool:
         return self.name is not None
@@ -22,6 +30,8 @@ class StopFlag:
         if self.name is not None:
             raise KeyboardInterrupt
         self.name = signal.Signals(number).name
+        if not self.between_steps:
+            raise Interrupted(f"{self.name}: stopped before the first step; nothing was lost")
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from compressnet import weights
 from compressnet.errors import CompressnetError, Interrupted
 from compressnet.reporter import Reporter, Silent
 from compressnet.run import Run
+from compressnet.training import checkpoint
 from compressnet.training import device as devices
 from compressnet.training.distributed import Group
 from compressnet.training.job import set_up
@@ -65,8 +66,11 @@ def train(
     if run.recipe.train.deterministic:
         devices.make_deterministic()
     check_installed(run.recipe.train.track)
-    resumed = bool(run.steps())
-    stored = weights.read_architecture(run.checkpoint("last") / "model.safetensors") if resumed else None
+    start = run.resume_point()
+    resumed = start is not None
+    stored = weights.read_architecture(start / "model.safetensors") if start else None
+    if start:
+        checkpoint.check_world(start, group.world)
     with stop_on_signals() as stop:
         job = set_up(run, group, reporter, stored)
         loop = Loop(run, job, device, group, reporter, stop)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -19,8 +23,8 @@ class Validation:
     """Called with the model every `train.evaluate_every` steps.
 
     Attributes:
-        best: the best value of the task's metric so far. Without validation data there is none, and `best`
-            follows `last`.
+        best, best_step: the best value of the task's metric so far, and when. Without validation data
+            there is none, and `best` follows `last`.
     """
 
     def __init__(
@@ -29,7 +33,7 @@ class Validation:
         self.run, self.tracker, self.job, self.device = tracker.run, tracker, job, device
         self.group, self.reporter = group, reporter
         self.best: float | None = None
-        self._improved = False
+        self.best_step: int | None = None
 
     def __call__(self, model: nn.Module, step: int, seconds: float) -> bool:
         """Validate `model`, draw previews; whether the recipe's stop rule holds."""
@@ -48,19 +52,31 @@ class Validation:
         )
         means = {key: value for key, value in figures.items() if "/" not in key}
         metric, direction = self.job.task.best
-        if self.best is None or (means[metric] > self.best) == (direction == "max"):
-            self.best, self._improved = means[metric], True
+        if self._improves(means[metric], direction):
+            self.best, self.best_step = means[metric], step
         if self.group.is_main:
             self.tracker.log("evaluation", step, seconds=round(seconds, 3), split="val", **means)
         self._preview(model, step, self.job.val)
         return self._reached(means)
 
-    def take_is_best(self) -> bool:
-        """Whether `best` should name the checkpoint just written (asked once a checkpoint)."""
+    def is_best(self, step: int) -> bool:
+        """Whether `best` should name the checkpoint of `step`."""
         first = not (self.run.folder / "checkpoints" / "best").exists()
-        is_best = self._improved or first or self.job.val is None
-        self._improved = False
-        return is_best
+        return self.best_step == step or first or self.job.val is None
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run must know (JSON values)."""
+        return {"best": self.best, "best_step": self.best_step}
+
+    def restore(self, values: Mapping[str, Any]) -> None:
+        """Put `state` back; an infinite figure was stored as a text."""
+        self.best = None if values["best"] is None else float(values["best"])
+        self.best_step = values["best_step"]
+
+    def _improves(self, figure: float, direction: str) -> bool:
+        if math.isnan(figure):
+            return False
+        return self.best is None or (figure > self.best if direction == "max" else figure < self.best)
 
     def _reached(self, figures: dict[str, float]) -> bool:
         rule = self.run.recipe.train.stop
@@ -69,7 +85,8 @@ class Validation:
         if rule.metric not in figures:
             there = ", ".join(sorted(figures))
             raise CompressnetError(f"train.stop.metric: '{rule.metric}' is none of the metrics {there}")
-        sign = -1 if self.job.task.best == (rule.metric, "min") else 1
+        direction = rule.direction or self.job.task.best[1]
+        sign = 1 if direction == "max" else -1
         return sign * figures[rule.metric] >= sign * rule.threshold
 
     def _preview(self, model: nn.Module, step: int, split: Split) -> None:

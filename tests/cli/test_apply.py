@@ -93,7 +93,7 @@ def test_names_and_folders(cli: Cli, photo: Path) -> None:
     files = {str(path.relative_to("out")) for path in Path("out").rglob("*") if path.is_file()}
     assert files == {"photo.png", "a.png", "deep/b.jpg"}
     assert sorted(done.stdout.split()) == sorted(f"out/{name}" for name in files)
-    assert done.stderr == ""
+    assert not done.errors
     cli("apply", "operator:rof", photo, "-o", "new/folder/out.webp")
     assert Path("new/folder/out.webp").is_file()
     cli("apply", "operator:rof", photo, "-o", "out", code=1)
@@ -131,3 +131,20 @@ def test_a_smoke_run_and_its_bare_weights_say_so(cli: Cli, photo: Path, smoke_ru
 def test_what_is_not_applicable_is_refused(cli: Cli, photo: Path) -> None:
     for subject in ("fip_sample", "can24"):
         assert "give a run, weights" in cli("apply", subject, photo, "-o", "out.png", code=2).error
+
+
+def test_a_bad_picture_does_not_stop_the_others(cli: Cli, place: Path) -> None:
+    folder = place / "mixed"
+    folder.mkdir()
+    for name in ("a.png", "c.png"):
+        Pillow.new("RGB", (20, 20), "gray").save(folder / name)
+    (folder / "b.png").write_text("no picture")
+    done = cli("apply", "operator:rof", folder, "-o", "mixed_out", code=1)
+    assert "b.png" in done.error
+    assert sorted(path.name for path in Path("mixed_out").iterdir()) == ["a.png", "c.png"]
+    (folder / "b.png").unlink()
+    Pillow.new("RGB", (20, 20), "gray").save(folder / "b.png")
+    Path("mixed_out/a.png").write_bytes(b"mine")
+    again = cli("apply", "operator:rof", folder, "-o", "mixed_out", "--skip-existing")
+    assert again.stdout == "mixed_out/b.png\n"
+    assert Path("mixed_out/a.png").read_bytes() == b"mine"

@@ -79,12 +79,10 @@ def test_killed_and_resumed_is_the_same_run(
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert facts(run)["status"] == "running"
-    assert (run / "lock").exists()
     program("train", RECIPE, *SMALL, "--resume", "auto")
     assert events(run, "resume")[0]["step"] in (3, 6)
     assert facts(run)["digest"] == uninterrupted["digest"]
     assert facts(run)["status"] == "done"
-    assert not (run / "lock").exists()
     again = program("train", "--resume", run)
     assert "is finished (9 steps)" in again.stdout
 
@@ -96,6 +94,7 @@ def test_stopped_by_a_signal_it_saves_and_resumes(
     process = start(tmp_path, environment, *SMALL, "--set=train.checkpoint_every=1000", "-o", "run")
     wait_for(tmp_path / "run" / "metrics.jsonl", process)
     while not events(tmp_path / "run", "train"):
+        assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(number)
     _, error = process.communicate(timeout=60)
@@ -218,13 +217,47 @@ def test_two_processes_stop_together_and_resume(tmp_path: Path, environment: dic
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
     wait_for(tmp_path / "run" / "metrics.jsonl", process)
     while not events(tmp_path / "run", "train"):
+        assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=120)
     saved = facts(tmp_path / "run")
     assert saved["status"] == "interrupted"
     assert 0 < saved["step"] < 9
-    assert not (tmp_path / "run" / "lock").exists()
     resumed = torchrun(tmp_path, environment, "--resume", "run")
     assert resumed.returncode == 0, resumed.stderr
     assert facts(tmp_path / "run")["digest"] == facts(tmp_path / "whole")["digest"]
+
+
+def test_a_signal_to_the_whole_group_saves_with_workers_too(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    words = ["train", str(RECIPE), *SMALL, "--set=train.workers=2", "--set=train.steps=200", "-o", "run"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "compressnet_cli", *words], cwd=tmp_path, env=environment,
+        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True,
+    )  # fmt: skip
+    wait_for(tmp_path / "run" / "metrics.jsonl", process)
+    while not events(tmp_path / "run", "train"):
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGTERM)  # as a terminal or a batch system does
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 130, error
+    assert facts(tmp_path / "run")["status"] == "interrupted"
+    step = facts(tmp_path / "run")["step"]
+    assert (tmp_path / "run" / "checkpoints" / "last").read_text() == f"step-{step}\n"
+
+
+def test_a_signal_while_targets_are_computed_ends_at_once(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    slow = {**environment, "COMPRESSNET_CACHE": str(tmp_path / "empty")}
+    words = ["--set=task.operator=rof:eps=1e-12,max_iterations=100000", "--set=train.steps=50", "-o", "run"]
+    process = start(tmp_path, slow, *words)
+    wait_for(tmp_path / "run" / "metrics.jsonl", process)
+    time.sleep(2)
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 130, error
+    assert "before the first step" in error

@@ -48,6 +48,9 @@ class Recurrent(nn.Module):
             self.get_buffer("seen").add_(x.mean().detach())
         return self.last(self.dropout(h)), h
 
+    def before_save(self) -> None:
+        self.last.bias.data.mul_(64).round_().div_(64)  # published weights differ from those trained on
+
     def after_step(self, step: int, total_steps: int) -> None:
         self.steps_done.append(step)
         self.last.weight.data.clamp_(min=0)
