@@ -158,9 +158,8 @@ def test_the_stop_rule_ends_training(tmp_path: Path, program: Program) -> None:
     program(*words, "--set", "train.stop={metric: psnr, threshold: 1.0}")
     assert facts(tmp_path / "run")["step"] == 2
     assert facts(tmp_path / "run")["best"] > 1.0
-    wrong = program(
-        *words[:3], tmp_path / "w", *words[4:], "--set", "train.stop={metric: psmr, threshold: 1}", code=1
-    )
+    misspelt = "train.stop={metric: psmr, threshold: 1, direction: max}"
+    wrong = program(*words[:3], tmp_path / "w", *words[4:], f"--set={misspelt}", code=1)
     assert "'psmr' is none of the metrics" in wrong.stderr
 
 
@@ -249,9 +248,7 @@ def test_a_signal_to_the_whole_group_saves_with_workers_too(
     assert (tmp_path / "run" / "checkpoints" / "last").read_text() == f"step-{step}\n"
 
 
-def test_a_signal_while_targets_are_computed_ends_at_once(
-    tmp_path: Path, environment: dict[str, str]
-) -> None:
+def test_a_signal_while_targets_are_computed_ends_it(tmp_path: Path, environment: dict[str, str]) -> None:
     slow = {**environment, "COMPRESSNET_CACHE": str(tmp_path / "empty")}
     words = ["--set=task.operator=rof:eps=1e-12,max_iterations=100000", "--set=train.steps=50", "-o", "run"]
     process = start(tmp_path, slow, *words)
