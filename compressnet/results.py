@@ -222,7 +222,13 @@ def _training_of(loaded: Loaded) -> dict[str, Any] | None:
     training = {key: facts[key] for key in kept if key in facts}
     if training.get("parent"):
         training["parent"] = {**training["parent"], "run": symbolic(training["parent"]["run"])}
-    return training | {"command": symbolic(shlex.join(facts.get("command", [])))}
+    metric = loaded.task.best[0]
+    curve = [
+        [row["step"], row[metric], row.get(f"{metric}_nothing")] for row in loaded.run.metrics("evaluation")
+    ]
+    command = symbolic(shlex.join(facts.get("command", [])))
+    resumed = [symbolic(shlex.join(words)) for words in facts.get("resumed_with", [])]
+    return training | {"command": command, "resumed_with": resumed, "metric": metric, "curve": curve}
 
 
 def _section(record: Mapping[str, Any]) -> str:
@@ -242,6 +248,12 @@ def _section(record: Mapping[str, Any]) -> str:
         facts.append(
             f"- trained: `{training['command']}`; {_trained(training)}; commit {training.get('commit')}"
         )
+    facts += [f"- went on with `{command}`" for command in training.get("resumed_with", [])]
+    if training.get("curve"):
+        points = ", ".join(f"{step}: {figure:.2f}" for step, figure, _ in training["curve"])
+        nothing = training["curve"][-1][2]
+        beside = "" if nothing is None else f" (doing nothing: {nothing:.2f})"
+        facts.append(f"- {training['metric']} on its validation data by step{beside}: {points}")
     if training.get("parent"):
         facts.append(
             f"- started from `{training['parent']['run']}`, digest `{training['parent']['digest'][:16]}`"
