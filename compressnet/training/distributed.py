@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import inspect
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +12,8 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 T = TypeVar("T")
 
@@ -65,6 +68,18 @@ class Group:
             dist.barrier()
 
 
+def data_parallel(module: nn.Module) -> nn.Module:
+    """The module with gradients averaged over all processes.
+
+    Buffers stay each rank's own: they are made equal where it matters, before evaluating and saving.
+    """
+    known = inspect.signature(DistributedDataParallel.__init__).parameters
+    flag = (
+        "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    )  # renamed in 2.13
+    return DistributedDataParallel(module, **{flag: False})  # type: ignore[arg-type]
+
+
 def local_rank() -> int:
     """Which process of this machine this is, as torchrun says."""
     return int(os.environ.get("LOCAL_RANK", "0"))
@@ -82,4 +97,6 @@ def group(device: torch.device) -> Iterator[Group]:
     try:
         yield Group(dist.get_rank(), dist.get_world_size())
     finally:
+        # DistributedDataParallel sits in a reference cycle: it goes before the group that it speaks through.
+        gc.collect()
         dist.destroy_process_group()

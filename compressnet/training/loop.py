@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from compressnet import weights
 from compressnet.data.protocol import Key
@@ -20,7 +19,7 @@ from compressnet.run import Run
 from compressnet.tasks.protocol import Loss, State, Task
 from compressnet.training import checkpoint
 from compressnet.training.advice import check_finite, explained
-from compressnet.training.distributed import Group
+from compressnet.training.distributed import Group, data_parallel
 from compressnet.training.evaluate import make_loader, move
 from compressnet.training.job import Job, derive_ahead, drawn, to_device
 from compressnet.training.optimizer import Average, learning_rate, make_optimizer
@@ -61,7 +60,7 @@ class Loop:
         compiled: Any = torch.compile(self.model) if self.settings.compile else self.model
         self.module: nn.Module = LossModule(job.task, compiled)
         if group.world > 1:
-            self.module = DistributedDataParallel(self.module, broadcast_buffers=False)
+            self.module = data_parallel(self.module)
         self.tracker = Tracker(run)
         self.validation = Validation(self.tracker, job, device, group, reporter)
         self.step = 0
@@ -271,8 +270,8 @@ class Loop:
 
     def _local_gradients(self, local: bool) -> AbstractContextManager[Any]:
         """Keep the gradients of all but the last micro-batch on this rank."""
-        if local and isinstance(self.module, DistributedDataParallel):
-            return self.module.no_sync()
+        if local and self.group.world > 1:
+            return self.module.no_sync()  # type: ignore[operator]
         return nullcontext()
 
 
