@@ -122,15 +122,15 @@ def test_figures_that_json_cannot_hold(tmp_path: Path) -> None:
 
 
 def test_no_place_of_this_machine_in_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for folder in ("home/me", "home/me2", "work", "data", "cache"):
+    for folder in ("home/me", "home/me2", "project", "data", "cache"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "data")
     monkeypatch.setenv("HOME", str(tmp_path / "home" / "me"))
     monkeypatch.setenv("COMPRESSNET_DATA", str(tmp_path / "link"))
     monkeypatch.setenv("COMPRESSNET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.chdir(tmp_path / "project")
     expected = {
-        "eval {}/work/runs/x --data-root {}/link --cache={}/cache": "eval runs/x",
+        "eval {}/project/runs/x --data-root {}/link --cache={}/cache": "eval runs/x",
         "eval x --data photo_folder:root={}/data/a,test_root={}/link/b": (
             "eval x --data photo_folder:root=$COMPRESSNET_DATA/a,test_root=$COMPRESSNET_DATA/b"
         ),
@@ -138,8 +138,8 @@ def test_no_place_of_this_machine_in_a_command(tmp_path: Path, monkeypatch: pyte
         "eval {}/home/me/x": "eval ~/x",
         "eval '{}/home/me/my photos/x'": "eval '~/my photos/x'",
         "eval {}/home/me2/x ../data/x ./x": "eval {}/home/me2/x ../data/x ./x",
-        "eval x --data a:root={}/work": "eval x --data a:root=.",
-        "eval x --data-root={}/data --results {}/work/results": "eval x --results results",
+        "eval x --data a:root={}/project": "eval x --data a:root=.",
+        "eval x --data-root={}/data --results {}/project/results": "eval x --results results",
     }
     for typed, shown in expected.items():
         assert results.symbolic(typed.replace("{}", str(tmp_path))) == shown.replace("{}", str(tmp_path))
