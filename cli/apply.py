@@ -32,7 +32,7 @@ def apply(
         typer.Option(
             min=1,
             metavar="MB",
-            help="Memory for activations; the result is the same [default: what is free].",
+            help="Memory for activations; the result is the same (default: what is free).",
         ),
     ] = None,
     device: options.Device = "auto",
@@ -58,6 +58,7 @@ def apply(
     settings = options.parse_settings(set_)
     if max_memory is not None:
         settings["max_memory"] = max_memory
+    from compressnet.training import cpu_settings
     from compressnet.training import device as devices
 
     from .writer import Writer
@@ -66,6 +67,10 @@ def apply(
     chosen = devices.choose(device)
     if device == "auto":
         console.note(f"device: {devices.name(chosen)}")
+    # A network plans by what memory is free, and a tuned malloc gives none back. Operators plan nothing.
+    malloc = loaded.architecture is None and max_memory is None
+    wanted = loaded.run.recipe.train.cpu_matmul if loaded.run else "auto"
+    cpu_settings.set_up(chosen, wanted, malloc=malloc)
     loaded.model.to(chosen)
     written, failed = _apply(loaded, writer, settings)
     _report(loaded, written, writer.skipped, json)

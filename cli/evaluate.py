@@ -24,7 +24,7 @@ def evaluate(
         str, typer.Argument(help="A run (RUN@last, RUN@step-500), a weights file or zoo:NAME.")
     ],
     split: Annotated[
-        Optional[str], typer.Option(help="train, val or test [default: the one the data set is scored on].")
+        Optional[str], typer.Option(help="train, val or test (default: the one the data set is scored on).")
     ] = None,
     data: Annotated[
         Optional[str],
@@ -100,12 +100,14 @@ def _measure(
 
     from compressnet.data.protocol import NoSuchSplit
     from compressnet.recipe import Eval
+    from compressnet.training import cpu_settings
     from compressnet.training import device as devices
     from compressnet.training.evaluate import evaluate as evaluate_split
 
     chosen = devices.choose(device)
     if device == "auto":
         console.note(f"device: {devices.name(chosen)}")
+    cpu_settings.set_up(chosen, loaded.run.recipe.train.cpu_matmul if loaded.run else "auto")
     data_set = component.build()
     if data_set.sample_type not in loaded.task.sample_types:
         raise UsageError(

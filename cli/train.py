@@ -141,6 +141,17 @@ def _apply_threads(opened: Run, threads: int | None) -> None:
         torch.set_num_threads(int(wanted))
 
 
+def _apply_cpu_settings(opened: Run, processes: Group, device: Any) -> None:
+    """A resumed run computes as it began, whatever would be decided by now."""
+    from compressnet.training import cpu_settings
+
+    settings = cpu_settings.of_run(opened, processes, device)
+    cpu_settings.apply(settings)
+    asked = opened.recipe.train.cpu_matmul != "auto"
+    if device.type == "cpu" and (asked or settings != cpu_settings.TORCH):
+        console.note(f"CPU settings: {settings.text}")
+
+
 def _train_locked(opened: Run, processes: Group, device: Any) -> Outcome:
     from contextlib import nullcontext
 
@@ -152,6 +163,7 @@ def _train_locked(opened: Run, processes: Group, device: Any) -> Outcome:
     )
     with opened.lock() if processes.is_main else nullcontext():
         try:
+            _apply_cpu_settings(opened, processes, device)
             return train_run(opened, device=device, reporter=screen, group=processes, command=command)
         finally:
             screen.close()

@@ -68,6 +68,8 @@ class Train(_Settings):
     channels_last: bool = False
     compile: bool = False
     deterministic: bool = False
+    # float32 products on a CPU: auto takes torch's fast way where a probe finds it accurate and faster.
+    cpu_matmul: Literal["auto", "exact", "fast"] = "auto"
     workers: Annotated[int, Field(ge=0)] = 0
     log_every: Positive = 50
     evaluate_every: Positive = 1000

@@ -16,7 +16,7 @@ from compressnet import weights
 from compressnet.errors import CompressnetError, Interrupted
 from compressnet.reporter import Reporter, Silent
 from compressnet.run import Run
-from compressnet.training import checkpoint
+from compressnet.training import checkpoint, cpu_settings
 from compressnet.training import device as devices
 from compressnet.training.distributed import Group
 from compressnet.training.job import set_up
@@ -71,6 +71,7 @@ def train(
     stored = weights.read_architecture(start / "model.safetensors") if start else None
     if start:
         checkpoint.check_world(start, group.world)
+        _warn_of_other_settings(run, device, reporter)
     with stop_on_signals() as stop:
         job = set_up(run, group, reporter, stored)
         loop = Loop(run, job, device, group, reporter, stop)
@@ -110,6 +111,7 @@ def _record_start(run: Run, loop: Loop, device: torch.device, command: Sequence[
         "command": list(command),
         "device": devices.name(device),
         "threads": torch.get_num_threads(),
+        "cpu": cpu_settings.current().as_dict(),
         "world": loop.group.world,
         "versions": versions(),
         "commit": commit(),
@@ -121,9 +123,21 @@ def _record_start(run: Run, loop: Loop, device: torch.device, command: Sequence[
     if resumed:  # the command that began the run is the one that repeats it
         before = run.facts
         facts["command"] = before.get("command", [])
+        facts["cpu"] = before.get("cpu", cpu_settings.TORCH.as_dict())
         facts["resumed_with"] = [*before.get("resumed_with", []), list(command)]
     run.update(**facts)
     run.log("resume" if resumed else "start", step=loop.step)
+
+
+def _warn_of_other_settings(run: Run, device: torch.device, reporter: Reporter) -> None:
+    """The command line sets the process before it comes here; a program of one's own may not know to."""
+    begun_with, here = cpu_settings.stored(run), cpu_settings.current()
+    if device.type == "cpu" and begun_with and begun_with.matmul != here.matmul:
+        reporter.note(
+            "warning",
+            f"the run was begun with matmul {begun_with.matmul}, this process has {here.matmul}: "
+            "its weights will differ from an uninterrupted run's (see training.cpu_settings.apply)",
+        )
 
 
 def versions() -> dict[str, str]:

@@ -12,6 +12,8 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
+from compressnet.training import cpu_settings
+
 
 class Done(NamedTuple):
     """What a command left behind."""
@@ -41,11 +43,16 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> Itera
     """An empty folder to work in, and the process as it was afterwards."""
     before, threads = dict(os.environ), torch.get_num_threads()
     monkeypatch.chdir(tmp_path)
+    # malloc, once tuned, cannot be set back: in this process glibc is not found. The switch is put back.
+    monkeypatch.setattr(cpu_settings, "_glibc", lambda: None)
+    monkeypatch.setattr(cpu_settings, "_tuned", False)
+    matmul = cpu_settings.current().matmul
     for name in [name for name in os.environ if name.startswith("COMPRESSNET_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("COMPRESSNET_CACHE", str(cache))
     monkeypatch.setenv("COLUMNS", "200")
     yield tmp_path
+    cpu_settings.apply(cpu_settings.Settings(matmul, malloc=False))
     torch.set_num_threads(threads)
     for name in set(os.environ) - set(before):
         del os.environ[name]
