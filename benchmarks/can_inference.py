@@ -2,7 +2,7 @@
 
     python benchmarks/can_inference.py --network can32 --size 1920x1080 --rounds 8 --threads 1
 
-Prints how many times as fast as the plain form each is (median over rounds, 95 % interval), how far its
+Prints how many times as fast as the plain form each is (midmean of rounds, 95 % interval), how far its
 result is from it, and how near it comes to what a large matrix product reaches here. `strips` is what
 `compressnet apply` does on the CPU.
 """
@@ -19,7 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compressnet.analysis.timing import Comparison, compare, peak_gflops
+from compressnet.analysis import machine
+from compressnet.analysis.rounds import Effort
+from compressnet.analysis.timing import Comparison, compare, peak_gflops, warnings
 from compressnet.models import can
 from compressnet.models.can_strips import forward_in_strips
 from compressnet.tasks.image_apply import in_bfloat16
@@ -42,13 +44,16 @@ def main() -> None:
             }
         reference = forms["plain"]().float()
         errors = {name: float((form().float() - reference).abs().max()) for name, form in forms.items()}
-        result = compare(forms, rounds=arguments.rounds, device=arguments.device)
+        result = compare(forms, Effort(rounds=arguments.rounds), arguments.device)
     peaks = {name: max(before[name], after) for name, after in matrix_products(arguments.device).items()}
     macs = height * width * sum(p.numel() for p in net.parameters() if p.ndim == 4)
-    report = table(result, errors, peaks, macs)
+    facts = machine.facts(arguments.device)
+    report = table(result, facts, errors, peaks, macs)
     if arguments.json:
         document = {
             **result.as_dict(),
+            "machine": facts.as_dict(),
+            "threads": arguments.threads,
             "max_difference": errors,
             "peak_gmac_per_s": peaks,
             "gmac": macs / 1e9,
@@ -108,11 +113,17 @@ def _channels_last(net: can.CAN) -> can.CAN:
     return copied.to(memory_format=torch.channels_last)
 
 
-def table(result: Comparison, errors: dict[str, float], peaks: dict[str, float], macs: int) -> str:
+def table(
+    result: Comparison,
+    facts: machine.Machine,
+    errors: dict[str, float],
+    peaks: dict[str, float],
+    macs: int,
+) -> str:
     """Plain text, a form a line."""
+    load = "load {:.1f} to {:.1f}".format(*result.load) if result.load else "load unknown"
     lines = [
-        f"{result.device}, {result.threads} of {result.processors} threads, torch {result.torch}, "
-        f"load {result.load[0]:.1f} to {result.load[1]:.1f}",
+        f"{facts.name}, {torch.get_num_threads()} of {facts.logical} threads, torch {facts.torch}, {load}",
         "matrix product: " + ", ".join(f"{name} {peak:.0f} GMAC/s" for name, peak in peaks.items()),
         f"{'form':32} {'median s':>8}  {'times as fast [95 %]':20} "
         f"{'difference':>10} {'GMAC/s':>6} {'of peak':>7}",
@@ -124,7 +135,7 @@ def table(result: Comparison, errors: dict[str, float], peaks: dict[str, float],
             f"{timing.name:32} {timing.median:8.2f}  {timing.ratio!s:20} {errors[timing.name]:10.1e} "
             f"{rate:6.1f} {rate / peak:7.0%}"
         )
-    return "\n".join(lines)
+    return "\n".join(lines + warnings(result))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
     from tqdm import tqdm
 
     from compressnet.reporter import Level
@@ -36,11 +38,16 @@ def print_text(text: str) -> None:
         sys.stdout.write(text + "\n")
 
 
+def print_styled(text: Text) -> None:
+    """A line on stdout with rich's colours, where the terminal has them."""
+    if is_main_process():
+        _console().print(text, highlight=False)
+
+
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], numeric: int = 1) -> None:
     """A table on stdout; columns from `numeric` on are figures and stand to the right."""
     if not is_main_process():
         return
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -48,11 +55,28 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
     for index, column in enumerate(columns):
         table.add_column(Text(column), justify="right" if index >= numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(figure(cell)) for cell in row))
+        table.add_row(*(cell if isinstance(cell, Text) else Text(figure(cell)) for cell in row))
+    _console().print(table)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
     console = Console()
-    if not console.is_terminal:  # a pipe has no width: cut nothing
-        console = Console(width=200)
-    console.print(table)
+    return console if console.is_terminal else Console(width=200)  # a pipe has no width: cut nothing
+
+
+def print_markdown(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], numeric: int = 1
+) -> None:
+    """The table as Markdown, for reports."""
+    rules = ["---:" if index >= numeric else "---" for index in range(len(columns))]
+    lines = [f"| {' | '.join(map(_cell, cells))} |" for cells in (columns, rules, *rows)]
+    print_text("\n".join([*([f"**{title}**", ""] if title else []), *lines, ""]))
+
+
+def _cell(value: Any) -> str:
+    return figure(value).replace("|", "\\|")
 
 
 def figure(value: Any) -> str:
@@ -62,6 +86,14 @@ def figure(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4f}" if abs(value) < 1 else f"{value:.2f}"
     return str(value)
+
+
+def short(value: float, unit: str = "") -> str:
+    """Four digits and a prefix: 37.01 G; whole numbers below a thousand as they are."""
+    for prefix, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= size:
+            return f"{value / size:#.4g} {prefix}{unit}"
+    return f"{value:.4g} {unit}".rstrip()
 
 
 def note(text: str) -> None:

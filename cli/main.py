@@ -10,7 +10,7 @@ import typer
 
 from compressnet.errors import CompressnetError
 
-from . import apply, data, evaluate, import_, listings, recipes, results, runs, train
+from . import apply, bench, count_params, data, evaluate, import_, listings, recipes, results, runs, train
 from .console import fail
 
 app = typer.Typer(
@@ -23,6 +23,8 @@ app = typer.Typer(
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("apply")(apply.apply)
+app.command("count-params")(count_params.count_params)
+app.command("bench")(bench.bench)
 app.command("import")(import_.import_)
 app.command("results")(results.results)
 app.add_typer(recipes.app, name="recipes")

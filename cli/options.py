@@ -32,27 +32,33 @@ def _set_threads(count: Optional[int]) -> Optional[int]:
 
 Overrides = Annotated[
     Optional[list[str]],
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a key, e.g. --set train.lr=1e-4. Repeatable."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Set a key, e.g. --set train.lr=1e-4. Repeatable."),
+]
+InputSize = Annotated[
+    Optional[str],
+    typer.Option(
+        "--input-size",
+        metavar="WxH|N",
+        help="Images as 1920x1080 (or 256), sequences by their steps (default: the network's own).",
+    ),
 ]
 Device = Annotated[
     str, typer.Option("--device", metavar="DEVICE", help="auto (a GPU if there is one), cpu, cuda or cuda:N.")
 ]
-Threads = Annotated[
-    Optional[int],
-    typer.Option("--threads", min=1, callback=_set_threads, help="CPU threads [default: torch's choice]."),
-]
+THREADS_HELP = "CPU threads (default: torch's choice); of bench a list (default: 1,all)."
+Threads = Annotated[Optional[int], typer.Option("--threads", min=1, callback=_set_threads, help=THREADS_HELP)]
 DataRoot = Annotated[
     Optional[Path],
     typer.Option(
         "--data-root", callback=_set_data_root,
-        help=f"Where relative data roots are looked up [default: ${DATA_VARIABLE}, else here].",
+        help=f"Where relative data roots are looked up (default: ${DATA_VARIABLE}, else here).",
     ),
 ]  # fmt: skip
 CacheDir = Annotated[
     Optional[Path],
     typer.Option(
         "--cache", callback=_set_cache,
-        help=f"Where derived data is kept [default: ${CACHE_VARIABLE}, else ~/.cache/compressnet].",
+        help=f"Where derived data is kept (default: ${CACHE_VARIABLE}, else ~/.cache/compressnet).",
     ),
 ]  # fmt: skip
 Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="The folder that holds the runs.")]
@@ -82,3 +88,17 @@ def parse_settings(overrides: Optional[list[str]]) -> dict[str, object]:
         except RecipeError as error:
             raise UsageError(f"--set {text}: {value!r} is not a YAML value") from error
     return settings
+
+
+def parse_size(text: Optional[str]) -> int | tuple[int, int] | None:
+    """`1920x1080` as (1080, 1920), height first; `256` as 256.
+
+    Raises:
+        UsageError: not of that form, or not above 0.
+    """
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise UsageError(f"--input-size {text}: write it as 1920x1080 or 256")
+    return int(text) if len(parts) == 1 else (int(parts[1]), int(parts[0]))

@@ -47,7 +47,7 @@ def show(recipe: Annotated[str, typer.Argument(help="A name or file.")], json: o
 @app.command("cp")
 def copy(
     recipe: Annotated[str, typer.Argument(help="The name of a shipped recipe.")],
-    target: Annotated[Optional[Path], typer.Argument(help="File or folder [default: here].")] = None,
+    target: Annotated[Optional[Path], typer.Argument(help="File or folder (default: here).")] = None,
     force: options.Force = False,
     json: options.Json = False,
 ) -> None:

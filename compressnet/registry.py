@@ -24,12 +24,19 @@ LAYERS = {
     "identity": "torch.nn:Identity",
     "linear": "torch.nn:Linear",
     "operator": "compressnet.operators.module:OperatorModule",
+    "torch_lstm": "compressnet.layers.torch_lstm:TorchLSTM",
 }
 DATASETS = {
     "fivek": "compressnet.data.fivek:FiveK",
     "paired_folder": "compressnet.data.paired_folder:PairedFolder",
     "photo_folder": "compressnet.data.photo_folder:PhotoFolder",
     "sample": "compressnet.data.sample:Sample",
+}
+FORMULAS = {  # the cost of layers, by the name of the layer; needs no torch
+    "lstm": "compressnet.cost_cells:lstm",
+    "lstm_1997": "compressnet.cost_cells:lstm_1997",
+    "lstmp": "compressnet.cost_cells:lstmp",
+    "sru": "compressnet.cost_cells:sru",
 }
 OPERATORS = {
     "l0": "compressnet.operators.l0:L0",
@@ -40,6 +47,7 @@ REGISTRIES: dict[str, dict[str, str]] = {
     "task": TASKS,
     "model": MODELS,
     "layer": LAYERS,
+    "formula": FORMULAS,
     "data": DATASETS,
     "operator": OPERATORS,
 }

@@ -151,6 +151,8 @@ def names(kind: str) -> list[str]:
         return sorted(entry.name.removesuffix(WEIGHTS_SUFFIX) for entry in _entries("zoo", WEIGHTS_SUFFIX))
     if kind == "recipe":
         return sorted(entry.name.removesuffix(".yaml") for entry in _entries("recipe", ".yaml"))
+    if kind == "layer":
+        return sorted(registry.LAYERS.keys() | registry.FORMULAS.keys())
     return sorted(registry.REGISTRIES[kind])
 
 

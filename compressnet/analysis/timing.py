@@ -1,144 +1,244 @@
-"""Honest timing: several ways of doing one thing, interleaved in one process, compared round by round.
+"""Honest timing: several ways of doing one thing, interleaved, compared round by round.
+
+    samplers (run once, return seconds) -> warm-up -> rounds -> Comparison (raw seconds, quantiles, ratios)
 
 On a machine that others use, what runs second meets another load than what runs first. So every round runs
-every form once, in an order that turns from round to round; ratios are taken within rounds; and their
-uncertainty comes from resampling rounds (bootstrap; B. Efron, 1979).
+every form once (`rounds.py`), and ratios are taken within rounds (`ratio.py`).
 """
 
 from __future__ import annotations
 
 import os
-import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
-_RESAMPLES = 2000
+from compressnet.analysis.ratio import Ratio, paired_ratio
+from compressnet.analysis.rounds import USUAL, Effort, Sampler, measure, warm_up
+from compressnet.errors import CompressnetError
 
+Clock = Literal["wall", "cpu"]
 
-@dataclass(frozen=True)
-class Ratio:
-    """How many times as fast as the baseline: the median over rounds and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.2f}x [{self.low:.2f}, {self.high:.2f}]"
+_CALM = 0.10  # of the median: a wider middle half is worth a warning
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one form, a round each.
+    """Seconds of one form, a round each, in the order of measurement.
 
     Attributes:
-        ratio: against the baseline; 1 for the baseline itself.
+        ratio: how many times as fast as the baseline; 1 for the baseline itself.
+        first_seconds: of the very first call, with compilation and autotuning.
+        warmup_runs: that are not in `seconds`; the first call is one of them.
+        stable: whether the medians of two successive blocks of five warm-up runs came within 2 %.
     """
 
     name: str
     seconds: tuple[float, ...]
     ratio: Ratio
+    first_seconds: float
+    warmup_runs: int
+    stable: bool
 
     @property
     def median(self) -> float:
-        return float(np.median(self.seconds))
+        return self.percentile(50)
+
+    @property
+    def p10(self) -> float:
+        return self.percentile(10)
+
+    @property
+    def p90(self) -> float:
+        return self.percentile(90)
+
+    @property
+    def p99(self) -> float:
+        """Below 100 rounds between the two slowest."""
+        return self.percentile(99)
 
     @property
     def quartiles(self) -> tuple[float, float]:
         """Seconds below which a quarter and three quarters of the rounds are."""
-        low, high = np.percentile(self.seconds, [25, 75])
-        return float(low), float(high)
+        return self.percentile(25), self.percentile(75)
+
+    @property
+    def spread(self) -> float:
+        """The distance of the quartiles as a part of the median."""
+        low, high = self.quartiles
+        return (high - low) / self.median
 
     @property
     def best(self) -> float:
         return min(self.seconds)
 
+    def percentile(self, percent: float) -> float:
+        return float(np.percentile(self.seconds, percent))
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; with what follows from the seconds."""
+        derived = ("median", "p10", "p90", "p99", "quartiles", "spread", "best")
+        values = {**asdict(self), **{name: getattr(self, name) for name in derived}}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Timing:
+        """From `as_dict`; what follows from the seconds is computed anew."""
+        return cls(
+            name=str(data["name"]),
+            seconds=tuple(float(value) for value in data["seconds"]),
+            ratio=Ratio(**{key: float(data["ratio"][key]) for key in ("value", "low", "high")}),
+            first_seconds=float(data["first_seconds"]),
+            warmup_runs=int(data["warmup_runs"]),
+            stable=bool(data["stable"]),
+        )
+
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was measured, and on what.
+    """What was measured; on what is for `machine.facts` to say.
 
     Attributes:
         baseline: the name of the form that ratios refer to.
-        load: the load average of one minute before and after (NaN where the system tells none). More than
-            the processors there are means that others slowed this down.
-        threads: of torch within an operation.
+        clock: "wall", or "cpu": the time of all processors that the process used, added up.
+        load: the system's load average of one minute before and after; None where the system tells none.
+        processors: of the system, as the load is: a higher load means that others slowed this down.
     """
 
     timings: tuple[Timing, ...]
     baseline: str
-    load: tuple[float, float]
-    threads: int
+    clock: Clock
+    load: tuple[float, float] | None
     processors: int
-    device: str
-    torch: str
 
     def __getitem__(self, name: str) -> Timing:
         return next(timing for timing in self.timings if timing.name == name)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; with the medians and quartiles."""
-        rows = [
-            {**asdict(timing), "median": timing.median, "quartiles": timing.quartiles}
-            for timing in self.timings
-        ]
-        return {**asdict(self), "timings": rows}
+        """For JSON: raw seconds, quantiles and ratios."""
+        return {
+            "baseline": self.baseline,
+            "clock": self.clock,
+            "load": list(self.load) if self.load else None,
+            "processors": self.processors,
+            "timings": [timing.as_dict() for timing in self.timings],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Comparison:
+        """From `as_dict`.
+
+        Raises:
+            CompressnetError: something is missing or not what it should be.
+        """
+        try:
+            before_after = data["load"]
+            return cls(
+                timings=tuple(Timing.from_dict(row) for row in data["timings"]),
+                baseline=str(data["baseline"]),
+                clock="cpu" if data["clock"] == "cpu" else "wall",
+                load=(float(before_after[0]), float(before_after[1])) if before_after else None,
+                processors=int(data["processors"]),
+            )
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise CompressnetError(f"not a comparison of timings: {type(error).__name__}: {error}") from error
 
 
 def compare(
     forms: Mapping[str, Callable[[], object]],
-    rounds: int = 10,
-    warmup: int = 1,
+    how: Effort = USUAL,
     device: str | torch.device = "cpu",
+    clock: Clock = "wall",
 ) -> Comparison:
-    """Time callables against the first of them.
+    """Time callables against the first of them, in this process.
 
     Args:
-        forms: what to time by name; the first is the baseline. On CUDA each is timed to the end of its work.
-        rounds: how often each runs; from 6 on the interval means something.
-        warmup: rounds before that are not counted (compilation, caches, first touch of memory).
+        forms: what to time by name; the first is the baseline.
+        device: whose work is waited for.
+        clock: "cpu" on noisy hosts: processor time of this process, all its threads added up. What others
+            do changes it less; how well threads share the work it does not see.
 
     Raises:
-        ValueError: no forms, or less than one round.
+        ValueError: no forms, or processor time of what another device does.
     """
-    if not forms or rounds < 1 or warmup < 0:
-        raise ValueError("compare: needs at least one form, one round and no negative warm-up")
-    device = torch.device(device)
-    for _ in range(warmup):
-        for form in forms.values():
-            _seconds(form, device)
+    return interleave({name: sampler(form, device, clock) for name, form in forms.items()}, how, clock)
+
+
+def interleave(samplers: Mapping[str, Sampler], how: Effort = USUAL, clock: Clock = "wall") -> Comparison:
+    """Compare what runs once per call and returns its seconds, perhaps in another process, with the first.
+
+    Args:
+        samplers: by name; the first is the baseline.
+        clock: what the samplers' seconds are; recorded.
+
+    Raises:
+        ValueError: no samplers.
+        CompressnetError: a sampler's clock is too coarse for it.
+    """
+    if not samplers:
+        raise ValueError("nothing to time: needs at least one form")
     before = _load()
-    names = list(forms)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(rounds):
-        turn = number % len(names)
-        for name in names[turn:] + names[:turn]:
-            seconds[name].append(_seconds(forms[name], device))
+    warm = warm_up(samplers, how)
+    seconds = measure(samplers, how)
+    after = _load()
+    baseline = next(iter(samplers))
     timings = tuple(
-        Timing(name, tuple(seconds[name]), paired_ratio(seconds[names[0]], seconds[name])) for name in names
+        Timing(
+            name,
+            tuple(seconds[name]),
+            paired_ratio(seconds[baseline], seconds[name]),
+            first_seconds=warm[name].seconds[0],
+            warmup_runs=len(warm[name].seconds),
+            stable=warm[name].stable,
+        )
+        for name in samplers
     )
-    return Comparison(
-        timings,
-        baseline=names[0],
-        load=(before, _load()),
-        threads=torch.get_num_threads(),
-        processors=os.cpu_count() or 1,
-        device=_device_name(device),
-        torch=torch.__version__,
-    )
+    load = (before, after) if before is not None and after is not None else None
+    return Comparison(timings, baseline, clock, load, processors=os.cpu_count() or 1)
 
 
-def paired_ratio(baseline: list[float], seconds: list[float], seed: int = 0) -> Ratio:
-    """Median of baseline / seconds over rounds, and the 95 % interval that resampling the rounds gives."""
-    ratios = np.asarray(baseline) / np.asarray(seconds)
-    draws = np.random.default_rng(seed).integers(0, len(ratios), (_RESAMPLES, len(ratios)))
-    low, high = np.percentile(np.median(ratios[draws], axis=1), [2.5, 97.5])
-    return Ratio(float(np.median(ratios)), float(low), float(high))
+def sampler(form: Callable[[], object], device: str | torch.device = "cpu", clock: Clock = "wall") -> Sampler:
+    """What runs `form` once, waits for the device, returns seconds.
+
+    Raises:
+        ValueError: processor time of what another device does.
+    """
+    device = torch.device(device)
+    if clock == "cpu" and device.type != "cpu":
+        raise ValueError(f"processor time says nothing about work on {device}: use the wall clock")
+
+    def sample() -> float:
+        now = time.process_time if clock == "cpu" else time.perf_counter
+        _wait(device)
+        start = now()
+        form()
+        _wait(device)
+        return now() - start
+
+    return sample
+
+
+def warnings(comparison: Comparison) -> list[str]:
+    """What keeps the numbers from deciding, a line each; empty if they can be trusted."""
+    lines = []
+    load = max(comparison.load or (0.0,))
+    if load > comparison.processors:
+        lines.append(f"load {load:.1f} on {comparison.processors} processors: other work slowed this down")
+    for timing in comparison.timings:
+        if not timing.stable:
+            lines.append(f"{timing.name}: not stable after {timing.warmup_runs} warm-up runs")
+        if timing.spread > _CALM:
+            lines.append(f"{timing.name}: the middle half of rounds spans {timing.spread:.0%} of the median")
+    lines += [
+        f"no difference shown between {comparison.baseline} and {timing.name}: {timing.ratio}"
+        for timing in comparison.timings
+        if timing.name != comparison.baseline and not timing.ratio.shows_difference
+    ]
+    return lines
 
 
 def peak_gflops(
@@ -149,44 +249,20 @@ def peak_gflops(
     In 10^9 operations a second; a multiply-add is two. It is what convolutions can be measured against:
     a network cannot be faster unless it does fewer operations.
     """
-    device = torch.device(device)
     a = torch.randn(size, size, device=device).to(dtype)
     b = torch.randn(size, size, device=device).to(dtype)
     torch.mm(a, b)
-    best = min(_seconds(lambda: torch.mm(a, b), device) for _ in range(rounds))
-    return 2e-9 * size**3 / best
-
-
-def _seconds(form: Callable[[], object], device: torch.device) -> float:
-    _wait(device)
-    start = time.perf_counter()
-    form()
-    _wait(device)
-    return time.perf_counter() - start
+    sample = sampler(lambda: torch.mm(a, b), device)
+    return 2e-9 * size**3 / min(sample() for _ in range(rounds))
 
 
 def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
-def _load() -> float:
+def _load() -> float | None:
     try:
         return os.getloadavg()[0]
     except (OSError, AttributeError):
-        return float("nan")
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return _processor() or platform.machine()
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-            return f"{next(names, '')}, {torch.backends.cpu.get_cpu_capability()}"
-    except OSError:
-        return ""
+        return None

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from compressnet.cost import Term
+
 Stats = Literal["image", "frozen"]
 
 
@@ -94,6 +96,26 @@ class AdaptiveNorm(nn.Module):
             and x.dtype in (torch.float32, torch.float64)
             and not torch.compiler.is_compiling()
         )
+
+    def example(self, batch: int = 1, size: int | tuple[int, int] = 64) -> tuple[Tensor]:
+        """Inputs for counting and timing: features of `size` (height, width)."""
+        height, width = (size, size) if isinstance(size, int) else size
+        return (torch.rand(batch, self.channels, height, width),)
+
+    def cost(self, input_shape: tuple[int, ...]) -> list[Term]:
+        """Of features (B, C, H, W), without a leaky ReLU; a mean is one elementwise operation a pixel."""
+        batch, _, height, width = input_shape
+        symbols = {"B": batch, "C": self.channels, "H": height, "W": width}
+        frozen, beta = self.stats == "frozen", self.beta is not None
+        passes = "2" if frozen else "5"  # x - mean and scale·x + shift; two moments and a square before
+        maps = "C" if frozen else "B·C"
+        small = f"{maps}·6+C" if beta else f"{maps}·5"
+        return [
+            Term("parameters", "w0 and w1", "2", symbols),
+            *([Term("parameters", "beta", "C", symbols)] if beta else []),
+            Term("elementwise", "normalisation", f"B·C·H·W·{passes}", symbols),
+            Term("elementwise", "scale and shift of each map", small, symbols),
+        ]
 
     def extra_repr(self) -> str:
         return f"{self.channels}, beta={self.beta is not None}, eps={self.eps}, stats={self.stats!r}"

@@ -10,6 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from compressnet import cost
+from compressnet.cost import Term
+
 _FAST_DILATION = 16  # up to here oneDNN's weight gradient is fast in channels_last
 
 
@@ -44,6 +47,14 @@ class DilatedConv2d(nn.Conv2d):
         if self._slow_in_torch(input):
             return dilated_conv2d(input, self.weight, self.bias, self.dilation[0])
         return super().forward(input)
+
+    def cost(self, input_shape: tuple[int, ...]) -> list[Term]:
+        """Of features (B, in_channels, H, W)."""
+        batch, _, *positions = input_shape
+        bias = self.bias is not None
+        return cost.convolution(
+            self.in_channels, self.out_channels, self.kernel_size, positions, batch=batch, bias=bias
+        )
 
     def _slow_in_torch(self, x: Tensor) -> bool:
         return (

@@ -22,6 +22,11 @@ class OperatorModule(nn.Module):
         super().__init__()
         self.operator = make("operator", operator)
 
+    def example(self, batch: int = 1, size: int | tuple[int, int] = 64) -> tuple[Tensor]:
+        """Images for timing, of `size` (height, width)."""
+        height, width = (size, size) if isinstance(size, int) else size
+        return (torch.rand(batch, 3, height, width),)
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> the same."""
         images = x.float().cpu().permute(0, 2, 3, 1).numpy()

@@ -5,6 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from compressnet.analysis.count import count
+from compressnet.cost import total
 from compressnet.layers.adaptive_norm import AdaptiveNorm, Stats
 
 
@@ -143,3 +145,17 @@ def test_frozen_uses_its_buffers_and_is_affine() -> None:
 def test_refuses(arguments: dict) -> None:
     with pytest.raises(ValueError, match="AdaptiveNorm"):
         AdaptiveNorm(**arguments)
+
+
+@pytest.mark.parametrize("stats", ["image", "frozen"])
+@pytest.mark.parametrize("beta", [True, False])
+def test_cost_is_what_torch_does(stats: Stats, beta: bool) -> None:
+    layer = AdaptiveNorm(5, beta=beta, stats=stats)
+    inputs = layer.example(2, (7, 4))
+    assert inputs[0].shape == (2, 5, 7, 4)
+    terms = layer.cost((2, 5, 7, 4))
+    assert total(terms, "parameters") == 2 + 5 * beta
+    assert total(terms, "macs") == 0
+    counted = count(layer, inputs)
+    assert counted.problems == []
+    assert counted.total("elementwise") == total(terms, "elementwise")

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from compressnet.analysis.count import count
+from compressnet.cost import total
 from compressnet.layers.dilated_conv import DilatedConv2d, _DilatedConv, dilated_conv2d
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
@@ -149,3 +151,14 @@ def test_a_bias_is_optional() -> None:
     for grad, grad_plain in zip(gradients(ours, x)[1], gradients(plain, x)[1], strict=True):
         assert_near(grad, grad_plain)
     assert torch.equal(ours(x), F.conv2d(x, ours.weight, None, 1, 16, 16))
+
+
+@pytest.mark.parametrize("dilation", [1, 32])
+def test_cost(dilation: int) -> None:
+    layer = DilatedConv2d(5, 6, dilation)
+    terms = layer.cost((2, 5, 10, 9))
+    assert total(terms, "parameters") == 6 * 5 * 9 + 6
+    assert total(terms, "macs") == 2 * 10 * 9 * 6 * 5 * 9
+    counted = count(layer, (torch.rand(2, 5, 10, 9),))
+    assert counted.problems == []
+    assert counted.macs == total(terms, "macs")

@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from compressnet.analysis.count import count
+from compressnet.analysis.example import example
 from compressnet.errors import CompressnetError
 from compressnet.models.can import CAN, LastLayer, Norm, Variant, can24, can32, dilations
 from compressnet.models.can_released import released_kind
@@ -168,6 +170,36 @@ def test_parameter_counts_of_the_paper(
     net = builder(in_channels=channels, variant=variant)
     assert sum(p.numel() for p in net.parameters()) == count
     assert sum(t.numel() for t in net.state_dict().values()) == count  # no buffers
+
+
+COUNTS = [  # builder, input channels, parameters, MACs a pixel
+    (can24, 3, 37_219, 37_008),
+    (can32, 3, 74_997, 74_688),
+    (can32, 4, 75_285, 74_976),
+    (can32, 13, 77_877, 77_568),
+]
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"variant": "paper"}, {"norm": "bn"}, {"norm": "none"}, {"stats": "frozen"}], ids=str
+)
+@pytest.mark.parametrize(("builder", "channels", "parameters", "macs"), COUNTS)
+def test_counts_by_formula_and_by_trace(
+    builder: Callable[..., CAN], channels: int, parameters: int, macs: int, arguments: dict[str, Any]
+) -> None:
+    with torch.device("meta"):
+        net = builder(in_channels=channels, **arguments)
+    counted = count(net, example(net, 2, (40, 50)))
+    assert counted.problems == []
+    assert counted.macs == counted.total("macs_trace") == macs * 2 * 40 * 50
+    assert (counted.unit, counted.amount) == ("megapixel", 0.004)
+    width, depth = net.last.in_channels, len(net.blocks)
+    others = {"bn": 2 * width * depth, "none": width * depth}  # in place of w0, w1 and a bias a layer
+    of_norm = (width + 2) * depth
+    assert counted.parameters == parameters - of_norm + others.get(arguments.get("norm", ""), of_norm)
+    if not arguments:
+        layers = {layer.path: layer.parameters for layer in counted.folded(1)}
+        assert layers == {"": 0, "blocks": parameters - 3 * width - 3, "last": 3 * width + 3}
 
 
 def test_dilations_follow_from_the_depth() -> None:

@@ -1,0 +1,178 @@
+"""`compressnet bench`: how long networks take, compared honestly."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from compressnet.errors import CompressnetError, UsageError
+from compressnet.files import write_bytes
+
+from . import bench_compare, bench_report, bench_run, console, options
+
+if TYPE_CHECKING:
+    from compressnet.analysis.bench import Plan
+
+CPU_SETTINGS = ("auto", "torch")
+
+
+Sides = Annotated[
+    list[str],
+    typer.Argument(metavar="A [vs B ...]", help="Models, layers, recipes, runs, weights files, zoo:NAME."),
+]
+Mode = Annotated[
+    str, typer.Option(help="forward, forward+backward, train-step (with Adam), stream-step; a list: a,b.")
+]
+Backend = Annotated[
+    str, typer.Option(help="eager, compile, and what a network brings along (can24: strips); a list: a,b.")
+]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16; a list: a,b.")]
+ThreadCounts = Annotated[Optional[str], typer.Option("--threads", metavar="N,all", help=options.THREADS_HELP)]
+Batch = Annotated[int, typer.Option(min=1, help="Images or sequences of one pass.")]
+SeqLen = Annotated[Optional[int], typer.Option(min=1, help="Steps of sequences (default: 35).")]
+ChannelsLast = Annotated[bool, typer.Option("--channels-last", help="Images in that memory layout.")]
+CpuSettings = Annotated[
+    str,
+    typer.Option(
+        metavar="auto,torch", help="auto: as train uses them; torch: its and glibc's own; both compares them."
+    ),
+]
+Rounds = Annotated[
+    Optional[int], typer.Option(min=2, help="Passes of each (default: 10 to 200, about 2 seconds).")
+]
+ClockName = Annotated[str, typer.Option(help="wall, or cpu: processor time, on machines that others use.")]
+Memory = Annotated[
+    bool, typer.Option("--memory/--no-memory", help="Measure peak memory, in a child process.")
+]
+Compare = Annotated[
+    Optional[Path], typer.Option(metavar="OLD.json", help="Say how this differs from an earlier --json.")
+]
+Plot = Annotated[
+    Optional[Path],
+    typer.Option(metavar="OUT.png", help="Draw parameters, or the recorded metric, over time."),
+]
+
+
+def bench(
+    sides: Sides,
+    set_: options.Overrides = None,
+    mode: Mode = "forward",
+    backend: Backend = "eager",
+    dtype: Dtype = "float32",
+    threads: ThreadCounts = None,
+    batch: Batch = 1,
+    input_size: options.InputSize = None,
+    seq_len: SeqLen = None,
+    channels_last: ChannelsLast = False,
+    device: options.Device = "auto",
+    cpu_settings: CpuSettings = "auto",
+    rounds: Rounds = None,
+    clock: ClockName = "wall",
+    memory: Memory = True,
+    compare: Compare = None,
+    plot: Plot = None,
+    force: options.Force = False,
+    json: options.Json = False,
+) -> None:
+    """Time networks: warmed up, interleaved in one process, with the interval of every ratio.
+
+    Images are 512x512 and sequences 35 steps unless you say else. Gradients are those of the mean square.
+
+    Example: compressnet bench can24 vs can32 --backend eager,strips --input-size 1920x1080
+    """
+    if plot is not None:
+        _check_picture(plot, force)
+    old = bench_compare.read(compare) if compare else None
+    plan = _plan(locals())
+    if compare and old:
+        bench_compare.check_comparable(old, plan, compare)
+    report = bench_run.run(plan, rounds=rounds, clock="cpu" if clock == "cpu" else "wall", memory=memory)
+    if compare and old:
+        report["compared_with"] = bench_compare.against(old, report, compare)
+    if json:
+        console.print_json(report)
+    else:
+        bench_report.show(report)
+        if "compared_with" in report:
+            bench_compare.show(report["compared_with"])
+    if plot is not None:
+        write_bytes(plot, bench_report.draw(plan, report))
+    for text in report["warnings"]:
+        console.note(f"warning: {text}")
+
+
+def _plan(typed: Mapping[str, Any]) -> Plan:
+    """What was typed as a plan; the order of cases is that of the table."""
+    from compressnet.analysis.bench import Case, Plan
+    from compressnet.side import read_sides
+    from compressnet.training import device as devices
+
+    settings = options.parse_settings(typed["set_"])
+    words = tuple(typed["sides"])
+    count = len(read_sides(words, settings))
+    chosen = devices.choose(typed["device"])
+    cpu = _choices("--cpu-settings", typed["cpu_settings"], CPU_SETTINGS)
+    if typed["clock"] not in ("wall", "cpu"):
+        raise UsageError(f"--clock {typed['clock']}: choose from wall, cpu")
+    if typed["clock"] == "cpu" and (len(cpu) > 1 or chosen.type != "cpu"):
+        raise UsageError("--clock cpu: it is the time of this process, on the CPU")
+    dimensions = (
+        _thread_counts(typed["threads"], chosen.type),
+        _list("--mode", typed["mode"]),
+        range(count),
+        _list("--backend", typed["backend"]),
+        _list("--dtype", typed["dtype"]),
+        cpu,
+    )
+    cases = tuple(
+        Case(side=s, mode=m, backend=b, dtype=d, threads=t, cpu=c)
+        for t, m, s, b, d, c in product(*dimensions)
+    )
+    size = options.parse_size(typed["input_size"])
+    image_size = (size, size) if isinstance(size, int) else size
+    seq_len = typed["seq_len"] or (size if isinstance(size, int) else None)
+    layout = typed["channels_last"]
+    return Plan(words, cases, settings, typed["batch"], image_size, seq_len, layout, str(chosen))
+
+
+def _check_picture(path: Path, force: bool) -> None:
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"--plot {path}: a picture ends in .png")
+    if path.exists() and not force:
+        raise CompressnetError(f"{path} exists: add --force to overwrite it")
+    if not path.absolute().parent.is_dir():
+        raise CompressnetError(f"--plot {path}: there is no folder {path.parent}")
+
+
+def _thread_counts(typed: str | None, kind: str) -> list[int]:
+    """`1,all` as numbers; on a GPU one is enough, for it makes no difference there."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if typed is None:
+        typed = "1,all" if kind == "cpu" else "all"
+    counts = []
+    for word in _list("--threads", typed):
+        if word != "all" and not (word.isdecimal() and int(word) > 0):
+            raise UsageError(f"--threads {word}: write a number or all, as in --threads 1,all")
+        counts.append(there if word == "all" else int(word))
+    return list(dict.fromkeys(counts))
+
+
+def _list(flag: str, typed: str) -> list[str]:
+    """`a,b` as a list without repetitions."""
+    words = [word.strip() for word in typed.split(",")]
+    if not all(words):
+        raise UsageError(f"{flag} {typed}: write a list as a,b")
+    return list(dict.fromkeys(words))
+
+
+def _choices(flag: str, typed: str, known: Sequence[str]) -> list[str]:
+    words = _list(flag, typed)
+    for word in words:
+        if word not in known:
+            raise UsageError(f"{flag} {word}: choose from {', '.join(known)}")
+    return words

@@ -1,0 +1,101 @@
+"""`compressnet count-params`: what networks and cells cost, by formula and by trace."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from compressnet.errors import CompressnetError, UsageError
+
+from . import console, count_formulas, options
+
+if TYPE_CHECKING:
+    from compressnet.side import Side
+
+
+def count_params(
+    sides: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="A [vs B ...]",
+            help="Models or layers (lstm:hidden_size=750), recipes, runs, weights files, zoo:NAME.",
+        ),
+    ],
+    set_: options.Overrides = None,
+    depth: Annotated[
+        Optional[int], typer.Option(min=1, help="Levels of modules in the table (default: all).")
+    ] = None,
+    input_size: options.InputSize = None,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict", help="Exit with 1 where formula and trace disagree or something is unknown."
+        ),
+    ] = False,
+    formulas: Annotated[
+        bool, typer.Option("--formulas", help="Also every layer's formulas, with symbols and numbers.")
+    ] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Tables for a report.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Count parameters, multiply-adds (MACs) and more. Nothing is allocated for it.
+
+    The LSTM cells are shown as their papers' formulas, term by term; every other network as a table of its
+    layers, in which the formula of each layer is checked against a trace of what torch really computes.
+
+    Example: compressnet count-params lstm vs lstmp
+    """
+    if json and markdown:
+        raise UsageError("--json and --markdown: choose one")
+    from compressnet.side import read_sides
+
+    compared = read_sides(sides, options.parse_settings(set_))
+    counted = [_count(side, input_size) for side in compared]
+    if input_size and all(side.has_formula for side in compared):
+        raise UsageError("--input-size: formulas are for one step, whatever the length")
+    reports = [report for report, _ in counted]
+    ratios = count_formulas.ratios(reports)
+    if json:
+        console.print_json({"sides": reports, "ratios": ratios[0] if ratios else {}})
+    else:
+        _show(compared, counted, ratios, depth, formulas, markdown)
+    problems = [f"{report['name']}: {problem}" for report in reports for problem in report["problems"]]
+    if problems and strict:
+        raise CompressnetError("\n".join(problems))
+    if not json:
+        for problem in problems:
+            console.note(f"warning: {problem}")
+
+
+def _count(side: Side, input_size: str | None) -> tuple[dict[str, Any], Any]:
+    """The figures of a side for JSON and, of a network, its count by layers."""
+    if side.has_formula:
+        return count_formulas.report(side), None
+    from . import count_table
+
+    counted = count_table.Counted(side, input_size)
+    return count_table.report(side, counted), counted
+
+
+def _show(
+    sides: list[Side],
+    counted: list[tuple[dict[str, Any], Any]],
+    ratios: list[dict[str, float]],
+    depth: int | None,
+    formulas: bool,
+    markdown: bool,
+) -> None:
+    show_table = console.print_markdown if markdown else console.print_table
+    for side, (_, by_layer) in zip(sides, counted, strict=True):
+        if by_layer is None:
+            count_formulas.show(side, show_table, colour=not markdown)
+        else:
+            from . import count_table
+
+            count_table.show(side, by_layer, depth, show_table)
+            if formulas:
+                count_table.show_formulas(by_layer, show_table)
+    reports = [report for report, _ in counted]
+    if len(reports) > 1 or sides[0].has_formula:
+        count_formulas.show_summary(reports, ratios, show_table)

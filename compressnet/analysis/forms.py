@@ -1,0 +1,179 @@
+"""What `bench` times: a module as a callable, one for every mode of use and every way to run it.
+
+module + inputs + mode + backend + dtype -> form()    (one pass; keeps nothing but the state of a stream)
+
+A module may know faster ways to run its forward pass: a method `backends()` that returns callables by name,
+each taking the inputs of `forward`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from compressnet.errors import CompressnetError, UsageError
+
+Mode = Literal["forward", "forward+backward", "train-step", "stream-step"]
+MODES: tuple[str, ...] = get_args(Mode)
+DTYPES = ("float32", "bfloat16", "float16")
+GENERAL_BACKENDS = ("eager", "compile")
+
+Form = Callable[[], object]
+
+
+def backends_of(module: nn.Module) -> tuple[str, ...]:
+    """The ways to run a module: those of torch and those it brings along."""
+    return (*GENERAL_BACKENDS, *_own_backends(module))
+
+
+def make_form(
+    module: nn.Module,
+    inputs: Sequence[Tensor],
+    mode: str = "forward",
+    backend: str = "eager",
+    dtype: str = "float32",
+    name: str = "",
+) -> Form:
+    """A callable that runs `module` once on `inputs`. The module is changed: give each form its own.
+
+    Args:
+        module: on the device of `inputs`.
+        inputs: of its forward pass; for "stream-step" those of one step.
+        mode: "forward": evaluation, no gradients; "forward+backward": gradients of the mean square of all
+            outputs with respect to all parameters; "train-step": also a step of Adam; "stream-step": one
+            step with carried state.
+        backend: "eager", "compile" or one of the module's own (forward only).
+        dtype: the weights' and inputs' type; in modes with gradients that of torch's autocast, as in
+            training.
+        name: what to call the module in messages; default: its class.
+
+    Raises:
+        UsageError: unknown, or the module cannot do it.
+    """
+    _check(module, mode, backend, dtype, name or type(module).__name__)
+    kind = getattr(torch, dtype)
+    if mode == "forward":
+        return _forward(module.eval().to(kind), _cast(inputs, kind), backend)
+    if mode == "stream-step":
+        return _stream(module.eval().to(kind), _cast(inputs, kind), backend)
+    device = inputs[0].device.type
+    cast = torch.autocast(device, dtype=kind) if dtype != "float32" else nullcontext()
+    return _with_gradients(module.train(), tuple(inputs), backend, cast, optimise=mode == "train-step")
+
+
+def _check(module: nn.Module, mode: str, backend: str, dtype: str, name: str) -> None:
+    for what, value, known in (("--mode", mode, MODES), ("--dtype", dtype, DTYPES)):
+        if value not in known:
+            raise UsageError(f"{what} {value}: choose from {', '.join(known)}")
+    there = backends_of(module)
+    if backend not in there:
+        raise UsageError(f"--backend {backend}: {name} has {', '.join(there)}")
+    if backend not in GENERAL_BACKENDS and mode != "forward":
+        raise UsageError(f"--backend {backend}: {name} has it for --mode forward only, not for {mode}")
+    if mode == "stream-step" and not (hasattr(module, "init_state") and hasattr(module, "step")):
+        raise UsageError(f"--mode stream-step: {name} has no streaming form (init_state and step)")
+    if mode in ("forward+backward", "train-step") and not any(p.requires_grad for p in module.parameters()):
+        raise UsageError(f"--mode {mode}: {name} has no parameters to train")
+
+
+def _own_backends(module: Any) -> dict[str, Callable[..., Any]]:
+    own: dict[str, Callable[..., Any]] = module.backends() if hasattr(type(module), "backends") else {}
+    return own
+
+
+def _forward(module: nn.Module, inputs: tuple[Tensor, ...], backend: str) -> Form:
+    run: Callable[..., Any]
+    if backend in GENERAL_BACKENDS:
+        run = _compiled(module) if backend == "compile" else module
+    else:
+        run = _own_backends(module)[backend]
+
+    def form() -> object:
+        with torch.inference_mode():
+            return run(*inputs)
+
+    return form
+
+
+def _stream(module: Any, inputs: tuple[Tensor, ...], backend: str) -> Form:
+    step = _compiled(module.step) if backend == "compile" else module.step
+    x = inputs[0]
+    state = module.init_state(x.shape[1], x.device, x.dtype)
+
+    def form() -> object:
+        nonlocal state
+        with torch.inference_mode():
+            y, state = step(x, state)
+        return y
+
+    return form
+
+
+def _with_gradients(
+    module: nn.Module,
+    inputs: tuple[Tensor, ...],
+    backend: str,
+    cast: AbstractContextManager[Any],
+    *,
+    optimise: bool,
+) -> Form:
+    run: Callable[..., Any] = _compiled(module) if backend == "compile" else module
+    # A rate of zero: the same work, and weights that stay where timing found them.
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.0)
+
+    def form() -> object:
+        optimizer.zero_grad(set_to_none=True)
+        with cast:
+            loss = _mean_square(run(*inputs))
+        loss.backward()
+        if optimise:
+            optimizer.step()
+        return None
+
+    return form
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`torch.compile`, whose failures become one line.
+
+    Raises:
+        CompressnetError: of a call: no C++ compiler, or something that torch cannot compile.
+    """
+    compiled = torch.compile(function)
+
+    def run(*inputs: Any) -> Any:
+        try:
+            return compiled(*inputs)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            reason = str(error).strip().split("\n", 1)[0]
+            raise CompressnetError(
+                "--backend compile: torch cannot compile it here (on a CPU that takes a C++ compiler, g++ or "
+                f"clang++): {reason}"
+            ) from error
+
+    return run
+
+
+def _mean_square(output: Any) -> Tensor:
+    parts = [tensor for tensor in _tensors(output) if tensor.is_floating_point()]
+    if not parts:
+        raise UsageError("--mode with gradients: the network's output is no floating-point tensor")
+    return torch.stack([tensor.float().square().mean() for tensor in parts]).sum()
+
+
+def _tensors(output: Any) -> list[Tensor]:
+    if isinstance(output, Tensor):
+        return [output]
+    if isinstance(output, dict):
+        output = list(output.values())
+    return (
+        [tensor for part in output for tensor in _tensors(part)] if isinstance(output, list | tuple) else []
+    )
+
+
+def _cast(inputs: Sequence[Tensor], kind: torch.dtype) -> tuple[Tensor, ...]:
+    return tuple(x.to(kind) if x.is_floating_point() else x for x in inputs)

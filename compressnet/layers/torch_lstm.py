@@ -1,0 +1,71 @@
+"""torch's own LSTM as a layer of the registry, to count it and to time it beside others."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from compressnet import cost
+from compressnet.cost import OptionalSize, Size, Term
+
+
+class TorchLSTM(nn.LSTM):
+    """`nn.LSTM` on sequences (T, B, C) that returns its outputs alone.
+
+    The same function and the same parameters: two biases a gate, no peepholes.
+
+    Args:
+        input_size: C.
+        proj_size: width of the projected outputs, smaller than `hidden_size`; 0: none. torch 2.13 has no
+            fused CPU kernel for it.
+        bias: learn biases.
+        bidirectional: a second LSTM reads the sequence backwards.
+
+    Raises:
+        ValueError: a size out of range.
+    """
+
+    def __init__(
+        self,
+        input_size: Size,
+        hidden_size: Size,
+        num_layers: Size = 1,
+        proj_size: OptionalSize = 0,
+        bias: bool = True,
+        bidirectional: bool = False,
+    ) -> None:
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers,
+            bias=bias,
+            bidirectional=bidirectional,
+            proj_size=proj_size,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        """Sequences (T, B, input_size) to (T, B, out), from a state of zeros.
+
+        `out` is `proj_size` or, without projection, `hidden_size`; twice that if bidirectional.
+        """
+        output, _ = super().forward(x)
+        return output
+
+    def example(self, batch: int = 1, size: int = 35) -> tuple[Tensor]:
+        """Inputs for counting and timing: `size` steps of `batch` sequences."""
+        return (torch.rand(size, batch, self.input_size),)
+
+    def cost(self, input_shape: tuple[int, ...]) -> list[Term]:
+        """Of sequences (T, B, input_size)."""
+        steps, batch, _ = input_shape
+        return cost.recurrent(
+            4,
+            self.input_size,
+            self.hidden_size,
+            self.num_layers,
+            proj_size=self.proj_size,
+            bias=bool(self.bias),
+            bidirectional=self.bidirectional,
+            steps=steps,
+            batch=batch,
+        )

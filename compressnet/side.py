@@ -1,0 +1,230 @@
+"""The sides of a comparison: subjects, the settings that apply to them, and the networks they mean.
+
+"lstm vs runs/lm-1" + {hidden_size: 750} -> [Side, Side] -> terms (no torch), or module (on meta: no memory)
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compressnet import registry, signature
+from compressnet.cost import Term
+from compressnet.errors import CompressnetError, UsageError
+from compressnet.subject import Subject, parse
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from compressnet.recipe import Recipe
+    from compressnet.weights import Architecture
+
+SEPARATOR = "vs"
+STORED = ("run", "weights", "zoo")
+
+
+@dataclass(frozen=True)
+class Side:
+    """A subject with the settings that apply to it.
+
+    Attributes:
+        settings: of a model or layer its arguments by name, of a recipe `model.key`.
+    """
+
+    subject: Subject
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """What a person types to mean it, without the kind in front: can24:norm="bn"."""
+        given = {**self.subject.arguments, **self.settings}
+        if self.subject.kind in ("model", "layer"):
+            return signature.write_named(self.subject.name, given)
+        if self.subject.kind == "recipe":
+            return signature.write_named(self.subject.name, self.settings)
+        return self.subject.text
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether it has weights in a file."""
+        return self.subject.kind in STORED
+
+    @property
+    def has_formula(self) -> bool:
+        """Whether its cost is known as formulas, without building it."""
+        return self.subject.kind == "layer" and self.subject.name in registry.FORMULAS
+
+    @property
+    def keys(self) -> set[str]:
+        """What `--set` may set of it."""
+        if self.subject.kind in ("model", "layer"):
+            return set(signature.parameters(self._target()))
+        if self.subject.kind == "recipe":
+            known = signature.parameters(registry.find("model", _recipe(self.subject).model.name))
+            return {f"model.{key}" for key in known}
+        return set()
+
+    def arguments(self) -> dict[str, Any]:
+        """All arguments of the model or layer with defaults; of weights those they were built with."""
+        if self.is_stored:
+            return dict(self.architecture().model_args)
+        if self.subject.kind == "recipe":
+            return self._recipe_arguments()[1]
+        if self.subject.kind == "operator":
+            return dict(self.subject.arguments)
+        known = signature.parameters(self._target())
+        defaults = {key: p.default for key, p in known.items() if not p.required}
+        return {**defaults, **self.subject.arguments, **self.settings}
+
+    def terms(self) -> list[Term]:
+        """The cost of a layer of `registry.FORMULAS`: no torch, nothing built.
+
+        Raises:
+            UsageError: an argument out of range.
+        """
+        terms: list[Term] = self._checked(signature.build, "formula")
+        return terms
+
+    def module(self, device: str = "cpu", *, with_weights: bool = False) -> nn.Module:
+        """The network, freshly initialised.
+
+        Args:
+            device: "meta" allocates nothing.
+            with_weights: read the weights of a run or file; without, only what they say of themselves.
+
+        Raises:
+            UsageError: an argument out of range; a layer of which there are formulas only; a recipe whose
+                sizes follow from data that is not there.
+            CompressnetError: files are missing or damaged.
+        """
+        import torch
+
+        if with_weights and self.subject.kind in (*STORED, "operator"):
+            from compressnet.subject import load
+
+            return load(self.subject).model.to(device)
+        with torch.device(device):
+            return self._build()
+
+    def architecture(self) -> Architecture:
+        """What the weights of a run or file say of themselves."""
+        from compressnet.weights import read_architecture
+
+        return read_architecture(self.weights_path())
+
+    def weights_path(self) -> Path:
+        """The weights file of a run, weights or zoo subject."""
+        from compressnet.run import Run
+
+        assert self.subject.path is not None
+        if self.subject.kind == "run":
+            return Run.open(self.subject.path).checkpoint(self.subject.checkpoint) / "model.safetensors"
+        return self.subject.path
+
+    def _build(self) -> nn.Module:
+        from compressnet.subject import load
+        from compressnet.weights import build
+
+        kind, name = self.subject.kind, self.subject.name
+        model: nn.Module
+        if self.is_stored:
+            return build(self.architecture())
+        if kind == "operator":
+            return load(self.subject).model
+        if kind == "recipe":
+            model_name, arguments = self._recipe_arguments()
+            model = signature.build("model", model_name, arguments)
+            return model
+        if kind == "layer" and name not in registry.LAYERS:
+            raise UsageError(f"'{name}' has formulas, which count-params shows, but no module yet")
+        model = self._checked(signature.build, kind)
+        return model
+
+    def _target(self) -> Any:
+        return registry.find("formula" if self.has_formula else self.subject.kind, self.subject.name)
+
+    def _checked(self, make: Any, kind: str) -> Any:
+        try:
+            return make(kind, self.subject.name, {**self.subject.arguments, **self.settings})
+        except UsageError as error:
+            raise UsageError(
+                str(error).replace(f"{kind} {self.subject.name}: ", f"{self.subject.name}: ")
+            ) from error
+
+    def _recipe_arguments(self) -> tuple[str, dict[str, Any]]:
+        """Name and arguments of a recipe's model; those that follow from the data come from the data."""
+        recipe = _recipe(self.subject)
+        known = signature.parameters(registry.find("model", recipe.model.name))
+        given = {key.removeprefix("model."): value for key, value in self.settings.items()}
+        arguments = {**recipe.model.arguments, **given}
+        open_keys = [key for key, p in known.items() if p.derived and key not in arguments]
+        if open_keys:
+            try:
+                arguments |= {key: value for key, value in _sizes(recipe).items() if key in open_keys}
+            except CompressnetError as error:
+                missing = [key for key in open_keys if known[key].required]
+                if missing:
+                    hint = " ".join(f"--set model.{key}=N" for key in missing)
+                    raise UsageError(
+                        f"{self.subject.name}: sizes of the model follow from the data ({error}); "
+                        f"give them: {hint}"
+                    ) from error
+        defaults = {key: p.default for key, p in known.items() if not p.required}
+        return recipe.model.name, {**defaults, **arguments}
+
+
+def read_sides(words: Sequence[str], settings: Mapping[str, Any]) -> list[Side]:
+    """What `A [vs] B ...` and `--set key=value ...` mean.
+
+    Raises:
+        UsageError: nothing between two `vs`, an unknown name, a key that no side takes.
+    """
+    subjects = [parse(word) for word in _without_separators(words)]
+    sides = []
+    taken: set[str] = set()
+    known: set[str] = set()
+    for subject in subjects:
+        keys = Side(subject).keys if settings else set()
+        mine = {key: value for key, value in settings.items() if key in keys}
+        taken |= mine.keys()
+        known |= keys
+        sides.append(Side(subject, mine))
+    for key in settings:
+        if key not in taken:
+            where = ", ".join(side.subject.name for side in sides)
+            raise UsageError(f"--set {key}: no side takes it ({where}); {_taken_keys(key, known)}")
+    return sides
+
+
+def _taken_keys(key: str, known: set[str]) -> str:
+    near = [f"model.{key}"] if f"model.{key}" in known else difflib.get_close_matches(key, known, 1, 0.8)
+    if near:
+        return f"did you mean '{near[0]}'?"
+    if known:
+        return f"they take: {', '.join(sorted(known))}"
+    return "runs and weights are as they were built"
+
+
+def _without_separators(words: Sequence[str]) -> list[str]:
+    for index, word in enumerate(words):
+        alone = index in (0, len(words) - 1) or words[index - 1] == SEPARATOR
+        if word == SEPARATOR and alone:
+            raise UsageError("'vs' stands between two sides: lstm vs lstmp")
+    return [word for word in words if word != SEPARATOR]
+
+
+def _recipe(subject: Subject) -> Recipe:
+    from compressnet.recipe import Recipe
+
+    assert subject.path is not None
+    return Recipe.load(subject.path)
+
+
+def _sizes(recipe: Recipe) -> dict[str, Any]:
+    """The arguments of the model that the task finds in the training data."""
+    train = recipe.data.build().open("train", {}, recipe.seed)
+    _, model_args = recipe.task.build().prepare(train)
+    return dict(model_args)

@@ -1,0 +1,167 @@
+"""`bench` as people call it, on networks so small that it takes moments. No figure is asserted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from compressnet_cli.bench_worker import Worker
+from PIL import Image as Pillow
+
+from compressnet.analysis.bench import Case, Plan
+from compressnet.errors import CompressnetError
+from tests.cli.conftest import Cli
+
+QUICK = ("--rounds", "2", "--threads", "1", "--no-memory")
+SMALL = ("can24", "--input-size", "16", *QUICK)
+
+
+def measured(cli: Cli, *words: object) -> dict[str, Any]:
+    value = json.loads(cli("bench", *words, "--json").stdout)
+    assert isinstance(value, dict)
+    return value
+
+
+def test_every_figure_is_there(cli: Cli) -> None:
+    report = measured(cli, "can24", "vs", "zoo:rof", "--input-size", "24x16", "--batch", "2", *QUICK[:4])
+    fresh, trained = report["rows"]
+    assert [fresh["name"], trained["name"]] == ["can24", "zoo:rof"]
+    assert fresh["inputs"] == [[2, 3, 16, 24]]
+    assert fresh["parameters"] == trained["parameters"] == 37219
+    assert fresh["file_bytes"] == 4 * 37219
+    assert trained["file_bytes"] > 4 * 37219
+    assert 0 < fresh["p10_ms"] <= fresh["median_ms"] <= fresh["p90_ms"] <= fresh["p99_ms"]
+    assert fresh["peak_bytes"] > 0
+    assert fresh["per_second"] == pytest.approx(2 * 16 * 24 / 1e6 / (fresh["median_ms"] / 1e3))
+    assert len(fresh["seconds"]) == 2
+    assert fresh["ratio"]["value"] == 1
+    assert trained["against"] == "can24"
+    assert report["machine"]["torch"]
+    assert set(report["cpu_settings"]["auto"]) == {"matmul", "malloc"}
+
+
+def test_the_table(cli: Cli) -> None:
+    done = cli("bench", *SMALL, "--backend", "eager,strips", "--dtype", "float32,bfloat16")
+    for word in ("can24 eager float32", "can24 strips bfloat16", "MP/s", "CPU settings auto", "1x3x16x16"):
+        assert word in done.stdout
+
+
+@pytest.mark.parametrize("mode", ["forward", "forward+backward", "train-step"])
+def test_modes(cli: Cli, mode: str) -> None:
+    (row,) = measured(cli, *SMALL, "--mode", mode)["rows"]
+    assert row["mode"] == mode
+
+
+def test_sequences_and_operators(cli: Cli) -> None:
+    (row,) = measured(cli, "torch_lstm:input_size=4,hidden_size=5", "--seq-len", "7", *QUICK)["rows"]
+    assert row["inputs"] == [[7, 1, 4]]
+    assert row["unit"] == "step"
+    (row,) = measured(cli, "operator:rof", "--input-size", "8", *QUICK)["rows"]
+    assert row["parameters"] == 0
+
+
+def test_equal_sides_are_told_apart(cli: Cli) -> None:
+    assert [row["name"] for row in measured(cli, "can24", *SMALL)["rows"]] == ["can24 (1)", "can24 (2)"]
+
+
+def test_threads_are_groups_of_their_own(cli: Cli) -> None:
+    rows = measured(cli, "can24", "--input-size", "16", "--rounds", "2", "--threads", "1,2", "--no-memory")[
+        "rows"
+    ]
+    assert [(row["threads"], row["against"]) for row in rows] == [(1, "can24"), (2, "can24")]
+
+
+def test_process_wide_settings_are_compared_by_processes(cli: Cli) -> None:
+    report = measured(cli, *SMALL, "--cpu-settings", "torch,auto")
+    assert [row["cpu"] for row in report["rows"]] == ["torch", "auto"]
+    assert report["cpu_settings"]["torch"] == {"matmul": "exact", "malloc": False}
+
+
+def test_an_earlier_measurement_beside_it(cli: Cli, place: Path) -> None:
+    old = measured(cli, *SMALL)
+    Path("old.json").write_text(json.dumps(old))
+    (row,) = measured(cli, *SMALL, "--compare", "old.json")["compared_with"]["rows"]
+    assert row["old_median_ms"] == old["rows"][0]["median_ms"]
+    assert "against old.json" in cli("bench", *SMALL, "--compare", "old.json").stdout
+
+
+def test_earlier_measurements_that_do_not_fit(cli: Cli, place: Path) -> None:
+    old = measured(cli, *SMALL)
+    old["machine"]["processor"] = "Some other processor"
+    Path("other.json").write_text(json.dumps(old))
+    error = cli("bench", *SMALL, "--compare", "other.json", code=1).error
+    assert "other.json: measured on another machine: processor: Some other processor" in error
+    old = measured(cli, *SMALL)
+    Path("fits.json").write_text(json.dumps(old))
+    error = cli("bench", "can24", "--input-size", "8", *QUICK, "--compare", "fits.json", code=1).error
+    assert "it has none of these rows" in error
+    del old["rows"][0]["seconds"]
+    Path("row.json").write_text(json.dumps(old))
+    assert "a row lacks" in cli("bench", *SMALL, "--compare", "row.json", code=1).error
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": 1, "machine": {}, "rows": 3}'])
+def test_broken_earlier_measurements(cli: Cli, place: Path, text: str) -> None:
+    Path("old.json").write_text(text)
+    assert cli("bench", *SMALL, "--compare", "old.json", code=1).error.startswith("--compare old.json: ")
+
+
+def test_a_picture(cli: Cli, place: Path) -> None:
+    cli("bench", "can24", "can32", "--input-size", "16", *QUICK, "--plot", "out.png")
+    with Pillow.open("out.png") as picture:
+        assert min(picture.size) > 400
+    assert "out.png exists" in cli("bench", *SMALL, "--plot", "out.png", code=1).error
+    cli("bench", *SMALL, "--plot", "out.png", "--force")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["can42"], 2, "there is no 'can42' - did you mean 'can32'?"),
+        (["can24", "vs"], 2, "'vs' stands between two sides"),
+        (["can24", "--set", "hidden_size=3"], 2, "--set hidden_size: no side takes it (can24)"),
+        (["can24", "--backend", "c"], 2, "--backend c: can24 has eager, compile, strips"),
+        (["torch_lstm:input_size=4,hidden_size=4", "--backend", "strips"], 2, "has eager, compile"),
+        (["can24", "--backend", "strips", "--mode", "train-step"], 2, "for --mode forward only"),
+        (["can24", "--mode", "backward"], 2, "--mode backward: choose from forward, forward+backward"),
+        (["can24", "--mode", "stream-step"], 2, "can24 has no streaming form"),
+        (["can24", "--dtype", "int8"], 2, "--dtype int8: choose from float32, bfloat16, float16"),
+        (["can24", "--threads", "0"], 2, "--threads 0: write a number or all"),
+        (["can24", "--threads", "1,"], 2, "--threads 1,: write a list as a,b"),
+        (["can24", "--clock", "sun"], 2, "--clock sun: choose from wall, cpu"),
+        (
+            ["can24", "--clock", "cpu", "--cpu-settings", "auto,torch"],
+            2,
+            "--clock cpu: it is the time",
+        ),
+        (["can24", "--cpu-settings", "fast"], 2, "--cpu-settings fast: choose from auto, torch"),
+        (["can24", "--seq-len", "5"], 2, "--seq-len: no side takes sequences"),
+        (["torch_lstm:input_size=4,hidden_size=4", "--input-size", "8x8"], 2, "no side takes images"),
+        (["can24", "--input-size", "8x8x8"], 2, "--input-size 8x8x8: write it as 1920x1080 or 256"),
+        (["torch_lstm:input_size=4,hidden_size=4", "--channels-last"], 2, "--channels-last: torch_lstm"),
+        (["operator:rof", "--mode", "train-step"], 2, "has no parameters to train"),
+        (["lstm_1997"], 2, "'lstm_1997' has formulas"),
+        (["can24", "--compare", "absent.json"], 1, "--compare absent.json: cannot be read"),
+        (["can24", "--plot", "out.pdf"], 2, "--plot out.pdf: a picture ends in .png"),
+        (["can24", "--plot", "absent/out.png"], 1, "there is no folder absent"),
+        (["absent.safetensors"], 1, "absent.safetensors: no such file"),
+    ],
+)
+def test_bad_inputs(cli: Cli, words: list[str], code: int, message: str) -> None:
+    assert message in cli("bench", "--rounds", "2", "--no-memory", *words, code=code).error
+
+
+def test_a_child_that_dies_is_an_error() -> None:
+    plan = Plan(("can24",), (Case(0),), image_size=(8, 8))
+    with Worker(plan, None) as worker:
+        worker._child.kill()
+        with pytest.raises(CompressnetError, match="a measuring process ended"):
+            worker.facts(0)
+
+
+def test_an_error_in_a_child_is_told_as_here() -> None:
+    plan = Plan(("can24",), (Case(0, backend="c"),), image_size=(8, 8))
+    with Worker(plan, None) as worker, pytest.raises(CompressnetError, match="can24 has eager, compile"):
+        worker.facts(0)

@@ -1,0 +1,208 @@
+"""`count-params` as people call it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from compressnet import registry
+from tests.cli.conftest import Cli
+
+LSTM = "W = [n_c·n_c·4] + n_i·n_c·4 + {n_c·n_o} + n_c·3"
+LSTMP = "W = [n_c·n_r·4] + n_i·n_c·4 + {n_r·n_o} + {n_c·n_r} + n_c·3"
+
+
+def counted(cli: Cli, *words: object) -> dict[str, Any]:
+    value = json.loads(cli("count-params", *words, "--json").stdout)
+    assert isinstance(value, dict)
+    return value
+
+
+def test_the_papers_formulas(cli: Cli) -> None:
+    shown = cli("count-params", "lstm", "vs", "lstmp").stdout
+    assert f"lstm   {LSTM}\n" in shown
+    assert f"lstmp   {LSTMP}\n" in shown
+    for cell in ("16,777,216", "36.2%", "2048·512·4", "46,288,896", "12,871,168", "46,313,383", "12,895,655"):
+        assert cell in shown
+    assert "lstmp has 3.60x fewer parameters than lstm" in shown
+
+
+def test_marks_and_colours(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    coloured = cli("count-params", "lstm", "vs", "lstmp").stdout
+    blue, red = r"\x1b\[1;34m\[n_c·n_r·4\]", r"\x1b\[1;31m\{n_r·n_o\}"
+    assert re.search(blue, coloured)
+    assert re.search(red, coloured)
+    monkeypatch.setenv("NO_COLOR", "1")
+    plain = cli("count-params", "lstm", "vs", "lstmp").stdout
+    assert not re.search(r"\x1b\[[0-9;]*3\dm", plain)
+    assert "[n_c·n_r·4]" in plain
+    assert "{n_r·n_o}" in plain
+
+
+def test_json_has_both_sides_and_their_ratio(cli: Cli) -> None:
+    report = counted(cli, "lstm", "vs", "lstmp")
+    lstm, lstmp = report["sides"]
+    assert lstm["name"] == "lstm"
+    assert lstmp["args"]["proj_size"] == 512
+    assert lstm["terms"][0] == {
+        "name": "recurrent",
+        "formula": "n_c·n_c·4",
+        "substituted": "2048·2048·4",
+        "value": 16777216,
+    }
+    assert lstm["params_without_biases"] == lstm["macs"] == 46288896
+    assert lstm["params"] == 46288896 + 4 * 2048 + 14247 == sum(term["value"] for term in lstm["terms"])
+    assert lstm["params_torch"] == 4 * 2048 * (40 + 2048) + 8 * 2048 + 2048 * 14247 + 14247
+    assert lstmp["flops"] == 2 * lstmp["macs"]
+    assert lstmp["bytes"] == 4 * lstmp["params"]
+    assert report["ratios"]["params_without_biases"] == pytest.approx(46288896 / 12871168)
+
+
+def test_each_side_has_its_own_sizes(cli: Cli) -> None:
+    words = "lstm:hidden_size=750,num_layers=1", "vs", "lstmp:hidden_size=2048,proj_size=512"
+    first, second = counted(cli, *words)["sides"]
+    assert first["params_without_biases"] == 13057500
+    assert second["params_without_biases"] == 12871168
+    assert "lstmp has 1.01x fewer parameters" in cli("count-params", *words).stdout
+
+
+def test_a_non_recurrent_projection_has_no_module_of_torch(cli: Cli) -> None:
+    side = counted(cli, "lstmp", "--set", "nonrecurrent_proj_size=256", "--set", "proj_size=256")["sides"][0]
+    assert side["params_torch"] is None
+    assert {"n_c·n_p", "n_p·n_o"} <= {term["formula"] for term in side["terms"]}
+
+
+def test_more_is_said_as_more(cli: Cli) -> None:
+    assert "lstm (2) has 4.00x more parameters than lstm (1)" in cli(
+        "count-params",
+        "lstm:hidden_size=1024,peepholes=false",
+        "lstm:hidden_size=2048,peepholes=false",
+        "--set",
+        "output_size=0",
+        "--set",
+        "input_size=1",
+    ).stdout.replace("3.99x", "4.00x")
+
+
+def test_markdown(cli: Cli) -> None:
+    lines = cli("count-params", "lstm", "vs", "lstmp", "--markdown").stdout.splitlines()
+    assert "| recurrent | [n_c·n_c·4] | 2048·2048·4 | 16,777,216 | 36.2% |" in lines
+    assert not any(line.startswith(("┏", "│")) for line in lines)
+
+
+def test_formulas_import_no_torch() -> None:
+    script = (
+        "import sys; from compressnet_cli.main import main; code = main(sys.argv[1:]);"
+        "sys.exit(code or int('torch' in sys.modules or 'numpy' in sys.modules))"
+    )
+    words = ["count-params", "lstm:hidden_size=750", "vs", "lstmp", "--set", "num_layers=2"]
+    for flags in ([], ["--json"], ["--markdown"]):
+        done = subprocess.run([sys.executable, "-c", script, *words, *flags], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+def test_a_network_by_formula_and_by_trace(cli: Cli) -> None:
+    (side,) = counted(cli, "can24", "--input-size", "1920x1080")["sides"]
+    assert side["params"] == 37219
+    assert side["macs"] == 37008 * 10**6  # a megapixel
+    assert side["rate"] == "a megapixel"
+    assert side["macs_pass"] == 37008 * 1920 * 1080
+    assert side["flops_pass"] == 2 * side["macs_pass"]
+    assert side["inputs"] == [[1, 3, 1080, 1920]]
+    assert side["bytes"] == 4 * 37219
+    assert {
+        "name": "last weights",
+        "formula": "c_i·c_o·k_h·k_w",
+        "substituted": "24·3·1·1",
+        "value": 72,
+    } in side["terms"]
+    conv = next(layer for layer in side["layers"] if layer["path"] == "blocks.3.conv")
+    assert conv["macs_formula"] == conv["macs_trace"] == 24 * 24 * 9 * 1920 * 1080
+    assert side["problems"] == []
+
+
+def test_the_table_of_layers(cli: Cli) -> None:
+    shown = cli("count-params", "can24").stdout
+    for cell in ("blocks.7.norm", "AdaptiveNorm", "37,219", "37.01 G", "a megapixel", "1 MAC = 2 FLOPs"):
+        assert cell in shown
+    folded = cli("count-params", "can24", "--depth", "1").stdout
+    assert "blocks.0" not in folded
+    assert "37,144" in folded
+    assert "| total |  | 37,219 |" in cli("count-params", "can24", "--markdown").stdout
+
+
+def test_recipes_runs_and_weights_are_counted_alike(cli: Cli, smoke_run: Path) -> None:
+    weights = smoke_run / "checkpoints" / "step-8" / "model.safetensors"
+    report = counted(cli, "fip_fivek", smoke_run, weights, "zoo:rof", "--set", "model.in_channels=13")
+    recipe, *stored = report["sides"]
+    assert recipe["params"] == 37219 + 10 * 24 * 9
+    assert [side["params"] for side in stored] == [37219] * 3
+    assert stored[2]["args"]["kernels"] == "mixed"
+
+
+def test_sides_of_different_kinds_share_no_rate(cli: Cli) -> None:
+    report = counted(cli, "lstm", "vs", "can24")
+    assert "macs" not in report["ratios"]
+    assert "params" in report["ratios"]
+
+
+@pytest.fixture
+def odd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model `odd` with a matrix product that has no formula."""
+    monkeypatch.setitem(sys.modules, "odd_models", sys.modules[__name__])
+    monkeypatch.setitem(registry.MODELS, "odd", "odd_models:Odd")
+
+
+class Odd(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(3, 4))
+
+    def example(self, batch: int = 1, size: int = 1) -> tuple[Tensor]:
+        return (torch.zeros(batch, 3),)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight
+
+
+def test_what_has_no_formula_is_reported(cli: Cli, odd: None) -> None:
+    done = cli("count-params", "odd")
+    assert "warning: odd: Odd: 12 MACs in aten.mm have no formula" in done.stderr
+    assert "no formula" in done.stdout
+    strict = cli("count-params", "odd", "--strict", code=1)
+    assert strict.error == "odd: Odd: 12 MACs in aten.mm have no formula"
+    assert json.loads(cli("count-params", "odd", "--strict", "--json", code=1).stdout)["sides"][0]["problems"]
+    cli("count-params", "can24", "--strict")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["lstmm"], "there is no 'lstmm' - did you mean 'lstm'?"),
+        (["lstm:hidden_size=0"], "lstm: 'hidden_size' should be greater than 0 (got 0)"),
+        (["lstm:hidden_size=-4"], "lstm: 'hidden_size' should be greater than 0 (got -4)"),
+        (["lstm:hidden_size=big"], "lstm: 'hidden_size' should be a valid integer (got 'big')"),
+        (["lstmp:proj_size=2048"], "lstmp: 'proj_size' 2048 must be smaller than 'hidden_size' 2048"),
+        (["lstm", "--set", "proj_size=3"], "--set proj_size: no side takes it (lstm)"),
+        (["lstm", "vs"], "'vs' stands between two sides"),
+        (["lstm", "--input-size", "35"], "--input-size: formulas are for one step"),
+        (["lstm", "--json", "--markdown"], "--json and --markdown: choose one"),
+        (["operator:rof"], "operator:rof is no network: it has nothing to count"),
+        (["can24", "--input-size", "0"], "--input-size 0: write it as 1920x1080 or 256"),
+        (["can24", "--input-size", "axb"], "--input-size axb: write it as 1920x1080 or 256"),
+        (["can24:variant=new"], "can24: 'variant'"),
+    ],
+)
+def test_bad_inputs(cli: Cli, words: list[str], message: str) -> None:
+    assert message in cli("count-params", *words, code=2).error
