@@ -45,6 +45,9 @@ CpuSettings = Annotated[
 Rounds = Annotated[
     Optional[int], typer.Option(min=2, help="Passes of each (default: 10 to 200, about 2 seconds).")
 ]
+Processes = Annotated[
+    int, typer.Option(min=1, help="Measure in so many processes, one after the other; 1: in this one.")
+]
 ClockName = Annotated[str, typer.Option(help="wall, or cpu: processor time, on machines that others use.")]
 Memory = Annotated[
     bool, typer.Option("--memory/--no-memory", help="Measure peak memory, in a child process.")
@@ -72,6 +75,7 @@ def bench(
     device: options.Device = "auto",
     cpu_settings: CpuSettings = "auto",
     rounds: Rounds = None,
+    processes: Processes = 3,
     clock: ClockName = "wall",
     memory: Memory = True,
     compare: Compare = None,
@@ -79,7 +83,7 @@ def bench(
     force: options.Force = False,
     json: options.Json = False,
 ) -> None:
-    """Time networks: warmed up, interleaved in one process, with the interval of every ratio.
+    """Time networks: warmed up, interleaved, in several processes, with the interval of every ratio.
 
     Images are 512x512 and sequences 35 steps unless you say else. Gradients are those of the mean square.
 
@@ -91,7 +95,8 @@ def bench(
     plan = _plan(locals())
     if compare and old:
         bench_compare.check_comparable(old, plan, compare)
-    report = bench_run.run(plan, rounds=rounds, clock="cpu" if clock == "cpu" else "wall", memory=memory)
+    how = bench_run.How(rounds, processes, "cpu" if clock == "cpu" else "wall", memory)
+    report = bench_run.run(plan, how)
     if compare and old:
         report["compared_with"] = bench_compare.against(old, report, compare)
     if json:

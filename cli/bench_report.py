@@ -53,6 +53,8 @@ def document(
     plan: Plan,
     host: Machine,
     cpu: Mapping[str, Any],
+    probe: Mapping[str, float] | None,
+    processes: int,
     facts: Mapping[int, Facts],
     peaks: Mapping[int, int | None],
     compared: Sequence[Compared],
@@ -68,6 +70,8 @@ def document(
         "format": FORMAT,
         "machine": host.as_dict(),
         "cpu_settings": dict(cpu),
+        "matmul_probe": probe,
+        "processes": processes,
         "load": [group.timed.load for group in compared],
         "rows": rows,
         "warnings": lines,
@@ -113,8 +117,17 @@ def show(report: Mapping[str, Any]) -> None:
 
     host = Machine.from_dict(report["machine"])
     console.print_text(f"{host.name}, {host.logical} processors, torch {host.torch}, oneDNN {host.onednn}")
+    if report["processes"] == 1:
+        console.print_text("one process: intervals do not know how much processes differ (see --processes)")
+    else:
+        console.print_text(f"measured in {report['processes']} processes")
     for name, settings in report["cpu_settings"].items():
         console.print_text(f"CPU settings {name}: {_settings_text(settings)}")
+    if probe := report["matmul_probe"]:
+        console.print_text(
+            f"fast matmul here: {probe['speedup']:.2f}x, error {probe['error_fast']:.1e} "
+            f"(exact: {probe['error_exact']:.1e})"
+        )
     groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     for row in report["rows"]:
         groups.setdefault((row["mode"], row["threads"]), []).append(row)
@@ -154,6 +167,9 @@ def _show_group(rows: Sequence[Mapping[str, Any]], load: Sequence[float] | None)
     shape = " + ".join("x".join(map(str, shape)) for shape in first["inputs"])
     threads = _threads(first["threads"])
     console.print_table(f"{first['mode']}, {shape}, {threads}{clock}{busy}", columns, cells)
+    for row in rows:
+        if row["first_ms"] > max(1e3, 10 * row["median_ms"]):
+            console.print_text(f"{row['name']}: first call {row['first_ms'] / 1e3:.1f} s, counted apart")
 
 
 def draw(plan: Plan, report: Mapping[str, Any]) -> bytes:

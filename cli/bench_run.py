@@ -1,9 +1,10 @@
-"""The measuring of `compressnet bench`: groups of cases, run in this process or in children."""
+"""The measuring of `compressnet bench`: processes, one after the other, that time groups of cases."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,22 +16,36 @@ from .bench_worker import Worker
 if TYPE_CHECKING:
     from compressnet.analysis.bench import Facts, Plan, Prepared
     from compressnet.analysis.rounds import Effort
-    from compressnet.analysis.timing import Clock
+    from compressnet.analysis.timing import Clock, Comparison
     from compressnet.training.cpu_settings import Settings
 
-Sampler = Callable[[], float]
+
+@dataclass(frozen=True)
+class How:
+    """How to measure.
+
+    Attributes:
+        rounds: passes of each case in all; None: as long as is usual.
+        processes: measure in so many, one after the other; 1: in this one.
+        memory: measure peak memory too.
+    """
+
+    rounds: int | None
+    processes: int
+    clock: Clock
+    memory: bool
 
 
-class Runner(Protocol):
-    """Runs cases by their number."""
+class Session(Protocol):
+    """What can time cases, by their numbers in the plan."""
 
     def facts(self, number: int) -> Facts: ...
 
-    def sampler(self, number: int) -> Sampler: ...
+    def compare(self, names: Mapping[int, str], effort: Effort) -> Comparison: ...
 
 
 class Here:
-    """Runs cases in this process."""
+    """Times cases in this process."""
 
     def __init__(self, plan: Plan, clock: Clock) -> None:
         self.plan, self.clock = plan, clock
@@ -39,10 +54,11 @@ class Here:
     def facts(self, number: int) -> Facts:
         return self._prepared(number).facts
 
-    def sampler(self, number: int) -> Sampler:
-        from compressnet.analysis.timing import sampler
+    def compare(self, names: Mapping[int, str], effort: Effort) -> Comparison:
+        from compressnet.analysis.timing import compare
 
-        return sampler(self._prepared(number).form, self.plan.device, self.clock)
+        forms = {name: self._prepared(number).form for number, name in names.items()}
+        return compare(forms, effort, self.plan.device, self.clock)
 
     def _prepared(self, number: int) -> Prepared:
         from compressnet.analysis.bench import prepare
@@ -52,7 +68,28 @@ class Here:
         return self.ready[number]
 
 
-def run(plan: Plan, *, rounds: int | None, clock: Clock, memory: bool) -> dict[str, Any]:
+class Children:
+    """Times cases in a child process for each kind of CPU settings: they are process-wide."""
+
+    def __init__(self, plan: Plan, workers: Mapping[str, Worker], clock: Clock) -> None:
+        self.plan, self.workers, self.clock = plan, workers, clock
+
+    def facts(self, number: int) -> Facts:
+        return self._of(number).facts(number)
+
+    def compare(self, names: Mapping[int, str], effort: Effort) -> Comparison:
+        from compressnet.analysis.timing import interleave
+
+        if len(self.workers) == 1:
+            return next(iter(self.workers.values())).compare(names, effort, self.clock)
+        samplers = {name: self._of(number).sampler(number) for number, name in names.items()}
+        return interleave(samplers, effort, self.clock)
+
+    def _of(self, number: int) -> Worker:
+        return self.workers[self.plan.cases[number].cpu]
+
+
+def run(plan: Plan, how: How) -> dict[str, Any]:
     """Measure a plan: the document that `--json` prints.
 
     Raises:
@@ -61,42 +98,58 @@ def run(plan: Plan, *, rounds: int | None, clock: Clock, memory: bool) -> dict[s
     """
     from compressnet.analysis import machine
     from compressnet.analysis.rounds import Effort
-    from compressnet.analysis.timing import interleave
+    from compressnet.analysis.timing import pooled
 
     settings = _cpu_settings(plan)
-    effort = Effort(rounds=rounds)
+    effort = Effort(rounds=how.rounds).shared(how.processes)
+    groups = {tuple(numbers): bench_report.names(plan, numbers) for numbers in _groups(plan)}
+    timed: dict[tuple[int, ...], list[Comparison]] = {numbers: [] for numbers in groups}
     screen = console.Screen()
-    groups = list(_groups(plan))
-    compared: list[bench_report.Compared] = []
+    peaks: dict[int, int | None] = {}
     try:
-        with ExitStack() as stack:
-            runners = _runners(plan, settings, clock, stack)
-            facts = {n: runners[case.cpu].facts(n) for n, case in enumerate(plan.cases)}
-            _check_sizes(plan, {fact.unit for fact in facts.values()})
-            peaks = _peaks(plan, screen) if memory else {}
-            for numbers in groups:
-                names = bench_report.names(plan, numbers)
-                samplers = {names[n]: runners[plan.cases[n].cpu].sampler(n) for n in numbers}
-                screen.stage(bench_report.title(plan, numbers), _passes(effort, len(numbers)), "passes")
-                timed = interleave(_shown(samplers, screen), effort, clock)
-                compared.append(bench_report.Compared(numbers, names, timed))
+        screen.stage("timing", how.processes * len(groups), "groups")
+        for process in range(how.processes):
+            with _session(plan, settings, how) as session:
+                if process == 0:
+                    facts = {number: session.facts(number) for number in range(len(plan.cases))}
+                    _check_sizes(plan, {fact.unit for fact in facts.values()})
+                for numbers, names in groups.items():
+                    timed[numbers].append(session.compare(names, effort))
+                    screen.advance(1)
+        if how.memory:
+            peaks = _peaks(plan, screen)
     finally:
         screen.close()
-    used = {name: settings[name].as_dict() for name in dict.fromkeys(case.cpu for case in plan.cases)}
-    return bench_report.document(plan, machine.facts(plan.device), used, facts, peaks, compared)
+    compared = [bench_report.Compared(n, names, pooled(timed[n])) for n, names in groups.items()]
+    return bench_report.document(
+        plan,
+        machine.facts(plan.device),
+        cpu={name: settings[name].as_dict() for name in _used(plan)},
+        probe=_matmul_probe(plan),
+        processes=how.processes,
+        facts=facts,
+        peaks=peaks,
+        compared=compared,
+    )
 
 
-def _runners(
-    plan: Plan, settings: Mapping[str, Settings], clock: Clock, stack: ExitStack
-) -> dict[str, Runner]:
-    """What runs the cases of each kind of CPU settings: they are process-wide, so two need two processes."""
+@contextmanager
+def _session(plan: Plan, settings: Mapping[str, Settings], how: How) -> Iterator[Session]:
     from compressnet.training import cpu_settings
 
-    used = list(dict.fromkeys(case.cpu for case in plan.cases))
-    if len(used) == 1:
+    used = _used(plan)
+    if how.processes == 1 and len(used) == 1:
         cpu_settings.apply(settings[used[0]])
-        return {used[0]: Here(plan, clock)}
-    return {name: stack.enter_context(Worker(plan, settings[name].as_dict())) for name in used}
+        yield Here(plan, how.clock)
+        return
+    with ExitStack() as stack:
+        workers = {name: stack.enter_context(Worker(plan, settings[name].as_dict())) for name in used}
+        yield Children(plan, workers, how.clock)
+
+
+def _used(plan: Plan) -> list[str]:
+    """The kinds of CPU settings that occur."""
+    return list(dict.fromkeys(case.cpu for case in plan.cases))
 
 
 def _cpu_settings(plan: Plan) -> dict[str, Settings]:
@@ -107,8 +160,17 @@ def _cpu_settings(plan: Plan) -> dict[str, Settings]:
     return {"auto": cpu_settings.decide() if on_cpu else cpu_settings.TORCH, "torch": cpu_settings.TORCH}
 
 
+def _matmul_probe(plan: Plan) -> dict[str, float] | None:
+    """What the choice of float32 products on this CPU rests on, where there is a choice."""
+    from compressnet.training import cpu_settings
+
+    if plan.device != "cpu" or not cpu_settings.can_choose():
+        return None
+    return asdict(cpu_settings.measured())
+
+
 def _peaks(plan: Plan, screen: console.Screen) -> dict[int, int | None]:
-    """Peak memory of each case in bytes; threads and CPU settings do not change what it needs."""
+    """Peak memory of each case in bytes; CPU settings are left out, threads hardly change what it needs."""
     from compressnet.analysis.memory import CHILD_ENVIRONMENT
 
     alike: dict[Any, list[int]] = {}
@@ -137,22 +199,3 @@ def _check_sizes(plan: Plan, units: set[str]) -> None:
         raise UsageError("--input-size WxH: no side takes images; sequences are as long as --seq-len says")
     if plan.seq_len and not plan.image_size and units == {"megapixel"}:
         raise UsageError("--seq-len: no side takes sequences; images are as large as --input-size says")
-
-
-def _passes(effort: Effort, forms: int) -> int:
-    """How many passes there may be at most, warm-up included, about."""
-    return forms * (effort.warmup_rounds + (effort.rounds or effort.max_rounds))
-
-
-def _shown(samplers: Mapping[str, Sampler], screen: console.Screen) -> dict[str, Sampler]:
-    """The samplers, each call a step of the progress bar."""
-
-    def shown(sampler: Sampler) -> Sampler:
-        def sample() -> float:
-            seconds = sampler()
-            screen.advance(1)
-            return seconds
-
-        return sample
-
-    return {name: shown(sampler) for name, sampler in samplers.items()}

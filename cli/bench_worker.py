@@ -1,7 +1,8 @@
 """A child process of `compressnet bench`: it runs cases with process-wide settings of its own.
 
 Parent and child speak JSON, a line each: the plan first, then requests about cases by their number:
-{"facts": 0} -> {"inputs": ...}, {"run": 0} -> {"seconds": 0.0123}, {"peak": 0} -> {"bytes": 123456}.
+{"facts": 0} -> {"inputs": ...}, {"run": 0} -> {"seconds": 0.0123}, {"peak": 0} -> {"bytes": 123456},
+{"compare": {"names": {"0": "a", "1": "b"}, "effort": {...}, "clock": "wall"}} -> a comparison.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import IO, TYPE_CHECKING, Any
 
-from compressnet.errors import CompressnetError
+from compressnet.errors import CompressnetError, UsageError
 
 if TYPE_CHECKING:
     from compressnet.analysis.bench import Facts, Plan, Prepared
+    from compressnet.analysis.rounds import Effort
+    from compressnet.analysis.timing import Clock, Comparison
 
 
 class Worker:
@@ -61,7 +65,7 @@ class Worker:
             raise CompressnetError(f"bench: a measuring process ended with {code}; is there enough memory?")
         result = json.loads(answer)
         if "error" in result:
-            raise CompressnetError(result["error"])
+            raise (UsageError if result["usage"] else CompressnetError)(result["error"])
         return result
 
     def facts(self, number: int) -> Facts:
@@ -73,6 +77,13 @@ class Worker:
     def sampler(self, number: int) -> Callable[[], float]:
         """A callable that has the child run a case once: its seconds."""
         return lambda: float(self.ask(run=number)["seconds"])
+
+    def compare(self, names: Mapping[int, str], effort: Effort, clock: Clock) -> Comparison:
+        """Have the child time cases by itself, under these names."""
+        from compressnet.analysis.timing import Comparison
+
+        asked = {"names": dict(names), "effort": asdict(effort), "clock": clock}
+        return Comparison.from_dict(self.ask(compare=asked))
 
     def peak(self, number: int) -> int | None:
         """Bytes that a case takes at its peak, None where that cannot be measured."""
@@ -92,7 +103,7 @@ def main(requests: IO[str], answers: IO[str]) -> None:
             else:
                 answer = session.serve(request)
         except CompressnetError as error:
-            answer = {"error": str(error)}
+            answer = {"error": str(error), "usage": isinstance(error, UsageError)}
         print(json.dumps(answer), file=answers, flush=True)
 
 
@@ -115,6 +126,8 @@ class _Session:
         from compressnet.analysis.timing import sampler
 
         ((what, number),) = request.items()
+        if what == "compare":
+            return self._compare(**number)
         prepared, device = self._prepared(number), torch.device(self.plan.device)
         if what == "facts":
             return prepared.facts.as_dict()
@@ -122,6 +135,13 @@ class _Session:
             return {"seconds": sampler(prepared.form, device)()}
         del self.ready[number]  # what one case holds must not stand beside the next one
         return {"bytes": peak_bytes(prepared.form, device)}
+
+    def _compare(self, names: Mapping[str, str], effort: Mapping[str, Any], clock: Clock) -> dict[str, Any]:
+        from compressnet.analysis.rounds import Effort
+        from compressnet.analysis.timing import compare
+
+        forms = {name: self._prepared(int(number)).form for number, name in names.items()}
+        return compare(forms, Effort(**effort), self.plan.device, clock).as_dict()
 
     def _prepared(self, number: int) -> Prepared:
         from compressnet.analysis.bench import prepare

@@ -14,7 +14,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -52,6 +52,19 @@ class Effort:
         measured = self.rounds if self.rounds is not None else min(self.min_rounds, self.max_rounds)
         if measured < 2 or self.warmup_rounds < 0 or self.warmup_seconds < 0 or self.min_seconds < 0:
             raise ValueError("timing needs two rounds or more, and no negative warm-up or seconds")
+
+    def shared(self, processes: int) -> Effort:
+        """The effort of each of several processes that measure the same; each warms up for itself."""
+        if processes == 1:
+            return self
+        return replace(
+            self,
+            warmup_seconds=self.warmup_seconds / 2,
+            min_rounds=max(2, self.min_rounds // 2),
+            max_rounds=max(2, -(-self.max_rounds // processes)),
+            min_seconds=self.min_seconds / processes,
+            rounds=None if self.rounds is None else max(2, -(-self.rounds // processes)),
+        )
 
     def is_over(self, rounds: int, seconds: float) -> bool:
         """Whether `rounds`, which took `seconds` a form, are enough."""

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from compressnet.analysis.ratio import Ratio, paired_ratio
+from compressnet.analysis.ratio import Ratio, paired_ratio, pooled_ratio
 from compressnet.analysis.rounds import USUAL, Effort, Sampler, measure, warm_up
 from compressnet.errors import CompressnetError
 
@@ -199,6 +199,38 @@ def interleave(samplers: Mapping[str, Sampler], how: Effort = USUAL, clock: Cloc
     )
     load = (before, after) if before is not None and after is not None else None
     return Comparison(timings, baseline, clock, load, processors=os.cpu_count() or 1)
+
+
+def pooled(comparisons: Sequence[Comparison]) -> Comparison:
+    """Comparisons of the same forms in several processes as one: rounds in a row, ratios by `pooled_ratio`.
+
+    Raises:
+        ValueError: none, or of different forms.
+    """
+    if not comparisons:
+        raise ValueError("pooled: no comparisons")
+    first, last = comparisons[0], comparisons[-1]
+    names = [timing.name for timing in first.timings]
+    if any([timing.name for timing in other.timings] != names for other in comparisons):
+        raise ValueError("pooled: the comparisons are of different forms")
+    if len(comparisons) == 1:
+        return first
+    timings = []
+    for name in names:
+        parts = [comparison[name] for comparison in comparisons]
+        is_baseline = name == first.baseline
+        timings.append(
+            Timing(
+                name,
+                tuple(seconds for part in parts for seconds in part.seconds),
+                Ratio(1.0, 1.0, 1.0) if is_baseline else pooled_ratio([part.ratio for part in parts]),
+                first_seconds=parts[0].first_seconds,
+                warmup_runs=sum(part.warmup_runs for part in parts),
+                stable=all(part.stable for part in parts),
+            )
+        )
+    load = (first.load[0], last.load[1]) if first.load and last.load else None
+    return Comparison(tuple(timings), first.baseline, first.clock, load, first.processors)
 
 
 def sampler(form: Callable[[], object], device: str | torch.device = "cpu", clock: Clock = "wall") -> Sampler:

@@ -121,7 +121,7 @@ def decide(wanted: Literal["auto", "exact", "fast"] = "auto") -> Settings:
     if is_off():
         return TORCH
     matmul: Matmul = "exact"
-    if wanted != "exact" and _switch() is not None:
+    if wanted != "exact" and can_choose():
         matmul = "fast" if wanted == "fast" else choice(measured())
     return Settings(matmul, _glibc() is not None)
 
@@ -206,6 +206,11 @@ def current() -> Settings:
     switch = _switch()
     fast = switch is not None and switch.fp32_precision == _PRECISION["fast"]
     return Settings("fast" if fast else "exact", _tuned)
+
+
+def can_choose() -> bool:
+    """Whether there is a choice of float32 products: torch has the switch, and the user did not forbid it."""
+    return _switch() is not None and not is_off()
 
 
 def is_off() -> bool:

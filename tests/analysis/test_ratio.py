@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from compressnet.analysis.ratio import Ratio, paired_ratio, unpaired_ratio
+from compressnet.analysis.ratio import Ratio, paired_ratio, pooled_ratio, unpaired_ratio
 
 Noise = Callable[[np.random.Generator, int], np.ndarray]
 
@@ -157,3 +157,26 @@ def test_is_read_as_times() -> None:
     assert [Ratio(1, low, high).shows_difference for low, high in ((0.9, 1.1), (1.01, 1.1), (0.8, 0.9))] == [
         *(False, True, True)
     ]
+
+
+def test_pooled_holds_the_truth_when_processes_differ() -> None:
+    hits = {3: 0, 5: 0}
+    for processes in hits:
+        for seed in range(200):
+            generator = np.random.default_rng([processes, seed])
+            ratios = []
+            for _ in range(processes):
+                a, b = np.exp(two_lasting(generator, 8))
+                ratios.append(paired_ratio(a, b * math.exp(0.04 * generator.standard_normal())))
+            hits[processes] += not pooled_ratio(ratios).shows_difference
+    assert min(hits.values()) >= 0.93 * 200
+
+
+def test_pooled_is_narrower_with_more_processes() -> None:
+    same = Ratio(1.5, 1.49, 1.51)
+    widths = [math.log(r.high / r.low) for r in (pooled_ratio([same] * n) for n in (2, 3, 5, 20))]
+    assert widths == sorted(widths, reverse=True)
+    assert pooled_ratio([same] * 3).value == pytest.approx(1.5)
+    assert pooled_ratio([same]) == same
+    with pytest.raises(ValueError, match="no ratios"):
+        pooled_ratio([])

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain, count, pairwise, repeat
 
+import numpy as np
 import pytest
 import torch
 
 from compressnet.analysis import timing
-from compressnet.analysis.ratio import Ratio
+from compressnet.analysis.ratio import Ratio, pooled_ratio
 from compressnet.analysis.rounds import Effort
-from compressnet.analysis.timing import Comparison, Timing, compare, interleave, peak_gflops, warnings
+from compressnet.analysis.timing import Comparison, Timing, compare, interleave, peak_gflops, pooled, warnings
 from compressnet.errors import CompressnetError
 
 SHORT = Effort(warmup_seconds=0, rounds=2)  # two runs each to warm up, two measured
@@ -227,3 +228,21 @@ def test_peak_counts_two_operations_a_multiply_add(monkeypatch: pytest.MonkeyPat
     assert peak_gflops(size=100) == pytest.approx(2e6 / 0.5 / 1e9)
     monkeypatch.undo()
     assert peak_gflops(size=128, rounds=2) > 0.01
+
+
+def test_pooled_comparisons() -> None:
+    parts = [interleave(_pair(seed), Effort(rounds=4)) for seed in range(3)]
+    whole = pooled(parts)
+    assert len(whole["b"].seconds) == 12
+    assert whole["b"].seconds[4:8] == parts[1]["b"].seconds
+    assert whole["a"].ratio == Ratio(1.0, 1.0, 1.0)
+    assert whole["b"].ratio == pooled_ratio([part["b"].ratio for part in parts])
+    assert whole.load == (parts[0].load and parts[0].load[0], parts[2].load and parts[2].load[1])
+    assert pooled(parts[:1]) == parts[0]
+    with pytest.raises(ValueError, match="different forms"):
+        pooled([parts[0], interleave({"c": lambda: 1.0}, Effort(rounds=2))])
+
+
+def _pair(seed: int) -> dict[str, Callable[[], float]]:
+    generator = np.random.default_rng(seed)
+    return {name: lambda: float(generator.uniform(1, 2)) for name in ("a", "b")}

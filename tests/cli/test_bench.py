@@ -14,7 +14,7 @@ from compressnet.analysis.bench import Case, Plan
 from compressnet.errors import CompressnetError
 from tests.cli.conftest import Cli
 
-QUICK = ("--rounds", "2", "--threads", "1", "--no-memory")
+QUICK = ("--rounds", "2", "--threads", "1", "--processes", "1", "--no-memory")
 SMALL = ("can24", "--input-size", "16", *QUICK)
 
 
@@ -25,7 +25,7 @@ def measured(cli: Cli, *words: object) -> dict[str, Any]:
 
 
 def test_every_figure_is_there(cli: Cli) -> None:
-    report = measured(cli, "can24", "vs", "zoo:rof", "--input-size", "24x16", "--batch", "2", *QUICK[:4])
+    report = measured(cli, "can24", "vs", "zoo:rof", "--input-size", "24x16", "--batch", "2", *QUICK[:6])
     fresh, trained = report["rows"]
     assert [fresh["name"], trained["name"]] == ["can24", "zoo:rof"]
     assert fresh["inputs"] == [[2, 3, 16, 24]]
@@ -77,6 +77,19 @@ def test_process_wide_settings_are_compared_by_processes(cli: Cli) -> None:
     report = measured(cli, *SMALL, "--cpu-settings", "torch,auto")
     assert [row["cpu"] for row in report["rows"]] == ["torch", "auto"]
     assert report["cpu_settings"]["torch"] == {"matmul": "exact", "malloc": False}
+
+
+def test_several_processes(cli: Cli) -> None:
+    words = "can24", "can32", "--input-size", "16", "--rounds", "3", "--threads", "1", "--no-memory"
+    report = measured(cli, *words, "--processes", "2")
+    assert report["processes"] == 2
+    assert [len(row["seconds"]) for row in report["rows"]] == [4, 4]  # two each
+    assert "in 2 processes" in cli("bench", *words, "--processes", "2").stdout
+
+
+def test_an_error_in_a_process_is_told_as_here(cli: Cli) -> None:
+    words = "can24", "--backend", "c", "--processes", "2", "--no-memory"
+    assert cli("bench", *words, code=2).error.startswith("--backend c: can24 has")
 
 
 def test_an_earlier_measurement_beside_it(cli: Cli, place: Path) -> None:
@@ -150,7 +163,7 @@ def test_a_picture(cli: Cli, place: Path) -> None:
     ],
 )
 def test_bad_inputs(cli: Cli, words: list[str], code: int, message: str) -> None:
-    assert message in cli("bench", "--rounds", "2", "--no-memory", *words, code=code).error
+    assert message in cli("bench", *QUICK[:2], *QUICK[4:], *words, code=code).error
 
 
 def test_a_child_that_dies_is_an_error() -> None:

@@ -43,7 +43,7 @@ CALLS = {
     "import": "import released.npz -o released.safetensors",
     "results": "results",
     "count-params": "count-params lstm vs can24",
-    "bench": "bench can24 --input-size 16 --threads 1 --rounds 2 --no-memory",
+    "bench": "bench can24 --input-size 16 --threads 1 --rounds 2 --processes 1 --no-memory",
     "recipes ls": "recipes ls",
     "recipes show": "recipes show fip_sample",
     "recipes cp": "recipes cp fip_sample mine.yaml",
