@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Optional
 
 import typer
 
@@ -43,7 +44,7 @@ CpuSettings = Annotated[
     ),
 ]
 Rounds = Annotated[
-    Optional[int], typer.Option(min=2, help="Passes of each (default: 10 to 200, about 2 seconds).")
+    Optional[int], typer.Option(min=2, help="Passes of each, at least (default: 10 to 200, about 2 seconds).")
 ]
 Processes = Annotated[
     int, typer.Option(min=1, help="Measure in so many processes, one after the other; 1: in this one.")
@@ -92,7 +93,14 @@ def bench(
     if plot is not None:
         _check_picture(plot, force)
     old = bench_compare.read(compare) if compare else None
-    plan = _plan(locals())
+    plan = _plan(
+        tuple(sides),
+        options.parse_settings(set_),
+        device,
+        Cases(mode, backend, dtype, threads, cpu_settings),
+        Sizes(batch, options.parse_size(input_size), seq_len, channels_last),
+    )
+    _check_clock(clock, plan)
     if compare and old:
         bench_compare.check_comparable(old, plan, compare)
     how = bench_run.How(rounds, processes, "cpu" if clock == "cpu" else "wall", memory)
@@ -111,38 +119,65 @@ def bench(
         console.note(f"warning: {text}")
 
 
-def _plan(typed: Mapping[str, Any]) -> Plan:
-    """What was typed as a plan; the order of cases is that of the table."""
+class Cases(NamedTuple):
+    """What is measured of every side: lists as they were typed."""
+
+    mode: str
+    backend: str
+    dtype: str
+    threads: str | None
+    cpu_settings: str
+
+
+class Sizes(NamedTuple):
+    """Inputs of a pass."""
+
+    batch: int
+    input_size: int | tuple[int, int] | None
+    seq_len: int | None
+    channels_last: bool
+
+
+def _plan(words: tuple[str, ...], settings: dict[str, Any], device: str, cases: Cases, sizes: Sizes) -> Plan:
+    """What was typed as a plan; the order of cases is that of the tables."""
     from compressnet.analysis.bench import Case, Plan
     from compressnet.side import read_sides
     from compressnet.training import device as devices
 
-    settings = options.parse_settings(typed["set_"])
-    words = tuple(typed["sides"])
-    count = len(read_sides(words, settings))
-    chosen = devices.choose(typed["device"])
-    cpu = _choices("--cpu-settings", typed["cpu_settings"], CPU_SETTINGS)
-    if typed["clock"] not in ("wall", "cpu"):
-        raise UsageError(f"--clock {typed['clock']}: choose from wall, cpu")
-    if typed["clock"] == "cpu" and (len(cpu) > 1 or chosen.type != "cpu"):
-        raise UsageError("--clock cpu: it is the time of this process, on the CPU")
+    sides = read_sides(words, settings)
+    for side in sides:
+        options.note_assumed(side.text, side.assumed())
+    chosen = devices.choose(device)
     dimensions = (
-        _thread_counts(typed["threads"], chosen.type),
-        _list("--mode", typed["mode"]),
-        range(count),
-        _list("--backend", typed["backend"]),
-        _list("--dtype", typed["dtype"]),
-        cpu,
+        _thread_counts(cases.threads, chosen.type),
+        _list("--mode", cases.mode),
+        range(len(sides)),
+        _list("--backend", cases.backend),
+        _list("--dtype", cases.dtype),
+        _choices("--cpu-settings", cases.cpu_settings, CPU_SETTINGS),
     )
-    cases = tuple(
+    rows = tuple(
         Case(side=s, mode=m, backend=b, dtype=d, threads=t, cpu=c)
         for t, m, s, b, d, c in product(*dimensions)
     )
-    size = options.parse_size(typed["input_size"])
-    image_size = (size, size) if isinstance(size, int) else size
-    seq_len = typed["seq_len"] or (size if isinstance(size, int) else None)
-    layout = typed["channels_last"]
-    return Plan(words, cases, settings, typed["batch"], image_size, seq_len, layout, str(chosen))
+    size = sizes.input_size
+    return Plan(
+        words,
+        rows,
+        settings,
+        batch=sizes.batch,
+        image_size=(size, size) if isinstance(size, int) else size,
+        seq_len=sizes.seq_len or (size if isinstance(size, int) else None),
+        channels_last=sizes.channels_last,
+        device=str(chosen),
+    )
+
+
+def _check_clock(clock: str, plan: Plan) -> None:
+    if clock not in ("wall", "cpu"):
+        raise UsageError(f"--clock {clock}: choose from wall, cpu")
+    if clock == "cpu" and (len({case.cpu for case in plan.cases}) > 1 or plan.device != "cpu"):
+        raise UsageError("--clock cpu: it is the time of one process, on the CPU")
 
 
 def _check_picture(path: Path, force: bool) -> None:
@@ -150,6 +185,8 @@ def _check_picture(path: Path, force: bool) -> None:
         raise UsageError(f"--plot {path}: a picture ends in .png")
     if path.exists() and not force:
         raise CompressnetError(f"{path} exists: add --force to overwrite it")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise CompressnetError("--plot: pictures are drawn with matplotlib, which is not installed")
     if not path.absolute().parent.is_dir():
         raise CompressnetError(f"--plot {path}: there is no folder {path.parent}")
 

@@ -14,8 +14,21 @@ from .bench_report import FORMAT, milliseconds, ratio_text
 
 if TYPE_CHECKING:
     from compressnet.analysis.bench import Plan
+    from compressnet.analysis.machine import Machine
 
-_KEY = ("side", "mode", "backend", "dtype", "threads", "cpu", "batch", "inputs", "channels_last", "clock")
+_KEY = (
+    "side",
+    "occurrence",
+    "mode",
+    "backend",
+    "dtype",
+    "threads",
+    "cpu",
+    "batch",
+    "inputs",
+    "channels_last",
+    "clock",
+)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -28,17 +41,34 @@ def read(path: Path) -> dict[str, Any]:
         report = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CompressnetError(f"--compare {path}: cannot be read: {error}") from error
-    wanted = {"format", "machine", "rows"}
+    wanted = {"format", "machine", "rows", "cpu_settings"}
     if not isinstance(report, dict) or not wanted <= report.keys() or not isinstance(report["rows"], list):
         raise CompressnetError(f"--compare {path}: not a file that `compressnet bench --json` wrote")
     if report["format"] != FORMAT:
-        raise CompressnetError(
-            f"--compare {path}: format {report['format']}, this compressnet reads {FORMAT}"
-        )
-    for row in report["rows"]:
-        if not isinstance(row, dict) or not {*_KEY, "seconds"} <= row.keys():
-            raise CompressnetError(f"--compare {path}: damaged: a row lacks what it was measured with")
+        raise CompressnetError(f"--compare {path}: format {report['format']!r}, this reads format {FORMAT}")
+    for number, row in enumerate(report["rows"], 1):
+        if not _is_whole(row):
+            raise CompressnetError(f"--compare {path}: damaged: row {number} lacks figures")
+    _machine(report, path)
     return report
+
+
+def _is_whole(row: Any) -> bool:
+    if not isinstance(row, dict) or not {*_KEY, "seconds", "median_ms"} <= row.keys():
+        return False
+    seconds = row["seconds"]
+    if not isinstance(seconds, list) or len(seconds) < 2:
+        return False
+    return all(type(value) in (int, float) and value > 0 for value in [row["median_ms"], *seconds])
+
+
+def _machine(report: Mapping[str, Any], path: Path) -> Machine:
+    from compressnet.analysis.machine import Machine
+
+    try:
+        return Machine.from_dict(report["machine"])
+    except (CompressnetError, TypeError, ValueError) as error:
+        raise CompressnetError(f"--compare {path}: damaged: {error}") from error
 
 
 def check_comparable(old: Mapping[str, Any], plan: Plan, path: Path) -> None:
@@ -47,19 +77,15 @@ def check_comparable(old: Mapping[str, Any], plan: Plan, path: Path) -> None:
     Raises:
         CompressnetError: what differs.
     """
-    from compressnet.analysis.machine import Machine, facts, same
+    from compressnet.analysis.machine import facts, same
 
-    different = same(Machine.from_dict(old["machine"]), facts(plan.device))
+    different = same(_machine(old, path), facts(plan.device))
     if different:
         raise CompressnetError(f"--compare {path}: measured on another machine: {'; '.join(different)}")
 
 
 def against(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """How the new rows differ from those of an earlier measurement.
-
-    Raises:
-        CompressnetError: they have no row in common.
-    """
+    """How the new rows differ from those of an earlier measurement, and what else does."""
     from compressnet.analysis.machine import Machine, remarks
     from compressnet.analysis.ratio import unpaired_ratio
 
@@ -72,11 +98,13 @@ def against(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> dict[
         value = {"value": ratio.value, "low": ratio.low, "high": ratio.high}
         shared = {key: row[key] for key in ("name", "mode", "threads", "median_ms")}
         rows.append({**shared, "old_median_ms": before["median_ms"], "ratio": value})
+    notes = remarks(_machine(old, path), Machine.from_dict(new["machine"]))
+    for name, settings in new["cpu_settings"].items():
+        before = old["cpu_settings"].get(name, settings)
+        if before != settings:
+            notes.append(f"CPU settings {name}: {before} against {settings}")
     if not rows:
-        raise CompressnetError(
-            f"--compare {path}: it has none of these rows (sides, sizes, modes must agree)"
-        )
-    notes = remarks(Machine.from_dict(old["machine"]), Machine.from_dict(new["machine"]))
+        notes.append("all: it has none of these rows (sides, sizes, modes, threads must agree)")
     return {"file": str(path), "remarks": notes, "rows": rows}
 
 
@@ -96,6 +124,7 @@ def show(compared: Mapping[str, Any]) -> None:
         for row in compared["rows"]
     ]
     columns = ["", "then ms", "now ms", "times as fast [95 %]"]
-    console.print_table(f"against {compared['file']}", columns, cells)
+    if cells:
+        console.print_table(f"against {compared['file']}", columns, cells)
     for line in compared["remarks"]:
-        console.print_text(f"differs: {line}")
+        console.print_text(f"{compared['file']} differs: {line}")

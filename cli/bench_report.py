@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from compressnet.side import Side
 
 FORMAT = 1
+_OPTIONAL = ("parameters", "file MB", "peak MB", "p99", "p10", "p90")  # what goes first on a narrow screen
 _RATES = {"megapixel": "MP/s", "token": "tokens/s", "step": "steps/s", "sample": "samples/s"}
 
 
@@ -84,6 +86,7 @@ def _row(plan: Plan, number: int, group: Compared, facts: Facts, peak: int | Non
     return {
         "name": timing.name,
         "side": side.text,
+        "occurrence": [other.text for other in plan.sides()][: case.side + 1].count(side.text),
         "args": side.arguments(),
         "mode": case.mode,
         "backend": case.backend,
@@ -164,16 +167,21 @@ def _show_group(rows: Sequence[Mapping[str, Any]], load: Sequence[float] | None)
     ]
     clock = ", processor time" if first["clock"] == "cpu" else ""
     busy = f", load {load[0]:.1f} to {load[1]:.1f}" if load else ""
-    shape = " + ".join("x".join(map(str, shape)) for shape in first["inputs"])
+    shape = _shapes(rows)
     threads = _threads(first["threads"])
-    console.print_table(f"{first['mode']}, {shape}, {threads}{clock}{busy}", columns, cells)
+    passes = f"{len(first['seconds'])} passes"
+    console.print_table(
+        f"{first['mode']}, {shape}, {threads}, {passes}{clock}{busy}", columns, cells, optional=_OPTIONAL
+    )
+    if any(row["peak_bytes"] is not None for row in rows):
+        console.print_text("peak MB: above weights and inputs, with glibc's own malloc")
     for row in rows:
         if row["first_ms"] > max(1e3, 10 * row["median_ms"]):
             console.print_text(f"{row['name']}: first call {row['first_ms'] / 1e3:.1f} s, counted apart")
 
 
 def draw(plan: Plan, report: Mapping[str, Any]) -> bytes:
-    """A PNG: the recorded metric, where all sides have the same one, else parameters over latency.
+    """A PNG: the recorded metric, where all sides have one of the same data, else parameters over latency.
 
     Of several modes and numbers of threads it shows the first mode with the most threads.
     """
@@ -182,34 +190,68 @@ def draw(plan: Plan, report: Mapping[str, Any]) -> bytes:
     mode, threads = report["rows"][0]["mode"], max(row["threads"] for row in report["rows"])
     rows = [row for row in report["rows"] if (row["mode"], row["threads"]) == (mode, threads)]
     recorded = {side.text: recorded_metric(side) for side in plan.sides()}
-    metrics = {metric[:2] for metric in recorded.values() if metric}
-    shared = metrics.pop() if len(metrics) == 1 and all(recorded.values()) else None
+    kinds = {(metric.label, metric.direction, metric.of) if metric else None for metric in recorded.values()}
+    exact = all(row["dtype"] == "float32" for row in rows)  # which is what the metric was measured in
+    shared = kinds.pop() if len(kinds) == 1 and exact else None
     points = []
     for row in rows:
         metric = recorded[row["side"]]
-        y = metric[2] if shared and metric else row["parameters"]
+        y = metric.value if shared and metric else row["parameters"]
         points.append(Point(row["name"], row["median_ms"], row["p10_ms"], row["p90_ms"], y))
-    label, direction = shared or ("parameters", "lower")
-    shape = " + ".join("x".join(map(str, shape)) for shape in rows[0]["inputs"])
+    label, direction = shared[:2] if shared else ("parameters", "lower")
+    shape = _shapes(rows)
     return scatter(points, label, direction, f"{mode}, {shape}, {_threads(threads)}")
 
 
-def recorded_metric(side: Side) -> tuple[str, Literal["lower", "higher"], float] | None:
-    """What its training wrote down: the metric, which way it is better, the best value on validation data."""
-    from compressnet import registry, subject
-    from compressnet.run import Run
+class Recorded(NamedTuple):
+    """What the training of a network wrote down about it.
+
+    Attributes:
+        label, direction: the metric, and which way it is better.
+        value: on the validation data.
+        of: task, its arguments and data: figures of different ones share no axis.
+    """
+
+    label: str
+    direction: Literal["lower", "higher"]
+    value: float
+    of: str
+
+
+def recorded_metric(side: Side) -> Recorded | None:
+    """The metric of the very checkpoint that is timed; None where none was recorded."""
+    from compressnet import registry
 
     if not side.is_stored:
         return None
-    value: float | None = None
-    if side.subject.kind == "run" and side.subject.path is not None:
-        value = Run.open(side.subject.path).facts.get("best")
-    if side.subject.kind == "zoo":
-        value = subject.zoo_card(side.subject.name)["training"]["curve"][-1][1]
-    if not isinstance(value, int | float):
+    architecture = side.architecture()
+    name, better = registry.find("task", architecture.task).best  # type: ignore[attr-defined]
+    value = _evaluated(side, name)
+    if value is None:
         return None
-    name, better = registry.find("task", side.architecture().task).best  # type: ignore[attr-defined]
-    return f"{name} on validation data", "higher" if better == "max" else "lower", float(value)
+    of = json.dumps([architecture.task, architecture.task_args, architecture.data], sort_keys=True)
+    return Recorded(f"{name} on validation data", "higher" if better == "max" else "lower", value, of)
+
+
+def _evaluated(side: Side, metric: str) -> float | None:
+    from compressnet.run import Run
+    from compressnet.subject import zoo_card
+
+    if side.subject.kind == "zoo":
+        card = zoo_card(side.subject.name)["training"]
+        return float(card["curve"][-1][1]) if card["metric"] == metric else None
+    if side.subject.kind != "run" or side.subject.path is None:
+        return None
+    step = int(side.weights_path().parent.name.removeprefix("step-"))
+    found = [
+        row.get(metric) for row in Run.open(side.subject.path).metrics("evaluation") if row["step"] == step
+    ]
+    return float(found[-1]) if found and isinstance(found[-1], int | float) else None
+
+
+def _shapes(rows: Sequence[Mapping[str, Any]]) -> str:
+    texts = [" + ".join("x".join(map(str, shape)) for shape in row["inputs"]) for row in rows]
+    return " and ".join(dict.fromkeys(texts))
 
 
 def _threads(count: int) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -14,7 +16,7 @@ from . import bench_report, console
 from .bench_worker import Worker
 
 if TYPE_CHECKING:
-    from compressnet.analysis.bench import Facts, Plan, Prepared
+    from compressnet.analysis.bench import Facts, Plan
     from compressnet.analysis.rounds import Effort
     from compressnet.analysis.timing import Clock, Comparison
     from compressnet.training.cpu_settings import Settings
@@ -36,54 +38,30 @@ class How:
     memory: bool
 
 
-class Session(Protocol):
-    """What can time cases, by their numbers in the plan."""
+class Measuring(Protocol):
+    """What can time cases, by their numbers in the plan: `analysis.bench.Session`, or `Children`."""
 
     def facts(self, number: int) -> Facts: ...
 
-    def compare(self, names: Mapping[int, str], effort: Effort) -> Comparison: ...
-
-
-class Here:
-    """Times cases in this process."""
-
-    def __init__(self, plan: Plan, clock: Clock) -> None:
-        self.plan, self.clock = plan, clock
-        self.ready: dict[int, Prepared] = {}
-
-    def facts(self, number: int) -> Facts:
-        return self._prepared(number).facts
-
-    def compare(self, names: Mapping[int, str], effort: Effort) -> Comparison:
-        from compressnet.analysis.timing import compare
-
-        forms = {name: self._prepared(number).form for number, name in names.items()}
-        return compare(forms, effort, self.plan.device, self.clock)
-
-    def _prepared(self, number: int) -> Prepared:
-        from compressnet.analysis.bench import prepare
-
-        if number not in self.ready:
-            self.ready[number] = prepare(self.plan, self.plan.cases[number])
-        return self.ready[number]
+    def compare(self, names: Mapping[int, str], effort: Effort, clock: Clock) -> Comparison: ...
 
 
 class Children:
     """Times cases in a child process for each kind of CPU settings: they are process-wide."""
 
-    def __init__(self, plan: Plan, workers: Mapping[str, Worker], clock: Clock) -> None:
-        self.plan, self.workers, self.clock = plan, workers, clock
+    def __init__(self, plan: Plan, workers: Mapping[str, Worker]) -> None:
+        self.plan, self.workers = plan, workers
 
     def facts(self, number: int) -> Facts:
         return self._of(number).facts(number)
 
-    def compare(self, names: Mapping[int, str], effort: Effort) -> Comparison:
+    def compare(self, names: Mapping[int, str], effort: Effort, clock: Clock) -> Comparison:
         from compressnet.analysis.timing import interleave
 
         if len(self.workers) == 1:
-            return next(iter(self.workers.values())).compare(names, effort, self.clock)
+            return next(iter(self.workers.values())).compare(names, effort, clock)
         samplers = {name: self._of(number).sampler(number) for number, name in names.items()}
-        return interleave(samplers, effort, self.clock)
+        return interleave(samplers, effort, clock)
 
     def _of(self, number: int) -> Worker:
         return self.workers[self.plan.cases[number].cpu]
@@ -100,6 +78,7 @@ def run(plan: Plan, how: How) -> dict[str, Any]:
     from compressnet.analysis.rounds import Effort
     from compressnet.analysis.timing import pooled
 
+    _end_on_sigterm()
     settings = _cpu_settings(plan)
     effort = Effort(rounds=how.rounds).shared(how.processes)
     groups = {tuple(numbers): bench_report.names(plan, numbers) for numbers in _groups(plan)}
@@ -114,7 +93,7 @@ def run(plan: Plan, how: How) -> dict[str, Any]:
                     facts = {number: session.facts(number) for number in range(len(plan.cases))}
                     _check_sizes(plan, {fact.unit for fact in facts.values()})
                 for numbers, names in groups.items():
-                    timed[numbers].append(session.compare(names, effort))
+                    timed[numbers].append(session.compare(names, effort, how.clock))
                     screen.advance(1)
         if how.memory:
             peaks = _peaks(plan, screen)
@@ -133,18 +112,29 @@ def run(plan: Plan, how: How) -> dict[str, Any]:
     )
 
 
+def _end_on_sigterm() -> None:
+    """Leave in order, so that no child measures on for nobody."""
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, end)
+
+
 @contextmanager
-def _session(plan: Plan, settings: Mapping[str, Settings], how: How) -> Iterator[Session]:
+def _session(plan: Plan, settings: Mapping[str, Settings], how: How) -> Iterator[Measuring]:
+    from compressnet.analysis.bench import Session
     from compressnet.training import cpu_settings
 
     used = _used(plan)
     if how.processes == 1 and len(used) == 1:
         cpu_settings.apply(settings[used[0]])
-        yield Here(plan, how.clock)
+        yield Session(plan)
         return
     with ExitStack() as stack:
         workers = {name: stack.enter_context(Worker(plan, settings[name].as_dict())) for name in used}
-        yield Children(plan, workers, how.clock)
+        yield Children(plan, workers)
 
 
 def _used(plan: Plan) -> list[str]:
@@ -153,11 +143,17 @@ def _used(plan: Plan) -> list[str]:
 
 
 def _cpu_settings(plan: Plan) -> dict[str, Settings]:
-    """What `auto` and `torch` mean here; where a GPU computes, the CPU stays as it is."""
+    """What `auto` and `torch` mean here; where a GPU computes, the CPU stays as it is.
+
+    A run or recipe that asks for exact products has them, and with it what it is compared with.
+    """
     from compressnet.training import cpu_settings
 
-    on_cpu = plan.device == "cpu"
-    return {"auto": cpu_settings.decide() if on_cpu else cpu_settings.TORCH, "torch": cpu_settings.TORCH}
+    if plan.device != "cpu":
+        return dict.fromkeys(("auto", "torch"), cpu_settings.TORCH)
+    wishes = {side.cpu_matmul for side in plan.sides()}
+    wanted = next((wish for wish in ("exact", "fast") if wish in wishes), "auto")
+    return {"auto": cpu_settings.decide(wanted), "torch": cpu_settings.TORCH}  # type: ignore[arg-type]
 
 
 def _matmul_probe(plan: Plan) -> dict[str, float] | None:
@@ -194,8 +190,14 @@ def _groups(plan: Plan) -> Iterator[list[int]]:
 
 
 def _check_sizes(plan: Plan, units: set[str]) -> None:
-    """A size that is meant for no side is a mistake."""
-    if plan.image_size and not plan.seq_len and "megapixel" not in units:
-        raise UsageError("--input-size WxH: no side takes images; sequences are as long as --seq-len says")
-    if plan.seq_len and not plan.image_size and units == {"megapixel"}:
+    """Sides that take different things cannot be compared; a size that is meant for no side is a mistake."""
+    if len(units) > 1:
+        kinds = " and ".join(f"{unit}s" for unit in sorted(units))
+        raise UsageError(f"bench compares sides that take the same; these take {kinds}")
+    number = plan.image_size[0] if plan.image_size and len(set(plan.image_size)) == 1 else None
+    if units == {"megapixel"} and plan.seq_len not in (None, number):
         raise UsageError("--seq-len: no side takes sequences; images are as large as --input-size says")
+    if units != {"megapixel"} and plan.image_size and number != plan.seq_len:
+        raise UsageError("--input-size WxH: no side takes images; sequences are as long as --seq-len says")
+    if plan.seq_len and all(case.mode == "stream-step" for case in plan.cases):
+        raise UsageError("--seq-len: a stream step is one step long")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
     from rich.text import Text
     from tqdm import tqdm
 
@@ -29,7 +30,8 @@ def print_json(value: Any) -> None:
     if is_main_process():
         from compressnet.files import finite
 
-        sys.stdout.write(json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        plain = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+        sys.stdout.write(json.dumps(finite(value), indent=2, ensure_ascii=plain, allow_nan=False) + "\n")
 
 
 def print_text(text: str) -> None:
@@ -44,10 +46,37 @@ def print_styled(text: Text) -> None:
         _console().print(text, highlight=False)
 
 
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], numeric: int = 1) -> None:
-    """A table on stdout; columns from `numeric` on are figures and stand to the right."""
+def print_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    numeric: int = 1,
+    optional: Sequence[str] = (),
+) -> None:
+    """A table on stdout; columns from `numeric` on are figures and stand to the right.
+
+    Args:
+        optional: columns that a terminal too narrow for all goes without, the first of them first.
+    """
     if not is_main_process():
         return
+    console, rows, left_out = _console(), list(rows), []
+    unbounded = console.options.update(max_width=10_000)
+    table = _table(title, columns, rows, numeric)
+    for name in optional:
+        if console.measure(table, options=unbounded).maximum <= console.width:
+            break
+        place = list(columns).index(name)
+        columns = [*columns[:place], *columns[place + 1 :]]
+        rows = [[*row[:place], *row[place + 1 :]] for row in rows]
+        left_out.append(name)
+        table = _table(title, columns, rows, numeric)
+    console.print(table)
+    if left_out:
+        print_text(f"left out on a terminal of {console.width} columns: {', '.join(left_out)}")
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], numeric: int) -> Table:
     from rich.table import Table
     from rich.text import Text
 
@@ -56,7 +85,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
         table.add_column(Text(column), justify="right" if index >= numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(figure(cell)) for cell in row))
-    _console().print(table)
+    return table
 
 
 def _console() -> Console:
@@ -67,7 +96,11 @@ def _console() -> Console:
 
 
 def print_markdown(
-    title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], numeric: int = 1
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    numeric: int = 1,
+    optional: Sequence[str] = (),
 ) -> None:
     """The table as Markdown, for reports."""
     rules = ["---:" if index >= numeric else "---" for index in range(len(columns))]

@@ -120,7 +120,7 @@ def show_summary(
     for name, other, ratio in zip(names[1:], reports[1:], ratios, strict=True):
         if key in ratio:
             console.print_text(
-                f"{name} has {_comparison(ratio[key])} parameters than {names[0]}: "
+                f"{name} has {_comparison(ratio[key], names[0])}: "
                 f"{other[key]:,} against {reports[0][key]:,}{which} (ratio {ratio[key]:.4f})"
             )
 
@@ -165,11 +165,11 @@ def _torch_parameters(side: Side) -> int | None:
 
 
 def _times(ratio: float) -> str:
-    return f"{ratio:.2f}x"
+    return f"{ratio:,.2f}x"
 
 
-def _comparison(ratio: float) -> str:
-    """`3.60x fewer`: how the second compares with the first."""
+def _comparison(ratio: float, other: str) -> str:
+    """`3.60x fewer parameters than lstm`: how the second compares with the first."""
     if round(ratio, 2) == 1:
-        return "1.00x the"
-    return f"{ratio:.2f}x fewer" if ratio > 1 else f"{1 / ratio:.2f}x more"
+        return f"about as many parameters as {other}"
+    return f"{_times(max(ratio, 1 / ratio))} {'fewer' if ratio > 1 else 'more'} parameters than {other}"

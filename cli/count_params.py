@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
@@ -52,20 +53,34 @@ def count_params(
 
     compared = read_sides(sides, options.parse_settings(set_))
     counted = [_count(side, input_size) for side in compared]
-    if input_size and all(side.has_formula for side in compared):
-        raise UsageError("--input-size: formulas are for one step, whatever the length")
+    _check_flags(compared, {"--input-size": input_size, "--depth": depth, "--formulas": formulas})
     reports = [report for report, _ in counted]
     ratios = count_formulas.ratios(reports)
+    for report, ratio in zip(reports[1:], ratios, strict=True):
+        report["ratios"] = ratio
     if json:
         console.print_json({"sides": reports, "ratios": ratios[0] if ratios else {}})
     else:
         _show(compared, counted, ratios, depth, formulas, markdown)
+    for side in compared:
+        options.note_assumed(side.text, side.assumed())
     problems = [f"{report['name']}: {problem}" for report in reports for problem in report["problems"]]
     if problems and strict:
         raise CompressnetError("\n".join(problems))
     if not json:
         for problem in problems:
             console.note(f"warning: {problem}")
+
+
+def _check_flags(sides: Sequence[Side], given: dict[str, Any]) -> None:
+    """Refuse what would be ignored."""
+    if not all(side.has_formula for side in sides):
+        return
+    for flag, value in given.items():
+        if value:
+            raise UsageError(
+                f"{flag}: it is for networks; the formulas of cells are for one step, and are shown whole"
+            )
 
 
 def _count(side: Side, input_size: str | None) -> tuple[dict[str, Any], Any]:

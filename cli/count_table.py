@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 _RATES = {"megapixel": "a megapixel", "token": "a token", "step": "a step", "sample": "a sample"}
 
 
+_OPTIONAL = ("FLOPs", "bytes", "by trace", "activations", "type", "elementwise")  # gone first when narrow
+
+
 class Counted:
     """A network and its count.
 
@@ -26,7 +29,7 @@ class Counted:
     def __init__(self, side: Side, input_size: str | None) -> None:
         from compressnet.analysis.count import count
         from compressnet.analysis.example import example
-        from compressnet.errors import CompressnetError
+        from compressnet.analysis.trace import NeedsValues
 
         if side.subject.kind == "operator":
             raise UsageError(f"{side.text} is no network: it has nothing to count")
@@ -36,7 +39,7 @@ class Counted:
         self.inputs = [list(x.shape) for x in inputs]
         try:
             self.count: Count = count(module, inputs)
-        except CompressnetError:  # it needs values: with its weights, then
+        except NeedsValues:
             module = side.module("cpu", with_weights=True)
             self.count = count(module, example(module, 1, size))
 
@@ -72,7 +75,10 @@ def report(side: Side, counted: Counted) -> dict[str, Any]:
         "elementwise_pass": details["elementwise"],
         "activations_pass": details["activations"],
         "lookups_pass": details["lookups"],
+        "state": _state(count) or None,
         "bytes": count.bytes,
+        "file_bytes": side.weights_path().stat().st_size if side.is_stored else None,
+        "assumed": side.assumed(),
         "buffers": details["buffers"],
         "buffer_bytes": details["buffer_bytes"],
         "ties": details["ties"],
@@ -104,7 +110,7 @@ def show(side: Side, counted: Counted, depth: int | None, show_table: Callable[.
     rate = _RATES.get(count.unit, f"a {count.unit}")
     rows.append(_per_unit(count, rate, lookups))
     shapes = " + ".join("x".join(map(str, shape)) for shape in counted.inputs)
-    show_table(f"{side.text}, input {shapes} (1 MAC = 2 FLOPs)", columns, rows, numeric=2)
+    show_table(f"{side.text}, input {shapes} (1 MAC = 2 FLOPs)", columns, rows, numeric=2, optional=_OPTIONAL)
     for kept, alias in count.ties:
         console.print_text(f"tied: {alias} = {kept}, counted once")
     if count.total("buffers"):
@@ -113,6 +119,12 @@ def show(side: Side, counted: Counted, depth: int | None, show_table: Callable[.
         )
     if count.device != "meta":
         console.print_text(f"traced on {count.device}: {count.reason}")
+
+
+def _state(count: Count) -> int:
+    """Numbers that layers carry from step to step."""
+    terms = [term for layer in count.layers for term in layer.terms or () if term.kind == "state"]
+    return sum(term.value for term in terms)
 
 
 def show_formulas(counted: Counted, show_table: Callable[..., None]) -> None:

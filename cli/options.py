@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -10,6 +11,8 @@ import typer
 
 from compressnet.errors import UsageError
 from compressnet.places import CACHE_VARIABLE, DATA_VARIABLE
+
+from . import console
 
 
 def _set_data_root(path: Optional[Path]) -> Optional[Path]:
@@ -39,12 +42,13 @@ InputSize = Annotated[
     typer.Option(
         "--input-size",
         metavar="WxH|N",
-        help="Images as 1920x1080 (or 256), sequences by their steps (default: the network's own).",
+        help="Images as 1920x1080 (or 256), sequences by their steps (default: a usual size).",
     ),
 ]
 Device = Annotated[
     str, typer.Option("--device", metavar="DEVICE", help="auto (a GPU if there is one), cpu, cuda or cuda:N.")
 ]
+_LARGEST = 1_000_000  # of an image's sides: what is above is a slip of the keyboard
 THREADS_HELP = "CPU threads (default: torch's choice); of bench a list (default: 1,all)."
 Threads = Annotated[Optional[int], typer.Option("--threads", min=1, callback=_set_threads, help=THREADS_HELP)]
 DataRoot = Annotated[
@@ -94,11 +98,20 @@ def parse_size(text: Optional[str]) -> int | tuple[int, int] | None:
     """`1920x1080` as (1080, 1920), height first; `256` as 256.
 
     Raises:
-        UsageError: not of that form, or not above 0.
+        UsageError: not of that form, or not between 1 and 1,000,000.
     """
     if text is None:
         return None
     parts = text.lower().split("x")
-    if len(parts) > 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+    if len(parts) > 2 or not all(part.isascii() and part.isdecimal() for part in parts):
         raise UsageError(f"--input-size {text}: write it as 1920x1080 or 256")
+    if not all(len(part) <= 7 and 0 < int(part) <= _LARGEST for part in parts):
+        raise UsageError(f"--input-size {text}: sizes are between 1 and {_LARGEST:,}")
     return int(text) if len(parts) == 1 else (int(parts[1]), int(parts[0]))
+
+
+def note_assumed(name: str, sizes: Mapping[str, object]) -> None:
+    """Say which sizes of a recipe's model are only its defaults, because its data is not there."""
+    if sizes:
+        text = ", ".join(f"{key}={value}" for key, value in sizes.items())
+        console.note(f"note: {name}: its data is not there; the model has the defaults {text}")

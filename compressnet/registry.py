@@ -19,10 +19,10 @@ MODELS = {
 }
 LAYERS = {
     "adaptive_norm": "compressnet.layers.adaptive_norm:AdaptiveNorm",
-    "conv2d": "torch.nn:Conv2d",
+    "conv2d": "compressnet.layers.plain:conv2d",
     "dilated_conv2d": "compressnet.layers.dilated_conv:DilatedConv2d",
     "identity": "torch.nn:Identity",
-    "linear": "torch.nn:Linear",
+    "linear": "compressnet.layers.plain:linear",
     "operator": "compressnet.operators.module:OperatorModule",
     "torch_lstm": "compressnet.layers.torch_lstm:TorchLSTM",
 }
@@ -69,7 +69,7 @@ def find(kind: str, name: str) -> Callable[..., Any]:
 def suggestion(wrong: str, names: Iterable[str]) -> str:
     """' - did you mean ...?' with the nearest name, or the list of all when none is near."""
     names = sorted(names)
-    near = difflib.get_close_matches(wrong, names, n=1)
+    near = difflib.get_close_matches(wrong, names, n=1, cutoff=0.7)
     if near:
         return f" - did you mean '{near[0]}'?"
     return f" (there are: {', '.join(names)})" if names else ""

@@ -176,7 +176,7 @@ class Run:
         pointer = self.folder / "checkpoints" / which
         try:
             name = pointer.read_text().strip() if pointer.is_file() else which
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise CompressnetError(f"cannot read {pointer}: {error}") from error
         folder = self.folder / "checkpoints" / name
         if not (folder / "model.safetensors").is_file():

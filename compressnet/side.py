@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressnet import registry, signature
 from compressnet.cost import Term
 from compressnet.errors import CompressnetError, UsageError
-from compressnet.subject import Subject, parse
+from compressnet.subject import STORED, Subject, parse, weights_path
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from compressnet.weights import Architecture
 
 SEPARATOR = "vs"
-STORED = ("run", "weights", "zoo")
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,22 @@ class Side:
         given = {**self.subject.arguments, **self.settings}
         if self.subject.kind in ("model", "layer"):
             return signature.write_named(self.subject.name, given)
+        if self.subject.kind == "operator":
+            return f"operator:{signature.write_named(self.subject.name, given)}"
         if self.subject.kind == "recipe":
             return signature.write_named(self.subject.name, self.settings)
         return self.subject.text
+
+    @property
+    def cpu_matmul(self) -> str:
+        """What its recipe asks for: auto, exact or fast."""
+        from compressnet.run import Run
+
+        if self.subject.kind == "recipe":
+            return _recipe(self.subject).train.cpu_matmul
+        if self.subject.kind == "run" and self.subject.path is not None:
+            return Run.open(self.subject.path).recipe.train.cpu_matmul
+        return "auto"
 
     @property
     def is_stored(self) -> bool:
@@ -60,7 +73,7 @@ class Side:
     @property
     def keys(self) -> set[str]:
         """What `--set` may set of it."""
-        if self.subject.kind in ("model", "layer"):
+        if self.subject.kind in ("model", "layer", "operator"):
             return set(signature.parameters(self._target()))
         if self.subject.kind == "recipe":
             known = signature.parameters(registry.find("model", _recipe(self.subject).model.name))
@@ -73,8 +86,6 @@ class Side:
             return dict(self.architecture().model_args)
         if self.subject.kind == "recipe":
             return self._recipe_arguments()[1]
-        if self.subject.kind == "operator":
-            return dict(self.subject.arguments)
         known = signature.parameters(self._target())
         defaults = {key: p.default for key, p in known.items() if not p.required}
         return {**defaults, **self.subject.arguments, **self.settings}
@@ -102,7 +113,7 @@ class Side:
         """
         import torch
 
-        if with_weights and self.subject.kind in (*STORED, "operator"):
+        if with_weights and self.is_stored:
             from compressnet.subject import load
 
             return load(self.subject).model.to(device)
@@ -117,12 +128,11 @@ class Side:
 
     def weights_path(self) -> Path:
         """The weights file of a run, weights or zoo subject."""
-        from compressnet.run import Run
+        return weights_path(self.subject)[0]
 
-        assert self.subject.path is not None
-        if self.subject.kind == "run":
-            return Run.open(self.subject.path).checkpoint(self.subject.checkpoint) / "model.safetensors"
-        return self.subject.path
+    def assumed(self) -> dict[str, Any]:
+        """Sizes of a recipe's model that follow from data that is not there, and are its defaults here."""
+        return self._recipe_arguments()[2] if self.subject.kind == "recipe" else {}
 
     def _build(self) -> nn.Module:
         from compressnet.subject import load
@@ -133,9 +143,10 @@ class Side:
         if self.is_stored:
             return build(self.architecture())
         if kind == "operator":
-            return load(self.subject).model
+            arguments = {**self.subject.arguments, **self.settings}
+            return load(replace(self.subject, arguments=arguments)).model
         if kind == "recipe":
-            model_name, arguments = self._recipe_arguments()
+            model_name, arguments, _ = self._recipe_arguments()
             model = signature.build("model", model_name, arguments)
             return model
         if kind == "layer" and name not in registry.LAYERS:
@@ -154,16 +165,21 @@ class Side:
                 str(error).replace(f"{kind} {self.subject.name}: ", f"{self.subject.name}: ")
             ) from error
 
-    def _recipe_arguments(self) -> tuple[str, dict[str, Any]]:
-        """Name and arguments of a recipe's model; those that follow from the data come from the data."""
+    def _recipe_arguments(self) -> tuple[str, dict[str, Any], dict[str, Any]]:
+        """Name and arguments of a recipe's model, and which of these are assumed.
+
+        Those that follow from the data come from the data; where it is not there, defaults are assumed.
+        """
         recipe = _recipe(self.subject)
         known = signature.parameters(registry.find("model", recipe.model.name))
         given = {key.removeprefix("model."): value for key, value in self.settings.items()}
         arguments = {**recipe.model.arguments, **given}
+        assumed: dict[str, Any] = {}
         open_keys = [key for key, p in known.items() if p.derived and key not in arguments]
         if open_keys:
             try:
-                arguments |= {key: value for key, value in _sizes(recipe).items() if key in open_keys}
+                sizes = _sizes(str(self.subject.path))
+                arguments |= {key: value for key, value in sizes.items() if key in open_keys}
             except CompressnetError as error:
                 missing = [key for key in open_keys if known[key].required]
                 if missing:
@@ -172,8 +188,9 @@ class Side:
                         f"{self.subject.name}: sizes of the model follow from the data ({error}); "
                         f"give them: {hint}"
                     ) from error
+                assumed = {key: known[key].default for key in open_keys}
         defaults = {key: p.default for key, p in known.items() if not p.required}
-        return recipe.model.name, {**defaults, **arguments}
+        return recipe.model.name, {**defaults, **arguments}, assumed
 
 
 def read_sides(words: Sequence[str], settings: Mapping[str, Any]) -> list[Side]:
@@ -223,8 +240,12 @@ def _recipe(subject: Subject) -> Recipe:
     return Recipe.load(subject.path)
 
 
-def _sizes(recipe: Recipe) -> dict[str, Any]:
-    """The arguments of the model that the task finds in the training data."""
+@cache
+def _sizes(path: str) -> dict[str, Any]:
+    """The arguments of the model that the task of a recipe finds in the training data; looked up once."""
+    from compressnet.recipe import Recipe
+
+    recipe = Recipe.load(Path(path))
     train = recipe.data.build().open("train", {}, recipe.seed)
     _, model_args = recipe.task.build().prepare(train)
     return dict(model_args)

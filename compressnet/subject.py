@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from compressnet.tasks.protocol import Task
     from compressnet.weights import Architecture
 
+STORED = ("run", "weights", "zoo")
 KINDS = ("zoo", "operator", "recipe", "model", "layer")
 RECIPE_SUFFIXES = (".yaml", ".yml")
 WEIGHTS_SUFFIX = ".safetensors"
@@ -168,11 +169,11 @@ def load(subject: str | Subject) -> Loaded:
     subject = parse(subject) if isinstance(subject, str) else subject
     if subject.kind == "operator":
         return _load_operator(subject)
-    if subject.kind not in ("run", "weights", "zoo"):
+    if subject.kind not in STORED:
         raise UsageError(
             f"'{subject.name}' is of kind {subject.kind}: give a run, weights, zoo:NAME or operator:NAME"
         )
-    path, run = _weights_path(subject)
+    path, run = weights_path(subject)
     architecture, tensors = weights.load(path)
     model = weights.build(architecture)
     weights.load_into(model, tensors, str(path))
@@ -195,12 +196,27 @@ def read_weights(text: str) -> tuple[Architecture, dict[str, Tensor], str]:
     from compressnet import weights
 
     subject = parse(text)
-    if subject.kind not in ("run", "weights", "zoo"):
+    if subject.kind not in STORED:
         raise UsageError(
             f"'{text}' is of kind {subject.kind}: weights come from a run, a weights file or zoo:NAME"
         )
-    path, _ = _weights_path(subject)
+    path, _ = weights_path(subject)
     return *weights.load(path), str(path)
+
+
+def weights_path(subject: Subject) -> tuple[Path, Run | None]:
+    """The weights file of one of `STORED` and, of a run, the opened run.
+
+    Raises:
+        CompressnetError: the run is damaged or has no such checkpoint.
+    """
+    from compressnet.run import Run
+
+    assert subject.path is not None
+    if subject.kind == "run":
+        run = Run.open(subject.path)
+        return run.checkpoint(subject.checkpoint) / "model.safetensors", run
+    return subject.path, None
 
 
 def zoo_card(name: str) -> dict[str, Any]:
@@ -260,16 +276,6 @@ def _folder(kind: str) -> Any:
 def _entries(kind: str, suffix: str) -> list[Any]:
     folder = _folder(kind)
     return [entry for entry in folder.iterdir() if entry.name.endswith(suffix)] if folder.is_dir() else []
-
-
-def _weights_path(subject: Subject) -> tuple[Path, Run | None]:
-    from compressnet.run import Run
-
-    assert subject.path is not None
-    if subject.kind == "run":
-        run = Run.open(subject.path)
-        return run.checkpoint(subject.checkpoint) / "model.safetensors", run
-    return subject.path, None
 
 
 def _load_operator(subject: Subject) -> Loaded:

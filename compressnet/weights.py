@@ -72,9 +72,12 @@ class Architecture:
                 "upgrade compressnet"
             )
         try:
-            return cls(**raw)
+            architecture = cls(**raw)
         except TypeError as error:
             raise CompressnetError(f"{source}: its description is not readable: {error}") from error
+        if not isinstance(architecture.model_args, dict) or not isinstance(architecture.edits, list):
+            raise CompressnetError(f"{source}: its description is not readable: model_args or edits")
+        return architecture
 
 
 def build(architecture: Architecture) -> nn.Module:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,7 +13,10 @@ from torch import Tensor, nn
 from compressnet.analysis.count import rate_of
 from compressnet.analysis.example import example
 from compressnet.analysis.forms import Form, make_form
-from compressnet.errors import UsageError
+from compressnet.analysis.memory import peak_bytes
+from compressnet.analysis.rounds import Effort, Sampler
+from compressnet.analysis.timing import Clock, Comparison, compare, sampler
+from compressnet.errors import CompressnetError, UsageError
 from compressnet.side import Side, read_sides
 from compressnet.weights import raw_tensors
 
@@ -108,31 +112,81 @@ class Prepared:
     facts: Facts
 
 
+class Session:
+    """Runs the cases of a plan, by their numbers, in this process."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._ready: dict[int, Prepared] = {}
+
+    def facts(self, number: int) -> Facts:
+        """What a case runs."""
+        return self._prepared(number).facts
+
+    def sampler(self, number: int) -> Sampler:
+        """A callable that runs a case once: its seconds."""
+        return sampler(self._prepared(number).form, self.plan.device)
+
+    def compare(self, names: Mapping[int, str], effort: Effort, clock: Clock = "wall") -> Comparison:
+        """Time cases against the first of them, under these names."""
+        forms = {name: self._prepared(number).form for number, name in names.items()}
+        return compare(forms, effort, self.plan.device, clock)
+
+    def peak(self, number: int) -> int | None:
+        """Bytes that a case takes at its peak (see `peak_bytes`); what it holds is let go afterwards."""
+        form = self._prepared(number).form
+        del self._ready[number]
+        return peak_bytes(form, torch.device(self.plan.device))
+
+    def _prepared(self, number: int) -> Prepared:
+        if number not in self._ready:
+            self._ready[number] = prepare(self.plan, self.plan.cases[number])
+        return self._ready[number]
+
+
 def prepare(plan: Plan, case: Case) -> Prepared:
     """Build the module of a case, with its weights where it has some, and inputs from a fixed seed.
 
     Raises:
         UsageError: the side cannot be run that way.
-        CompressnetError: its files are missing or damaged.
+        CompressnetError: its files are missing or damaged; of the form: it failed, one line says how.
     """
     side = plan.sides()[case.side]
-    device = torch.device(plan.device)
-    torch.manual_seed(0)
-    module = side.module(str(device), with_weights=True)
-    inputs = example_inputs(module, plan, streaming=case.mode == "stream-step")
-    if plan.channels_last:
-        module, inputs = _channels_last(module, inputs, side.text)
-    unit, amount = rate_of(module, inputs)
-    tensors = raw_tensors(module)
-    facts = Facts(
-        inputs=tuple(tuple(x.shape) for x in inputs),
-        unit=unit,
-        amount=amount,
-        parameters=sum(p.numel() for p in module.parameters()),
-        tensor_bytes=sum(t.numel() * t.element_size() for t in tensors.values()),
-    )
-    form = make_form(module, inputs, case.mode, case.backend, case.dtype, side.text)
-    return Prepared(with_threads(form, case.threads), facts)
+    with told(side.text):
+        torch.manual_seed(0)
+        module = side.module(plan.device, with_weights=True)
+        inputs = example_inputs(module, plan, streaming=case.mode == "stream-step")
+        if plan.channels_last:
+            module, inputs = _channels_last(module, inputs, side.text)
+        unit, amount = rate_of(module, inputs)
+        tensors = raw_tensors(module)
+        facts = Facts(
+            inputs=tuple(tuple(x.shape) for x in inputs),
+            unit=unit,
+            amount=amount,
+            parameters=sum(p.numel() for p in module.parameters()),
+            tensor_bytes=sum(t.numel() * t.element_size() for t in tensors.values()),
+        )
+        form = make_form(module, inputs, case.mode, case.backend, case.dtype, side.text)
+    return Prepared(_ready_form(form, case.threads, side.text), facts)
+
+
+@contextmanager
+def told(name: str) -> Iterator[None]:
+    """Turn what torch raises into one line that names the side.
+
+    Raises:
+        CompressnetError: in the place of any error that is not ours.
+    """
+    try:
+        yield
+    except CompressnetError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in reason:
+            raise CompressnetError(f"{name}: not enough memory for inputs of this size") from error
+        raise CompressnetError(f"{name}: cannot be run: {type(error).__name__}: {reason}") from error
 
 
 def example_inputs(module: nn.Module, plan: Plan, *, streaming: bool = False) -> tuple[Tensor, ...]:
@@ -146,13 +200,14 @@ def example_inputs(module: nn.Module, plan: Plan, *, streaming: bool = False) ->
     return example(module, plan.batch, plan.seq_len or length)
 
 
-def with_threads(form: Form, threads: int) -> Form:
-    """`form` with a number of threads of its own."""
+def _ready_form(form: Form, threads: int, name: str) -> Form:
+    """`form` with a number of threads of its own and errors of one line."""
 
     def run() -> object:
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
-        return form()
+        with told(name):
+            return form()
 
     return run
 

@@ -42,8 +42,8 @@ def example(module: nn.Module, batch: int = 1, size: Size = None) -> tuple[Tenso
                 inputs = own(module, batch)
             else:
                 inputs = own(module, batch, size)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{type(module).__name__}: {error}") from error
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(f"{type(module).__name__}: {str(error).splitlines()[0]}") from error
     return tuple(_as_in(module, x) for x in inputs)
 
 

@@ -76,6 +76,8 @@ def _check(module: nn.Module, mode: str, backend: str, dtype: str, name: str) ->
         raise UsageError(f"--backend {backend}: {name} has it for --mode forward only, not for {mode}")
     if mode == "stream-step" and not (hasattr(module, "init_state") and hasattr(module, "step")):
         raise UsageError(f"--mode stream-step: {name} has no streaming form (init_state and step)")
+    if dtype != "float32" and not any(p.is_floating_point() for p in module.parameters()):
+        raise UsageError(f"--dtype {dtype}: {name} has no parameters, it computes as it likes")
     if mode in ("forward+backward", "train-step") and not any(p.requires_grad for p in module.parameters()):
         raise UsageError(f"--mode {mode}: {name} has no parameters to train")
 

@@ -81,14 +81,14 @@ class WarmUp:
 
     Attributes:
         seconds: of each run so far, the very first included.
-        stable: whether the medians of two successive blocks of five runs came within 2 %.
+        stable: whether the medians of two successive blocks of five runs came within 2 %; None: too few runs.
     """
 
     def __init__(self, name: str, sampler: Sampler) -> None:
         self._name, self._sampler = name, sampler
         self.seconds: list[float] = []
         self._spent = 0.0
-        self.stable = False
+        self.stable: bool | None = None
 
     def run(self) -> None:
         start = time.perf_counter()
@@ -97,13 +97,13 @@ class WarmUp:
         self._spent += time.perf_counter() - start if len(self.seconds) > 1 else 0.0
         if len(self.seconds) >= 2 * _BLOCK and len(self.seconds) % _BLOCK == 0:
             before, last = np.median(np.reshape(self.seconds[-2 * _BLOCK :], (2, _BLOCK)), axis=1)
-            self.stable |= bool(abs(last - before) <= _AGREE * before)
+            self.stable = bool(self.stable) or bool(abs(last - before) <= _AGREE * before)
 
     def may_run(self, how: Effort) -> bool:
         return len(self.seconds) < 2 or self._spent < how.warmup_seconds
 
     def is_over(self, how: Effort) -> bool:
-        return not self.may_run(how) or (self.stable and len(self.seconds) >= how.warmup_rounds)
+        return not self.may_run(how) or (bool(self.stable) and len(self.seconds) >= how.warmup_rounds)
 
 
 def warm_up(samplers: Mapping[str, Sampler], how: Effort) -> dict[str, WarmUp]:

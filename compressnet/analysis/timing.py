@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -34,7 +34,8 @@ class Timing:
         ratio: how many times as fast as the baseline; 1 for the baseline itself.
         first_seconds: of the very first call, with compilation and autotuning.
         warmup_runs: that are not in `seconds`; the first call is one of them.
-        stable: whether the medians of two successive blocks of five warm-up runs came within 2 %.
+        stable: whether the medians of two successive blocks of five warm-up runs came within 2 %; None: there
+            were too few to say (a slow form).
     """
 
     name: str
@@ -42,7 +43,7 @@ class Timing:
     ratio: Ratio
     first_seconds: float
     warmup_runs: int
-    stable: bool
+    stable: bool | None
 
     @property
     def median(self) -> float:
@@ -94,7 +95,7 @@ class Timing:
             ratio=Ratio(**{key: float(data["ratio"][key]) for key in ("value", "low", "high")}),
             first_seconds=float(data["first_seconds"]),
             warmup_runs=int(data["warmup_runs"]),
-            stable=bool(data["stable"]),
+            stable=None if data["stable"] is None else bool(data["stable"]),
         )
 
 
@@ -226,7 +227,7 @@ def pooled(comparisons: Sequence[Comparison]) -> Comparison:
                 Ratio(1.0, 1.0, 1.0) if is_baseline else pooled_ratio([part.ratio for part in parts]),
                 first_seconds=parts[0].first_seconds,
                 warmup_runs=sum(part.warmup_runs for part in parts),
-                stable=all(part.stable for part in parts),
+                stable=_all(part.stable for part in parts),
             )
         )
     load = (first.load[0], last.load[1]) if first.load and last.load else None
@@ -261,7 +262,7 @@ def warnings(comparison: Comparison) -> list[str]:
     if load > comparison.processors:
         lines.append(f"load {load:.1f} on {comparison.processors} processors: other work slowed this down")
     for timing in comparison.timings:
-        if not timing.stable:
+        if timing.stable is False:
             lines.append(f"{timing.name}: not stable after {timing.warmup_runs} warm-up runs")
         if timing.spread > _CALM:
             lines.append(f"{timing.name}: the middle half of rounds spans {timing.spread:.0%} of the median")
@@ -286,6 +287,12 @@ def peak_gflops(
     torch.mm(a, b)
     sample = sampler(lambda: torch.mm(a, b), device)
     return 2e-9 * size**3 / min(sample() for _ in range(rounds))
+
+
+def _all(answers: Iterable[bool | None]) -> bool | None:
+    """False if one is, else None if one is."""
+    found = set(answers)
+    return False if False in found else None if None in found else True
 
 
 def _wait(device: torch.device) -> None:

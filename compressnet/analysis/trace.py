@@ -35,6 +35,10 @@ TermsOf = Callable[[nn.Module, tuple[Any, ...], Any], list[Term] | None]
 _LEAVES_TORCH = ("numpy", "tolist", "__array__")
 
 
+class NeedsValues(CompressnetError):
+    """A module without values cannot be traced: what it does depends on them."""
+
+
 @dataclass
 class Work:
     """What was done.
@@ -132,7 +136,7 @@ def trace(module: nn.Module, inputs: tuple[Any, ...], terms_of: TermsOf = no_ter
             reason = _one_line(error)
     device, name = _device(module), type(module).__name__
     if device == "meta":
-        raise CompressnetError(f"{name}: cannot be counted on meta: {reason}; give it with its weights")
+        raise NeedsValues(f"{name}: cannot be counted on meta: {reason}; give it with its weights")
     try:
         return Trace(_run_where_it_is(module, inputs, terms_of), device, reason)
     except CompressnetError:

@@ -52,7 +52,13 @@ class TorchLSTM(nn.LSTM):
         return output
 
     def example(self, batch: int = 1, size: int = 35) -> tuple[Tensor]:
-        """Inputs for counting and timing: `size` steps of `batch` sequences."""
+        """Inputs for counting and timing: `size` steps of `batch` sequences.
+
+        Raises:
+            ValueError: a size of images.
+        """
+        if not isinstance(size, int):
+            raise ValueError("takes sequences: their size is a number of steps")
         return (torch.rand(size, batch, self.input_size),)
 
     def cost(self, input_shape: tuple[int, ...]) -> list[Term]:

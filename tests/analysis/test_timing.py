@@ -114,9 +114,9 @@ def test_warm_up_takes_ten_runs_even_of_a_steady_form(clock: FakeClock) -> None:
 
 def test_a_slow_form_does_not_warm_up_for_minutes(clock: FakeClock) -> None:
     result = interleave({"slow": clock.runs(repeat(60.0)), "fast": clock.runs(repeat(0.5))}, Effort(rounds=2))
-    assert (result["slow"].warmup_runs, result["slow"].stable) == (2, False)
+    assert (result["slow"].warmup_runs, result["slow"].stable) == (2, None)
     # The first run is free; six more of half a second use up the three seconds.
-    assert (result["fast"].warmup_runs, result["fast"].stable) == (7, False)
+    assert (result["fast"].warmup_runs, result["fast"].stable) == (7, None)
 
 
 def test_compilation_does_not_use_up_the_warm_up(clock: FakeClock) -> None:

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from compressnet_cli.bench_report import recorded_metric
 from compressnet_cli.bench_worker import Worker
 from PIL import Image as Pillow
 
 from compressnet.analysis.bench import Case, Plan
 from compressnet.errors import CompressnetError
+from compressnet.files import process_alive
+from compressnet.run import Run
+from compressnet.side import read_sides
 from tests.cli.conftest import Cli
 
 QUICK = ("--rounds", "2", "--threads", "1", "--processes", "1", "--no-memory")
@@ -108,11 +117,12 @@ def test_earlier_measurements_that_do_not_fit(cli: Cli, place: Path) -> None:
     assert "other.json: measured on another machine: processor: Some other processor" in error
     old = measured(cli, *SMALL)
     Path("fits.json").write_text(json.dumps(old))
-    error = cli("bench", "can24", "--input-size", "8", *QUICK, "--compare", "fits.json", code=1).error
-    assert "it has none of these rows" in error
+    other = measured(cli, "can24", "--input-size", "8", *QUICK, "--compare", "fits.json")["compared_with"]
+    assert other["rows"] == []
+    assert "none of these rows" in other["remarks"][-1]
     del old["rows"][0]["seconds"]
     Path("row.json").write_text(json.dumps(old))
-    assert "a row lacks" in cli("bench", *SMALL, "--compare", "row.json", code=1).error
+    assert "row 1 lacks figures" in cli("bench", *SMALL, "--compare", "row.json", code=1).error
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": 1, "machine": {}, "rows": 3}'])
@@ -166,10 +176,76 @@ def test_bad_inputs(cli: Cli, words: list[str], code: int, message: str) -> None
     assert message in cli("bench", *QUICK[:2], *QUICK[4:], *words, code=code).error
 
 
+def test_sides_that_take_different_things(cli: Cli) -> None:
+    words = "can24", "torch_lstm:input_size=4,hidden_size=4"
+    assert "take megapixels and steps" in cli("bench", *words, *QUICK, code=2).error
+
+
+def test_processor_time(cli: Cli) -> None:
+    (row,) = measured(cli, *SMALL, "--clock", "cpu")["rows"]
+    assert row["clock"] == "cpu"
+
+
+def test_torchs_failures_are_one_line(cli: Cli) -> None:
+    words = "conv2d:in_channels=3,out_channels=3,kernel_size=9", "--input-size", "4"
+    for processes in ("1", "2"):
+        error = cli("bench", *words, "--processes", processes, "--no-memory", code=1).error
+        assert "conv2d:" in error
+        assert "cannot be run: RuntimeError" in error
+
+
+def test_other_cpu_settings_are_remarked(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = measured(cli, *SMALL)
+    old["cpu_settings"]["auto"] = {"matmul": "fast", "malloc": True}
+    Path("old.json").write_text(json.dumps(old))
+    remarks = measured(cli, *SMALL, "--compare", "old.json")["compared_with"]["remarks"]
+    assert any("CPU settings auto" in line for line in remarks)
+
+
+def test_the_metric_is_that_of_the_checkpoint(place: Path, smoke_run: Path) -> None:
+    run = Run.open(Path(shutil.copytree(smoke_run, place / "run")))
+    run.log("evaluation", step=4, split="val", psnr=30.5)
+    run.log("evaluation", step=8, split="val", psnr=29.5)
+    found = [
+        recorded_metric(read_sides([f"{run.folder}@{name}"], {})[0]) for name in ("step-4", "step-8", "last")
+    ]
+    assert [metric.value for metric in found if metric] == [30.5, 29.5, 29.5]
+    rof, l0 = (recorded_metric(read_sides([f"zoo:{name}"], {})[0]) for name in ("rof", "l0"))
+    assert rof is not None
+    assert l0 is not None
+    assert rof.direction == "higher"
+    assert rof.of != l0.of
+    assert recorded_metric(read_sides(["can24"], {})[0]) is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_children_too(environment: dict[str, str], tmp_path: Path, number: int) -> None:
+    words = [sys.executable, "-m", "compressnet_cli", "bench", "can24", "--rounds", "1000", "--no-memory"]
+    running = subprocess.Popen(
+        words, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    child = wait_for_child(running.pid)
+    running.send_signal(number)
+    _, stderr = running.communicate(timeout=60)
+    assert running.returncode == 128 + number
+    assert "Traceback" not in stderr
+    assert not process_alive(child)
+
+
+def wait_for_child(parent: int) -> int:
+    path = Path(f"/proc/{parent}/task/{parent}/children")
+    for _ in range(600):
+        if path.exists() and (children := path.read_text().split()):
+            time.sleep(1)  # well inside its imports or its work
+            return int(children[0])
+        time.sleep(0.05)
+    pytest.skip("this system does not tell the children of a process")
+
+
 def test_a_child_that_dies_is_an_error() -> None:
     plan = Plan(("can24",), (Case(0),), image_size=(8, 8))
     with Worker(plan, None) as worker:
-        worker._child.kill()
+        worker.child.kill()
         with pytest.raises(CompressnetError, match="a measuring process ended"):
             worker.facts(0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -83,16 +84,50 @@ def test_a_non_recurrent_projection_has_no_module_of_torch(cli: Cli) -> None:
     assert {"n_c·n_p", "n_p·n_o"} <= {term["formula"] for term in side["terms"]}
 
 
-def test_more_is_said_as_more(cli: Cli) -> None:
-    assert "lstm (2) has 4.00x more parameters than lstm (1)" in cli(
-        "count-params",
-        "lstm:hidden_size=1024,peepholes=false",
-        "lstm:hidden_size=2048,peepholes=false",
-        "--set",
-        "output_size=0",
-        "--set",
-        "input_size=1",
-    ).stdout.replace("3.99x", "4.00x")
+def test_more_and_as_many(cli: Cli) -> None:
+    flags = "--set", "output_size=0", "--set", "input_size=1"
+    more = cli("count-params", "lstm:hidden_size=10", "lstm:hidden_size=20", *flags).stdout
+    first, second = 4 * (100 + 10) + 30, 4 * (400 + 20) + 60
+    assert (
+        f"lstm (2) has {second / first:.2f}x more parameters than lstm (1): {second:,} against {first}"
+        in more
+    )
+    assert "lstm (2) has about as many parameters as lstm (1)" in cli("count-params", "lstm", "lstm").stdout
+
+
+def test_three_sides(cli: Cli) -> None:
+    report = counted(cli, "lstm", "lstmp", "sru")
+    first, second, third = report["sides"]
+    assert "ratios" not in first
+    assert second["ratios"] == report["ratios"]
+    assert third["ratios"]["params"] == pytest.approx(first["params"] / third["params"])
+
+
+def test_a_recipe_without_its_data_says_what_it_assumed(cli: Cli) -> None:
+    done = cli("count-params", "fip_fivek")
+    assert "note: fip_fivek: its data is not there; the model has the defaults in_channels=3" in done.stderr
+    assert counted(cli, "fip_fivek")["sides"][0]["assumed"] == {"in_channels": 3, "out_channels": 3}
+    assert counted(cli, "fip_sample")["sides"][0]["assumed"] == {}
+
+
+def test_a_narrow_terminal_goes_without_columns(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = cli("count-params", "can24").stdout
+    assert "left out on a terminal of 80 columns: FLOPs, bytes" in shown
+    assert "blocks.7.norm" in shown
+    monkeypatch.setenv("COLUMNS", "160")
+    assert "left out" not in cli("count-params", "can24").stdout
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_an_output_without_utf8(flags: list[str]) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    words = [sys.executable, "-m", "compressnet_cli", "count-params", "lstm", *flags]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    if flags:
+        assert json.loads(done.stdout)["sides"][0]["terms"][0]["formula"] == "n_c·n_c·4"
 
 
 def test_markdown(cli: Cli) -> None:
@@ -196,10 +231,27 @@ def test_what_has_no_formula_is_reported(cli: Cli, odd: None) -> None:
         (["lstmp:proj_size=2048"], "lstmp: 'proj_size' 2048 must be smaller than 'hidden_size' 2048"),
         (["lstm", "--set", "proj_size=3"], "--set proj_size: no side takes it (lstm)"),
         (["lstm", "vs"], "'vs' stands between two sides"),
-        (["lstm", "--input-size", "35"], "--input-size: formulas are for one step"),
+        (["lstm", "--input-size", "35"], "--input-size: it is for networks"),
         (["lstm", "--json", "--markdown"], "--json and --markdown: choose one"),
         (["operator:rof"], "operator:rof is no network: it has nothing to count"),
-        (["can24", "--input-size", "0"], "--input-size 0: write it as 1920x1080 or 256"),
+        (["lstm", "--depth", "2"], "--depth: it is for networks"),
+        (["lstm", "--formulas"], "--formulas: it is for networks"),
+        (["can24", "--input-size", "0"], "--input-size 0: sizes are between 1 and 1,000,000"),
+        (["can24", "--input-size", "9" * 20], "sizes are between 1 and 1,000,000"),
+        (
+            ["conv2d:in_channels=-3,out_channels=1,kernel_size=3"],
+            "conv2d: 'in_channels' should be greater than 0",
+        ),
+        (["linear:in_features=0,out_features=1"], "linear: 'in_features' should be greater than 0 (got 0)"),
+        (
+            ["conv2d:in_channels=3,out_channels=4,kernel_size=3,groups=2"],
+            "conv2d: in_channels must be divisible",
+        ),
+        (["torch_lstm:input_size=3,hidden_size=4", "--input-size", "8x8"], "TorchLSTM: takes sequences"),
+        (
+            ["operator:rof", "--set", "weigth=1"],
+            "--set weigth: no side takes it (rof); did you mean 'weight'?",
+        ),
         (["can24", "--input-size", "axb"], "--input-size axb: write it as 1920x1080 or 256"),
         (["can24:variant=new"], "can24: 'variant'"),
     ],
