@@ -58,6 +58,7 @@ def apply(
     settings = options.parse_settings(set_)
     if max_memory is not None:
         settings["max_memory"] = max_memory
+    from compressnet.analysis.forms import backends_of
     from compressnet.training import cpu_settings
     from compressnet.training import device as devices
 
@@ -67,8 +68,8 @@ def apply(
     chosen = devices.choose(device)
     if device == "auto":
         console.note(f"device: {devices.name(chosen)}")
-    # A network plans by what memory is free, and a tuned malloc gives none back. Operators plan nothing.
-    malloc = loaded.architecture is None and max_memory is None
+    # Strips are planned by what memory is free, and a tuned malloc gives none back.
+    malloc = max_memory is None and "strips" not in backends_of(loaded.model)
     wanted = loaded.run.recipe.train.cpu_matmul if loaded.run else "auto"
     cpu_settings.set_up(chosen, wanted, malloc=malloc)
     loaded.model.to(chosen)

@@ -24,7 +24,11 @@ CPU_SETTINGS = ("auto", "torch")
 
 Sides = Annotated[
     list[str],
-    typer.Argument(metavar="A [vs B ...]", help="Models, layers, recipes, runs, weights files, zoo:NAME."),
+    typer.Argument(
+        metavar="A [vs B ...]",
+        help="Models, layers, recipes, runs, weights files, zoo:NAME, operator:NAME.",
+        autocompletion=options.complete_subject,
+    ),
 ]
 Mode = Annotated[
     str, typer.Option(help="forward, forward+backward, train-step (with Adam), stream-step; a list: a,b.")

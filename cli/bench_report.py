@@ -157,7 +157,7 @@ def _show_group(rows: Sequence[Mapping[str, Any]], load: Sequence[float] | None)
         [
             row["name"],
             *(milliseconds(row[f"{key}_ms"]) for key in ("median", "p10", "p90", "p99")),
-            f"{row['per_second']:,.4g}",
+            f"{row['per_second']:#,.4g}".rstrip("."),
             _megabytes(row["peak_bytes"]),
             _megabytes(row["file_bytes"]),
             f"{row['parameters']:,}",

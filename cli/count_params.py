@@ -21,6 +21,7 @@ def count_params(
         typer.Argument(
             metavar="A [vs B ...]",
             help="Models or layers (lstm:hidden_size=750), recipes, runs, weights files, zoo:NAME.",
+            autocompletion=options.complete_subject,
         ),
     ],
     set_: options.Overrides = None,

@@ -138,6 +138,7 @@ def _measure(
         "split": split,
         "seed": seed,
         "device": devices.name(chosen),
+        "cpu": cpu_settings.current().as_dict(),
         "seconds": round(time.monotonic() - began, 1),
         "metrics": {key: value for key, value in metrics.items() if "/" not in key},
         "rows": _rows(metrics),

@@ -73,6 +73,15 @@ Output = Annotated[
 ]
 
 
+def complete_subject(incomplete: str) -> list[str]:
+    """Names that a subject can begin with, for the shell."""
+    from compressnet.subject import KINDS, names
+
+    known = {name for kind in ("recipe", "model", "layer") for name in names(kind)}
+    known |= {f"{kind}:{name}" for kind in KINDS for name in names(kind)}
+    return sorted(name for name in known if name.startswith(incomplete))
+
+
 def parse_settings(overrides: Optional[list[str]]) -> dict[str, object]:
     """`key=value` texts as a dict; values are read as YAML.
 

@@ -106,7 +106,7 @@ def facts(device: str | torch.device = "cpu") -> Machine:
     Raises:
         CompressnetError: there is no such device.
     """
-    info = _cpuinfo()
+    info = cpuinfo()
     flags = info.get("flags", info.get("Features"))
     config = torch.__config__.show()
     return Machine(
@@ -157,7 +157,7 @@ def _shown(name: str, value: Any) -> str:
     return " ".join(value) if isinstance(value, tuple) else str(value)
 
 
-def _cpuinfo() -> dict[str, str]:
+def cpuinfo() -> dict[str, str]:
     """The first processor's lines of /proc/cpuinfo; empty where there is none."""
     first = (_text(_CPUINFO) or "").split("\n\n")[0]
     pairs = (line.split(":", 1) for line in first.splitlines() if ":" in line)

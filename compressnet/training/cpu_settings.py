@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from compressnet import files
+from compressnet.analysis.machine import cpuinfo
 from compressnet.errors import CompressnetError, UsageError
 from compressnet.places import cache_dir
 from compressnet.run import Run
@@ -305,11 +306,9 @@ def _read(path: Path, key: Mapping[str, str]) -> Probe | None:
 
 def _processor() -> dict[str, str]:
     """What tells one processor from another: its model, and what it can do."""
-    try:
-        first = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
-    except OSError:
+    facts = cpuinfo()
+    if not facts:
         return {"cpu": f"{platform.system()} {platform.processor() or platform.machine()}"}
-    facts = {name.strip(): value.strip() for name, _, value in (x.partition(":") for x in first.split("\n"))}
     model = [facts[name] for name in ("model name", "CPU implementer", "CPU part") if name in facts]
     flags = facts.get("flags") or facts.get("Features") or ""
     return {

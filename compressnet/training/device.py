@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
-from pathlib import Path
 
 import torch
 
+from compressnet.analysis.machine import cpuinfo
 from compressnet.errors import CompressnetError, UsageError
 
 
@@ -46,13 +46,8 @@ def name(device: torch.device) -> str:
     """What the device is: the GPU's or the processor's name."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return f"{line.partition(':')[2].strip()}, {torch.get_num_threads()} threads"
-    except OSError:
-        pass
-    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    processor = cpuinfo().get("model name") or platform.processor() or platform.machine()
+    return f"{processor}, {torch.get_num_threads()} threads"
 
 
 def seed_everything(seed: int) -> None:

@@ -155,6 +155,13 @@ def test_completion_knows_the_commands(cli: Cli, monkeypatch: pytest.MonkeyPatch
     assert set(cli(code=None).stdout.split()) == {"recipes", "results"}
 
 
+def test_completion_knows_subjects(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_COMPRESSNET_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "compressnet bench can24 can")
+    monkeypatch.setenv("COMP_CWORD", "3")
+    assert set(cli(code=None).stdout.split()) == {"can24", "can32"}
+
+
 @pytest.mark.parametrize("set_", [True, False])
 def test_no_color(cli: Cli, monkeypatch: pytest.MonkeyPatch, set_: bool) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
