@@ -69,7 +69,7 @@ def find(kind: str, name: str) -> Callable[..., Any]:
 def suggestion(wrong: str, names: Iterable[str]) -> str:
     """' - did you mean ...?' with the nearest name, or the list of all when none is near."""
     names = sorted(names)
-    near = difflib.get_close_matches(wrong, names, n=1, cutoff=0.7)
+    near = difflib.get_close_matches(wrong, names, n=1)
     if near:
         return f" - did you mean '{near[0]}'?"
     return f" (there are: {', '.join(names)})" if names else ""
