@@ -43,6 +43,8 @@ def example(module: nn.Module, batch: int = 1, size: Size = None) -> tuple[Tenso
             else:
                 inputs = own(module, batch, size)
     except (TypeError, ValueError, RuntimeError) as error:
+        if "allocate memory" in str(error):  # a size that is right, and too much for this machine
+            raise
         raise UsageError(f"{type(module).__name__}: {str(error).splitlines()[0]}") from error
     return tuple(_as_in(module, x) for x in inputs)
 
