@@ -38,6 +38,9 @@ FORMULAS = {  # the cost of layers, by the name of the layer; needs no torch
     "lstmp": "compressnet.cost_cells:lstmp",
     "sru": "compressnet.cost_cells:sru",
 }
+BACKENDS = {  # faster ways to the result of a module's forward; each is None for modules it is not for
+    "strips": "compressnet.models.can_strips:backend",
+}
 OPERATORS = {
     "l0": "compressnet.operators.l0:L0",
     "rof": "compressnet.operators.rof:ROF",
@@ -48,6 +51,7 @@ REGISTRIES: dict[str, dict[str, str]] = {
     "model": MODELS,
     "layer": LAYERS,
     "formula": FORMULAS,
+    "backend": BACKENDS,
     "data": DATASETS,
     "operator": OPERATORS,
 }

@@ -2,8 +2,7 @@
 
 module + inputs + mode + backend + dtype -> form()    (one pass; keeps nothing but the state of a stream)
 
-A module may know faster ways to run its forward pass: a method `backends()` that returns callables by name,
-each taking the inputs of `forward`.
+Faster ways to the result of `forward` that the project has for some modules are in `registry.BACKENDS`.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from compressnet import registry
 from compressnet.errors import CompressnetError, UsageError
 
 Mode = Literal["forward", "forward+backward", "train-step", "stream-step"]
@@ -26,7 +26,7 @@ Form = Callable[[], object]
 
 
 def backends_of(module: nn.Module) -> tuple[str, ...]:
-    """The ways to run a module: those of torch and those it brings along."""
+    """The ways to run a module: those of torch, and those that the project has for it."""
     return (*GENERAL_BACKENDS, *_own_backends(module))
 
 
@@ -82,9 +82,9 @@ def _check(module: nn.Module, mode: str, backend: str, dtype: str, name: str) ->
         raise UsageError(f"--mode {mode}: {name} has no parameters to train")
 
 
-def _own_backends(module: Any) -> dict[str, Callable[..., Any]]:
-    own: dict[str, Callable[..., Any]] = module.backends() if hasattr(type(module), "backends") else {}
-    return own
+def _own_backends(module: nn.Module) -> dict[str, Callable[..., Any]]:
+    found = {name: registry.find("backend", name)(module) for name in registry.BACKENDS}
+    return {name: run for name, run in found.items() if run is not None}
 
 
 def _forward(module: nn.Module, inputs: tuple[Tensor, ...], backend: str) -> Form:

@@ -22,8 +22,7 @@ The released code works in BGR; here it is RGB, and `CAN.from_released` swaps th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import torch
@@ -149,12 +148,6 @@ class CAN(nn.Module):
         # the first kernel whatever compression has made of its module: (out, in, kh, kw)
         channels = next(p.shape[1] for p in self.blocks.parameters() if p.ndim == 4)
         return (torch.rand(batch, channels, height, width),)
-
-    def backends(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        """Faster ways to the result of `forward`, for `bench`: strips (see `can_strips`)."""
-        from compressnet.models.can_strips import forward_in_strips, supports
-
-        return {"strips": partial(forward_in_strips, self)} if supports(self) else {}
 
     @classmethod
     def from_released(cls, arrays: Mapping[str, NDArray[Any]], stats: Stats = "image") -> CAN:

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeGuard
 
 import torch
@@ -73,6 +74,11 @@ def supports(model: nn.Module) -> TypeGuard[CAN]:
         and (isinstance(block.norm, (AdaptiveNorm, nn.Identity)) or _fixed_batch_norm(block.norm))
         for block in model.blocks
     )
+
+
+def backend(model: nn.Module) -> Callable[[Tensor], Tensor] | None:
+    """The network as a function that goes in strips; None where it cannot."""
+    return partial(forward_in_strips, model) if supports(model) else None
 
 
 def plain_bytes(net: CAN, height: int, width: int) -> int:
