@@ -23,6 +23,9 @@ LAYERS = {
     "dilated_conv2d": "compressnet.layers.dilated_conv:DilatedConv2d",
     "identity": "torch.nn:Identity",
     "linear": "compressnet.layers.plain:linear",
+    "lstm": "compressnet.layers.lstm:lstm",
+    "lstm_1997": "compressnet.layers.lstm_1997:LSTM1997",
+    "lstmp": "compressnet.layers.lstm:lstmp",
     "operator": "compressnet.operators.module:OperatorModule",
     "torch_lstm": "compressnet.layers.torch_lstm:TorchLSTM",
 }

@@ -9,6 +9,7 @@ from typing import Annotated
 import pytest
 import torch
 
+from compressnet import registry
 from compressnet.errors import UsageError
 from compressnet.side import read_sides
 from compressnet.signature import DERIVED
@@ -79,8 +80,6 @@ def test_sizes_of_a_recipe_by_hand_and_by_data(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_recipe_whose_sizes_are_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from compressnet import registry
-
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "toy_models", sys.modules[__name__])
     monkeypatch.setitem(registry.MODELS, "toy", "toy_models:needs_a_vocabulary")
@@ -104,7 +103,8 @@ def test_weights_are_read_when_asked_for() -> None:
     assert not torch.equal(fresh.get_parameter("last.weight"), trained.get_parameter("last.weight"))
 
 
-def test_a_layer_without_a_module_says_so() -> None:
+def test_a_layer_without_a_module_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(registry.LAYERS, "lstm_1997")
     (side,) = read_sides(["lstm_1997"], {})
     with pytest.raises(UsageError, match="has formulas"):
         side.module("meta")

@@ -51,6 +51,28 @@ class TorchLSTM(nn.LSTM):
         output, _ = super().forward(x)
         return output
 
+    def init_state(
+        self, batch: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Zeros: h (L·D, batch, out) and c (L·D, batch, hidden_size); None: as the weights are."""
+        count = self.num_layers * (2 if self.bidirectional else 1)
+        weight = self.get_parameter("weight_ih_l0")
+        return (
+            weight.new_zeros(count, batch, self.proj_size or self.hidden_size, device=device, dtype=dtype),
+            weight.new_zeros(count, batch, self.hidden_size, device=device, dtype=dtype),
+        )
+
+    def step(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The next T >= 1 steps (T, B, input_size) of a stream: outputs of the same steps and the new state.
+
+        Raises:
+            ValueError: the network is bidirectional.
+        """
+        if self.bidirectional:
+            raise ValueError("TorchLSTM: a bidirectional network needs the whole sequence, it has no step")
+        output, state = super().forward(x, state)
+        return output, state
+
     def example(self, batch: int = 1, size: int = 35) -> tuple[Tensor]:
         """Inputs for counting and timing: `size` steps of `batch` sequences.
 

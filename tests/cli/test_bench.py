@@ -165,7 +165,12 @@ def test_a_picture(cli: Cli, place: Path) -> None:
         (["can24", "--input-size", "8x8x8"], 2, "--input-size 8x8x8: write it as 1920x1080 or 256"),
         (["torch_lstm:input_size=4,hidden_size=4", "--channels-last"], 2, "--channels-last: torch_lstm"),
         (["operator:rof", "--mode", "train-step"], 2, "has no parameters to train"),
-        (["lstm_1997"], 2, "'lstm_1997' has formulas"),
+        (["lstm:hidden_size=4"], 2, "lstm: 'input_size' is missing"),
+        (
+            ["lstmp:input_size=4,hidden_size=4,proj_size=4"],
+            2,
+            "proj_size 4 must be smaller than hidden_size 4",
+        ),
         (["can24", "--compare", "absent.json"], 1, "--compare absent.json: cannot be read"),
         (["can24", "--plot", "out.pdf"], 2, "--plot out.pdf: a picture ends in .png"),
         (["can24", "--plot", "absent/out.png"], 1, "there is no folder absent"),

@@ -57,3 +57,15 @@ def test_cost(form: dict[str, Any]) -> None:
 def test_sizes_are_checked(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         signature.build("layer", "torch_lstm", arguments)
+
+
+@pytest.mark.parametrize("proj_size", [0, 2])
+def test_a_stream_is_the_whole(proj_size: int) -> None:
+    layer, x = TorchLSTM(3, 4, num_layers=2, proj_size=proj_size), torch.randn(7, 2, 3)
+    state, pieces = layer.init_state(2), []
+    for piece in x.split([1, 4, 2]):
+        y, state = layer.step(piece, state)
+        pieces.append(y)
+    torch.testing.assert_close(torch.cat(pieces), layer(x))
+    with pytest.raises(ValueError, match="has no step"):
+        TorchLSTM(3, 4, bidirectional=True).step(x, state)
