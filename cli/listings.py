@@ -1,4 +1,4 @@
-"""`compressnet models|operators|zoo ls` and `--version`."""
+"""`compressnet models|layers|operators|zoo ls` and `--version`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 from . import console, options
 
 models = typer.Typer(help="The networks that recipes can name.", no_args_is_help=True)
+layers = typer.Typer(help="The layers that can be counted and timed by themselves.", no_args_is_help=True)
 operators = typer.Typer(help="The classical image operators.", no_args_is_help=True)
 zoo = typer.Typer(help="Trained networks that ship with compressnet.", no_args_is_help=True)
 
@@ -20,6 +21,15 @@ def list_models(json: options.Json = False) -> None:
     Example: compressnet models ls
     """
     _list("model", json)
+
+
+@layers.command("ls")
+def list_layers(json: options.Json = False) -> None:
+    """List the layers with their arguments and defaults.
+
+    Example: compressnet layers ls
+    """
+    _list("layer", json)
 
 
 @operators.command("ls")
@@ -51,16 +61,23 @@ def _list(kind: str, json: bool) -> None:
     from compressnet import registry, signature
 
     found = {name: registry.find(kind, name) for name in sorted(registry.REGISTRIES[kind])}
+    known = {name: signature.parameters(target) for name, target in found.items()}
+    required = {name: [key for key, p in keys.items() if p.required] for name, keys in known.items()}
     arguments = {
-        name: {key: p.default for key, p in signature.parameters(target).items() if not p.derived}
-        for name, target in found.items()
+        name: {key: p.default for key, p in keys.items() if not p.required and not p.derived}
+        for name, keys in known.items()
     }
     about = {name: (inspect.getdoc(target) or "").splitlines()[0] for name, target in found.items()}
     if json:
-        console.print_json({name: {"about": about[name], "arguments": arguments[name]} for name in found})
+        listed = {"about": about, "required": required, "arguments": arguments}
+        console.print_json({name: {key: value[name] for key, value in listed.items()} for name in found})
         return
     rows = [
-        [name, about[name], ", ".join(f"{key}={value}" for key, value in arguments[name].items())]
+        [
+            name,
+            about[name],
+            ", ".join([*required[name], *(f"{key}={value}" for key, value in arguments[name].items())]),
+        ]
         for name in found
     ]
     console.print_table("", [kind, "about", "arguments"], rows, numeric=3)

@@ -32,6 +32,7 @@ app.add_typer(recipes.app, name="recipes")
 app.add_typer(data.app, name="data")
 app.add_typer(runs.app, name="runs")
 app.add_typer(listings.models, name="models")
+app.add_typer(listings.layers, name="layers")
 app.add_typer(listings.operators, name="operators")
 app.add_typer(listings.zoo, name="zoo")
 

@@ -52,6 +52,7 @@ CALLS = {
     "data samples": "data samples",
     "runs ls": "runs ls",
     "models ls": "models ls",
+    "layers ls": "layers ls",
     "operators ls": "operators ls",
     "zoo ls": "zoo ls",
 }
@@ -208,15 +209,17 @@ def test_the_schema_is_the_shipped_one(cli: Cli) -> None:
     assert printed == (ROOT / "recipes" / "schema.json").read_text(), "run: make schema"
 
 
-@pytest.mark.parametrize("kind", ["model", "operator"])
+@pytest.mark.parametrize("kind", ["model", "layer", "operator"])
 def test_registered_names_are_listed(cli: Cli, kind: str) -> None:
     listed = json.loads(cli(f"{kind}s", "ls", "--json").stdout)
     assert set(listed) <= set(registry.REGISTRIES[kind])
-    assert {"model": "can24", "operator": "rof"}[kind] in listed
+    assert {"model": "can24", "layer": "lstmp", "operator": "rof"}[kind] in listed
     shown = cli(f"{kind}s", "ls").stdout
+    assert "inspect" not in shown
     for name, entry in listed.items():
         assert name in shown
         assert entry["about"]
+        assert not set(entry["required"]) & set(entry["arguments"])
 
 
 def test_the_zoo_is_listed_with_its_results(cli: Cli) -> None:
