@@ -69,8 +69,12 @@ def _list(kind: str, json: bool) -> None:
     }
     about = {name: (inspect.getdoc(target) or "").splitlines()[0] for name, target in found.items()}
     if json:
-        listed = {"about": about, "required": required, "arguments": arguments}
-        console.print_json({name: {key: value[name] for key, value in listed.items()} for name in found})
+        console.print_json(
+            {
+                name: {"about": about[name], "required": required[name], "arguments": arguments[name]}
+                for name in found
+            }
+        )
         return
     rows = [
         [
