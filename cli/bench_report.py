@@ -63,6 +63,7 @@ def document(
 ) -> dict[str, Any]:
     """All that was measured, on what, for `--json` and `--compare`."""
     from compressnet.analysis.timing import warnings
+    from compressnet.kernels.library import built
 
     rows, lines = [], []
     for group in compared:
@@ -73,6 +74,7 @@ def document(
         "machine": host.as_dict(),
         "cpu_settings": dict(cpu),
         "matmul_probe": probe,
+        "kernels": built(),
         "processes": processes,
         "load": [group.timed.load for group in compared],
         "rows": rows,
@@ -117,6 +119,7 @@ def _row(plan: Plan, number: int, group: Compared, facts: Facts, peak: int | Non
 def show(report: Mapping[str, Any]) -> None:
     """The tables, one for each mode and number of threads, and what they were measured on."""
     from compressnet.analysis.machine import Machine
+    from compressnet.kernels.library import NONE_BUILT
 
     host = Machine.from_dict(report["machine"])
     console.print_text(f"{host.name}, {host.logical} processors, torch {host.torch}, oneDNN {host.onednn}")
@@ -131,6 +134,7 @@ def show(report: Mapping[str, Any]) -> None:
             f"fast matmul here: {probe['speedup']:.2f}x, error {probe['error_fast']:.1e} "
             f"(exact: {probe['error_exact']:.1e})"
         )
+    console.print_text(f"kernels: {', '.join(report['kernels']) or NONE_BUILT}")
     groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     for row in report["rows"]:
         groups.setdefault((row["mode"], row["threads"]), []).append(row)

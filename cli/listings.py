@@ -95,11 +95,12 @@ def print_version(asked: bool) -> None:
 
     import torch
 
+    from compressnet.kernels.library import NONE_BUILT, built
     from compressnet.training import device as devices
 
     chosen = devices.choose("auto")
     console.print_text(f"compressnet {version('compressnet')}")
     console.print_text(f"torch {torch.__version__}")
     console.print_text(f"device {devices.name(chosen)} ({chosen})")
-    console.print_text("kernels none built: this version has none, everything runs on torch's")
+    console.print_text(f"kernels {', '.join(built()) or NONE_BUILT}")
     raise typer.Exit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tomllib
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.kernels.test_library import has_compiler
 
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -69,6 +71,8 @@ def test_the_wheel_works_from_another_folder(tmp_path: Path) -> None:
     for path in (ROOT / "compressnet").rglob("*.py"):
         assert str(path.relative_to(ROOT)) in contents
     assert not any(name.startswith(("tests/", "runs/", "results/")) for name in contents)
+    if has_compiler():
+        assert any(name.startswith("compressnet/kernels/_sru") for name in contents)
 
     installed, elsewhere = tmp_path / "installed", tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -88,6 +92,21 @@ def test_the_wheel_works_from_another_folder(tmp_path: Path) -> None:
         assert word in shown
     for name in (ROOT / "compressnet" / "zoo").glob("*.safetensors"):
         assert f"zoo:{name.stem}" in shown
+
+
+@pytest.mark.slow
+def test_a_wheel_without_a_compiler_is_whole_but_for_the_kernels(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    copy_of_the_source(source)
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q", "wheel", "--no-deps"]
+    command += ["--no-build-isolation", "-w", str(tmp_path), str(source)]
+    environment = {**os.environ, "CC": "false", "CXX": "false"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("compressnet-*.whl")
+    contents = zipfile.ZipFile(wheel).namelist()
+    assert "compressnet/kernels/sru.py" in contents
+    assert not any(name.startswith("compressnet/kernels/_sru") for name in contents)
 
 
 def copy_of_the_source(target: Path) -> None:

@@ -1,4 +1,4 @@
-"""The elementwise recurrence of SRU in pure torch: the reference, and what runs without a compiled kernel.
+"""The elementwise recurrence of SRU: in torch, the reference, or by the C kernel where that was built.
 
 T. Lei, Y. Zhang, S. Wang, H. Dai, Y. Artzi: Simple Recurrent Units for Highly Parallelizable Recurrence.
 EMNLP 2018, arXiv 1709.02755 (version 2); its first version, "Training RNNs as Fast as CNNs", has no v:
@@ -24,6 +24,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from compressnet.kernels import sru as kernel
 
 Activation = Literal["identity", "tanh"]
 
@@ -61,6 +63,8 @@ def recurrence(
     _check(u, highway, v, bias, c0)
     if torch.compiler.is_exporting():
         return _exported(u, highway, v, bias, c0, activation == "tanh", reverse)
+    if kernel.serves(u, highway, v, bias, c0):
+        return kernel.recurrence(u, highway, v, bias, c0, activation == "tanh", reverse)
     h, last = _Recurrence.apply(u, highway, v, bias, c0, activation == "tanh", reverse)
     return h, last
 
