@@ -12,6 +12,7 @@ from compressnet.analysis.example import example
 from compressnet.cost import total
 from compressnet.layers import lstm as module
 from compressnet.layers.lstm import LSTM
+from tests.test_cost import SAK
 
 FORMS: list[dict[str, Any]] = [
     {},
@@ -35,21 +36,6 @@ def test_cost_is_what_is_stored_and_traced(form: dict[str, Any]) -> None:
     assert (counted.unit, counted.amount, counted.device) == ("step", 14, "meta")
     state = sum(tensor.numel() for tensor in layer.init_state(2))
     assert total(layer.cost((7, 2, 3)), "state") == state
-
-
-SAK = [  # cells, projection, layers, parameters without biases and with them: 40 inputs, 14,247 outputs
-    (840, 0, 5, 37_516_080, 37_547_127),
-    (440, 0, 5, 13_315_280, 13_338_327),
-    (600, 0, 2, 12_967_800, 12_986_847),
-    (385, 0, 7, 13_262_480, 13_287_507),
-    (750, 0, 1, 13_057_500, 13_074_747),
-    (6000, 800, 1, 36_375_600, 36_413_847),
-    (2048, 512, 2, 22_314_496, 22_345_127),
-    (1024, 512, 3, 19_526_144, 19_552_679),
-    (1024, 512, 2, 14_804_480, 14_826_919),
-    (800, 512, 2, 13_161_664, 13_182_311),
-    (2048, 512, 1, 12_871_168, 12_893_607),
-]
 
 
 @pytest.mark.parametrize(("cells", "projection", "layers", "without", "with_biases"), SAK)
