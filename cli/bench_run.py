@@ -67,6 +67,24 @@ class Children:
         return self.workers[self.plan.cases[number].cpu]
 
 
+@contextmanager
+def _sigterm_ends_in_order() -> Iterator[None]:
+    """So that no child measures on for nobody."""
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@_sigterm_ends_in_order()
 def run(plan: Plan, how: How) -> dict[str, Any]:
     """Measure a plan: the document that `--json` prints.
 
@@ -78,7 +96,6 @@ def run(plan: Plan, how: How) -> dict[str, Any]:
     from compressnet.analysis.rounds import Effort
     from compressnet.analysis.timing import pooled
 
-    _end_on_sigterm()
     settings = _cpu_settings(plan)
     effort = Effort(rounds=how.rounds).shared(how.processes)
     groups = {tuple(numbers): bench_report.names(plan, numbers) for numbers in _groups(plan)}
@@ -110,16 +127,6 @@ def run(plan: Plan, how: How) -> dict[str, Any]:
         peaks=peaks,
         compared=compared,
     )
-
-
-def _end_on_sigterm() -> None:
-    """Leave in order, so that no child measures on for nobody."""
-
-    def end(number: int, _: object) -> None:
-        raise SystemExit(128 + number)
-
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, end)
 
 
 @contextmanager

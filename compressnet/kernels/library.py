@@ -12,7 +12,7 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 NAMES = ("sru",)
-NONE_BUILT = "none built (a C compiler was missing at installation): torch's operations run in their place"
+NONE_BUILT = "none (no C compiler at installation, or not loadable): torch's operations run instead"
 
 
 @cache

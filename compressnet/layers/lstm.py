@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from compressnet.cost import OptionalSize, Size, Term
 from compressnet.layers.lstm_cell import Biases, LSTMCell
 from compressnet.layers.lstm_cost import cost_of
+from compressnet.layers.sequences import check_shape, checked_lengths, random_sequences
 
 Clip = Annotated[float, Field(ge=0)]
 State = tuple[Tensor, Tensor]
@@ -126,7 +127,7 @@ class LSTM(nn.Module):
         """
         self._check_input(x)
         if lengths is not None:
-            lengths = _checked_lengths(lengths, x)
+            lengths = checked_lengths("LSTM", lengths, x)
         h_0, c_0 = self.init_state(x.shape[1], x.device, x.dtype) if state is None else state
         self._check_state(x, h_0, c_0)
         valid = None if lengths is None else _steps(x) < lengths
@@ -176,9 +177,7 @@ class LSTM(nn.Module):
         Raises:
             ValueError: a size of images.
         """
-        if not isinstance(size, int):
-            raise ValueError("takes sequences: their size is a number of steps")
-        return (torch.rand(size, batch, self.first.input_size),)
+        return random_sequences(batch, size, self.first.input_size)
 
     def cost(self, input_shape: tuple[int, ...]) -> list[Term]:
         """Of sequences (T, B, n_i)."""
@@ -198,10 +197,7 @@ class LSTM(nn.Module):
 
     def _check_input(self, x: Tensor) -> None:
         cell = self.first
-        if x.ndim != 3 or x.shape[-1] != cell.input_size or x.shape[0] < 1:
-            raise ValueError(
-                f"LSTM: takes sequences (T, B, {cell.input_size}) of one step or more, got {tuple(x.shape)}"
-            )
+        check_shape("LSTM", x, cell.input_size)
         if x.dtype != cell.weight_ih.dtype:
             raise ValueError(f"LSTM: the weights are {cell.weight_ih.dtype}, the input is {x.dtype}")
 
@@ -287,21 +283,6 @@ def _check_switches(hidden_size: int, **switches: Any) -> None:
         raise ValueError(f"LSTM: biases must be 0, 1 or 2, got {switches['biases']}")
     if not switches["biases"] and switches["forget_bias"]:
         raise ValueError(f"LSTM: forget_bias {switches['forget_bias']} needs biases: there are none")
-
-
-def _checked_lengths(lengths: Tensor, x: Tensor) -> Tensor:
-    steps, batch = x.shape[:2]
-    if lengths.shape != (batch,) or lengths.is_floating_point() or lengths.dtype == torch.bool:
-        raise ValueError(
-            f"LSTM: lengths must be {batch} integers, one a sequence, "
-            f"got {tuple(lengths.shape)} of {lengths.dtype}"
-        )
-    # A compiler has no values to look at.
-    if not torch.compiler.is_compiling() and not lengths.is_meta and batch:
-        low, high = int(lengths.min()), int(lengths.max())
-        if low < 0 or high > steps:
-            raise ValueError(f"LSTM: lengths must be 0 to {steps}, the input's steps; got {low} to {high}")
-    return lengths.to(x.device, torch.int64)
 
 
 def _steps(x: Tensor) -> Tensor:

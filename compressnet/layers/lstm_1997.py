@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from compressnet import cost_cells
 from compressnet.cost import Size, Term
+from compressnet.layers.sequences import check_shape, random_sequences
 
 Biases = Literal["none", "gates", "hidden", "all"]
 State = tuple[Tensor, Tensor]
@@ -162,9 +163,7 @@ class LSTM1997(nn.Module):
         Raises:
             ValueError: a size of images.
         """
-        if not isinstance(size, int):
-            raise ValueError("takes sequences: their size is a number of steps")
-        return (torch.rand(size, batch, self.sizes.input_size),)
+        return random_sequences(batch, size, self.sizes.input_size)
 
     def cost(self, input_shape: tuple[int, ...]) -> list[Term]:
         """Of sequences (T, B, n_i)."""
@@ -185,11 +184,7 @@ class LSTM1997(nn.Module):
         return torch.cat([y_out * torch.tanh(cells / 2), gates], dim=-1), cells
 
     def _check_input(self, x: Tensor) -> None:
-        width = self.sizes.input_size
-        if x.ndim != 3 or x.shape[-1] != width or x.shape[0] < 1:
-            raise ValueError(
-                f"LSTM1997: takes sequences (T, B, {width}) of one step or more, got {tuple(x.shape)}"
-            )
+        check_shape("LSTM1997", x, self.sizes.input_size)
         if x.dtype != self.weight_ih.dtype:
             raise ValueError(f"LSTM1997: the weights are {self.weight_ih.dtype}, the input is {x.dtype}")
 

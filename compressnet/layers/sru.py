@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from compressnet import cost_cells
 from compressnet.cost import OptionalSize, Size, Term
+from compressnet.layers.sequences import check_shape, checked_lengths, random_sequences
 from compressnet.layers.sru_recurrence import Activation, recurrence
 
 Version = Literal[1, 2]
@@ -183,9 +184,7 @@ class SRU(nn.Module):
         Raises:
             ValueError: a size of images.
         """
-        if not isinstance(size, int):
-            raise ValueError("takes sequences: their size is a number of steps")
-        return (torch.rand(size, batch, self.input_size),)
+        return random_sequences(batch, size, self.input_size)
 
     def cost(self, input_shape: tuple[int, ...]) -> list[Term]:
         """Of sequences (T, B, input_size): `cost_cells.sru` without an output layer, T·B times."""
@@ -237,8 +236,7 @@ class SRU(nn.Module):
         )
 
     def _check(self, x: Tensor, state: Tensor | None) -> None:
-        if x.ndim != 3 or x.shape[2] != self.input_size or x.shape[0] == 0:
-            raise ValueError(f"SRU: takes (T, B, {self.input_size}) with T > 0, got {tuple(x.shape)}")
+        check_shape("SRU", x, self.input_size)
         shape = (self.num_layers * self.directions, x.shape[1], self.hidden_size)
         if state is not None and state.shape != shape:
             raise ValueError(f"SRU: the state for {tuple(x.shape)} is {shape}, got {tuple(state.shape)}")
@@ -324,15 +322,8 @@ def _check_range(wrong: bool, rule: str, *got: object) -> None:
 
 def _padding(x: Tensor, lengths: Tensor | Sequence[int]) -> Tensor:
     """Where steps are padding, (T, B, 1)."""
-    ends = torch.as_tensor(lengths, device=x.device)
-    steps, batch = x.shape[:2]
-    if ends.shape != (batch,) or ends.is_floating_point() or ends.dtype == torch.bool:
-        raise ValueError(f"SRU: lengths must be {batch} integers, got {tuple(ends.shape)} of {ends.dtype}")
-    if not torch.compiler.is_compiling() and batch and not ends.is_meta:
-        low, high = (int(end) for end in torch.aminmax(ends))
-        if low < 0 or high > steps:
-            raise ValueError(f"SRU: lengths must be from 0 to {steps}, the steps given; got {low} to {high}")
-    return (torch.arange(steps, device=x.device)[:, None] >= ends)[..., None]
+    ends = checked_lengths("SRU", lengths, x)
+    return (torch.arange(x.shape[0], device=x.device)[:, None] >= ends)[..., None]
 
 
 def _asapp_layers(arrays: Mapping[str, Any], prefix: str) -> list[dict[str, Tensor]]:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from compressnet import cost
 from compressnet.cost import OptionalSize, Size, Term
+from compressnet.layers.sequences import random_sequences
 
 
 class TorchLSTM(nn.LSTM):
@@ -79,9 +80,7 @@ class TorchLSTM(nn.LSTM):
         Raises:
             ValueError: a size of images.
         """
-        if not isinstance(size, int):
-            raise ValueError("takes sequences: their size is a number of steps")
-        return (torch.rand(size, batch, self.input_size),)
+        return random_sequences(batch, size, self.input_size)
 
     def cost(self, input_shape: tuple[int, ...]) -> list[Term]:
         """Of sequences (T, B, input_size)."""
