@@ -15,7 +15,7 @@ DEMO := runs/demo
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
-.venv/.ok: pyproject.toml constraints.txt setup.py $(wildcard compressnet/kernels/*.c)
+.venv/.ok: pyproject.toml constraints.txt setup.py $(wildcard compressnet/kernels/*.[ch])
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	$(PIP) install -q $(INDEX) -c constraints.txt $(TORCH)

@@ -16,10 +16,11 @@ setup(
         Extension(
             f"compressnet.kernels._{name}",
             [f"compressnet/kernels/{name}.c"],
+            depends=["compressnet/kernels/vectors.h"],
             extra_compile_args=FLAGS + OPENMP,
             extra_link_args=OPENMP,
             optional=True,
         )
-        for name in ("sru",)
+        for name in ("lstm", "sru")
     ]
 )

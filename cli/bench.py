@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Sequence
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Optional
@@ -34,7 +36,10 @@ Mode = Annotated[
     str, typer.Option(help="forward, forward+backward, train-step (with Adam), stream-step; a list: a,b.")
 ]
 Backend = Annotated[
-    str, typer.Option(help="eager, compile, and what a network brings along (can24: strips); a list: a,b.")
+    str,
+    typer.Option(
+        help="eager, compile, what a network brings (can24: strips; sru: reference, c); a list: a,b."
+    ),
 ]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16; a list: a,b.")]
 ThreadCounts = Annotated[Optional[str], typer.Option("--threads", metavar="N,all", help=options.THREADS_HELP)]
@@ -64,6 +69,11 @@ Plot = Annotated[
     Optional[Path],
     typer.Option(metavar="OUT.png", help="Draw parameters, or the recorded metric, over time."),
 ]
+Record = Annotated[
+    Optional[str],
+    typer.Option(metavar="NAME", help="Write results/NAME.json, which RESULTS.md is made from."),
+]
+Results = Annotated[Path, typer.Option(metavar="DIR", help="The folder of recorded results.")]
 
 
 def bench(
@@ -85,6 +95,8 @@ def bench(
     memory: Memory = True,
     compare: Compare = None,
     plot: Plot = None,
+    record: Record = None,
+    results: Results = Path("results"),
     force: options.Force = False,
     json: options.Json = False,
 ) -> None:
@@ -94,8 +106,7 @@ def bench(
 
     Example: compressnet bench can24 vs can32 --backend eager,strips --input-size 1920x1080
     """
-    if plot is not None:
-        _check_picture(plot, force)
+    _check_targets(plot, record, results, force)
     old = bench_compare.read(compare) if compare else None
     plan = _plan(
         tuple(sides),
@@ -105,20 +116,31 @@ def bench(
         Sizes(batch, options.parse_size(input_size), seq_len, channels_last),
     )
     _check_clock(clock, plan)
+    if record is not None:
+        _check_no_smoke(plan)
     if compare and old:
         bench_compare.check_comparable(old, plan, compare)
     how = bench_run.How(rounds, processes, "cpu" if clock == "cpu" else "wall", memory)
     report = bench_run.run(plan, how)
     if compare and old:
         report["compared_with"] = bench_compare.against(old, report, compare)
+    _show(report, json)  # first: no failure to write may cost the figures
+    if record is not None:
+        from compressnet.speed import write_record
+
+        command = shlex.join(["compressnet", *sys.argv[1:]])
+        console.note(f"recorded: {write_record(results, record, report, command, overwrite=force)}")
+    if plot is not None:
+        write_bytes(plot, bench_report.draw(plan, report))
+
+
+def _show(report: Mapping[str, Any], json: bool) -> None:
     if json:
         console.print_json(report)
     else:
         bench_report.show(report)
         if "compared_with" in report:
             bench_compare.show(report["compared_with"])
-    if plot is not None:
-        write_bytes(plot, bench_report.draw(plan, report))
     for text in report["warnings"]:
         console.note(f"warning: {text}")
 
@@ -182,6 +204,22 @@ def _check_clock(clock: str, plan: Plan) -> None:
         raise UsageError(f"--clock {clock}: choose from wall, cpu")
     if clock == "cpu" and (len({case.cpu for case in plan.cases}) > 1 or plan.device != "cpu"):
         raise UsageError("--clock cpu: it is the time of one process, on the CPU")
+
+
+def _check_targets(plot: Path | None, record: str | None, results: Path, force: bool) -> None:
+    """What would fail after the work fails before it."""
+    if plot is not None:
+        _check_picture(plot, force)
+    if record is not None:
+        from compressnet.records import record_path
+
+        record_path(results, record, overwrite=force)
+
+
+def _check_no_smoke(plan: Plan) -> None:
+    for side in plan.sides():
+        if side.is_stored and side.architecture().smoke:
+            raise CompressnetError(f"{side.text} is a smoke run: nothing of it is recorded")
 
 
 def _check_picture(path: Path, force: bool) -> None:

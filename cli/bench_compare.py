@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressnet.errors import CompressnetError
+from compressnet.speed import milliseconds, ratio_text
 
 from . import console
-from .bench_report import FORMAT, milliseconds, ratio_text
+from .bench_report import FORMAT
 
 if TYPE_CHECKING:
     from compressnet.analysis.bench import Plan

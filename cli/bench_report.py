@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from compressnet.speed import milliseconds, ratio_text
+
 from . import console
 
 if TYPE_CHECKING:
@@ -260,16 +262,6 @@ def _shapes(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _threads(count: int) -> str:
     return f"{count} thread{'s' if count > 1 else ''}"
-
-
-def ratio_text(ratio: Mapping[str, float]) -> str:
-    """`1.30x [1.28, 1.33]`."""
-    return f"{ratio['value']:.2f}x [{ratio['low']:.2f}, {ratio['high']:.2f}]"
-
-
-def milliseconds(value: float) -> str:
-    """Three digits behind the point below 10 ms, else one."""
-    return f"{value:.3f}" if value < 10 else f"{value:,.1f}"
 
 
 def _megabytes(count: int | None) -> str:

@@ -11,7 +11,20 @@ import typer
 
 from compressnet.errors import CompressnetError
 
-from . import apply, bench, count_params, data, evaluate, import_, listings, recipes, results, runs, train
+from . import (
+    apply,
+    bench,
+    count_params,
+    data,
+    evaluate,
+    export,
+    import_,
+    listings,
+    recipes,
+    results,
+    runs,
+    train,
+)
 from .console import fail
 
 app = typer.Typer(
@@ -26,6 +39,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("apply")(apply.apply)
 app.command("count-params")(count_params.count_params)
 app.command("bench")(bench.bench)
+app.command("export")(export.export)
 app.command("import")(import_.import_)
 app.command("results")(results.results)
 app.add_typer(recipes.app, name="recipes")

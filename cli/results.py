@@ -1,4 +1,4 @@
-"""`compressnet results`: tables from recorded evaluations."""
+"""`compressnet results`: tables from recorded evaluations and benchmarks."""
 
 from __future__ import annotations
 
@@ -23,10 +23,13 @@ def results(
 
     Example: compressnet results --write
     """
-    from compressnet.results import read_published, read_records, results_page, write_pages
+    from compressnet.records import read_published, read_records
+    from compressnet.results import results_page, write_pages
 
     if not folder.is_dir():
-        raise CompressnetError(f"{folder}: no such folder; compressnet eval SUBJECT --record NAME makes it")
+        raise CompressnetError(
+            f"{folder}: no such folder; compressnet eval (or bench) SUBJECT --record NAME makes it"
+        )
     records = read_records(folder)
     written = [str(path) for path in write_pages(folder)] if write else []
     if json:

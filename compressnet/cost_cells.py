@@ -152,12 +152,17 @@ def sru(
     Costs are those of one step of one sequence.
 
     Args:
-        proj_size: inner width p of the matrices, d_in x p and p x 3·n_c; used in layers whose input and n_c
-            are wider than p. 0: none.
+        proj_size: inner width p of the matrices, d_in x p and p x 3·n_c, smaller than n_c; used in layers
+            whose input is wider than p. 0: none.
         output_size: of the layer behind the last one; 0: none.
         version: 2 has the diagonal weights v, by which the gates see the cell before; 1 has none.
         bidirectional: two cells a layer; the output is 2·n_c wide.
+
+    Raises:
+        ValueError: a projection as wide as the cells or wider.
     """
+    if proj_size >= hidden_size:
+        raise ValueError(f"'proj_size' {proj_size} must be smaller than 'hidden_size' {hidden_size}")
     directions = 2 if bidirectional else 1
     symbols = {"n_i": input_size, "n_c": hidden_size, "p": proj_size, "n_o": output_size, "L": num_layers}
     width = "(2·n_c)" if bidirectional else "n_c"
@@ -189,7 +194,7 @@ def _sru_matrices(
     hidden, proj = symbols["n_c"], symbols["p"]
     count = 3 if in_size == directions * hidden else 4
     out = f"{directions}·n_c·{count}" if directions > 1 else f"n_c·{count}"
-    if not 0 < proj < min(in_size, hidden):
+    if not 0 < proj < in_size:
         return [Term("parameters", f"matrices, {place}", f"{times}{symbol}·{out}", symbols)]
     return [
         Term("parameters", f"projection, {place}", f"{times}{symbol}·p", symbols),

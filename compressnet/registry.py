@@ -42,7 +42,11 @@ FORMULAS = {  # the cost of layers, by the name of the layer; needs no torch
     "lstmp": "compressnet.cost_cells:lstmp",
     "sru": "compressnet.cost_cells:sru",
 }
-BACKENDS = {  # faster ways to the result of a module's forward; each is None for modules it is not for
+# Other ways to a module's result: each makes of a module one that is called alike and shares its parameters
+# (None for modules it is not for). One without gradients says `inference_only = True`.
+BACKENDS = {
+    "reference": "compressnet.layers.backends:in_torch",
+    "c": "compressnet.layers.backends:in_c",
     "strips": "compressnet.models.can_strips:backend",
 }
 OPERATORS = {

@@ -1,42 +1,24 @@
-"""Recorded evaluations: one JSON file each, and the tables that are made from them.
+"""Recorded evaluations, and the pages that are made from all records.
 
-eval --record NAME -> results/NAME.json --+-> RESULTS.md, README.md's table
-results/published.json (others' figures) -+
+eval --record NAME --+-> results/NAME.json --+-> RESULTS.md, README.md's table
+bench --record NAME -+   (`speed.py`)        |
+results/published.json (others' figures) ----+
 """
 
 from __future__ import annotations
 
-import json
-import os
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from compressnet import files
-from compressnet.errors import CompressnetError, UsageError
-from compressnet.places import CACHE_VARIABLE, DATA_VARIABLE, cache_dir, data_root
+from compressnet import files, speed
+from compressnet.errors import CompressnetError
+from compressnet.records import markdown, read_published, read_records, record_path, store, symbolic
 from compressnet.signature import canonical
 from compressnet.subject import Loaded
 
-PUBLISHED = "published.json"
 BEGIN, END = "<!-- results: begin (made by `make results`) -->", "<!-- results: end -->"
-
-
-def record_path(folder: Path, name: str, *, overwrite: bool) -> Path:
-    """Where the record `name` goes.
-
-    Raises:
-        UsageError: not a plain name.
-        CompressnetError: it exists and is not to be overwritten.
-    """
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name) or f"{name}.json" == PUBLISHED:
-        raise UsageError(f"--record {name}: use lower-case letters, digits, '-' and '_'")
-    path = folder / f"{name}.json"
-    if path.exists() and not overwrite:
-        raise CompressnetError(f"{path} exists: add --force to overwrite it")
-    return path
 
 
 def write_record(
@@ -80,57 +62,8 @@ def write_record(
         "released": bool(architecture and architecture.data.get("name") == "released"),
         "training": _training_of(loaded),
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise files.write_error(folder, error) from error
-    files.write_json(path, record)
+    store(path, record)
     return path
-
-
-def symbolic(command: str) -> str:
-    """A command line with this machine's roots replaced by the variables that name them."""
-    words = shlex.split(command)
-    for flag in ("--data-root", "--cache"):
-        words = [word for word in words if not word.startswith(f"{flag}=")]
-        while flag in words:
-            place = words.index(flag)
-            del words[place : place + 2]
-    text = shlex.join(words)
-    for variable, folder in ((DATA_VARIABLE, data_root()), (CACHE_VARIABLE, cache_dir())):
-        if str(folder) != ".":
-            text = _hidden(text, folder, f"${variable}")
-    return _hidden(_hidden(text, Path.cwd(), ""), Path.home(), "~")
-
-
-def _hidden(text: str, folder: Path, symbol: str) -> str:
-    """`text` with a folder, however it was typed, replaced by its symbol (none: paths become relative)."""
-    forms = {os.path.normpath(folder), os.path.abspath(folder), os.path.realpath(folder)}
-    for path in sorted(forms, key=len, reverse=True):
-        if path.strip("/."):
-            whole = rf"(?<![\w./~-]){re.escape(path)}"
-            text = re.sub(rf"{whole}/(?=\w)", f"{symbol}/" if symbol else "", text)
-            text = re.sub(rf"{whole}(?![\w.-])", symbol or ".", text)
-    return text
-
-
-def read_records(folder: Path) -> list[dict[str, Any]]:
-    """All records of a folder, by name."""
-    records = []
-    for path in sorted(folder.glob("*.json")):
-        if path.name == PUBLISHED:
-            continue
-        try:
-            records.append(json.loads(path.read_text(encoding="utf-8")))
-        except ValueError as error:
-            raise CompressnetError(f"{path}: not JSON: {error}") from error
-    return records
-
-
-def read_published(folder: Path) -> list[dict[str, Any]]:
-    """Others' figures: `{operator, model, psnr, ssim, what, source}` each."""
-    path = folder / PUBLISHED
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
 
 
 def summary_table(records: Sequence[Mapping[str, Any]], published: Sequence[Mapping[str, Any]]) -> str:
@@ -148,8 +81,8 @@ def summary_table(records: Sequence[Mapping[str, Any]], published: Sequence[Mapp
     rows = []
     notes: list[str] = []
     for record in records:
-        if record.get("released"):
-            continue  # stands in the column beside ours
+        if record.get("released") or speed.is_speed(record):
+            continue  # the one stands in the column beside ours, the other in a section of its own
         metrics = record["metrics"]
         theirs = _theirs_for(record, records, published)
         if theirs and theirs["what"] not in notes:
@@ -167,20 +100,21 @@ def summary_table(records: Sequence[Mapping[str, Any]], published: Sequence[Mapp
                 _trained(record.get("training")),
             ]
         )
-    lines = [_markdown(head, rows), "", "PSNR in dB / SSIM, mean over images; higher is better."]
+    lines = [markdown(head, rows), "", "PSNR in dB / SSIM, mean over images; higher is better."]
     footnotes = [f"[^{number}]: {text}" for number, text in enumerate(notes, 1)]
     return "\n".join([*lines, "", *footnotes]).rstrip() + "\n"
 
 
 def results_page(records: Sequence[Mapping[str, Any]], published: Sequence[Mapping[str, Any]] = ()) -> str:
-    """RESULTS.md: the summary, then every record with its figures per image and how to repeat it."""
+    """RESULTS.md: the summary, how long networks take, then every evaluation image by image."""
     parts = [
         "# Results",
         "Made by `make results` from the records in `results/`; edits here are lost. "
         "'Do nothing' compares the input itself with the target: a figure means nothing without it.",
         summary_table(records, published),
     ]
-    parts += [_section(record) for record in records]
+    parts += speed.sections(records)
+    parts += [_section(record) for record in records if not speed.is_speed(record)]
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
 
@@ -258,7 +192,7 @@ def _section(record: Mapping[str, Any]) -> str:
         facts.append(
             f"- started from `{training['parent']['run']}`, digest `{training['parent']['digest'][:16]}`"
         )
-    return f"## {record['name']}\n\n{_markdown(head, rows)}\n\n" + "\n".join(facts)
+    return f"## {record['name']}\n\n{markdown(head, rows)}\n\n" + "\n".join(facts)
 
 
 def _theirs_for(
@@ -268,9 +202,9 @@ def _theirs_for(
     if not record.get("operator"):
         return {}
     mine = canonical("operator", record["operator"])
-    for other in records:
+    for other in filter(lambda other: other.get("released"), records):
         same_data = other["data"]["fingerprint"] == record["data"]["fingerprint"]
-        if other.get("released") and same_data and canonical("operator", other["operator"]) == mine:
+        if same_data and canonical("operator", other["operator"]) == mine:
             what = f"the authors' released network on the same images: record {other['name']} in RESULTS.md."
             return {**other["metrics"], "what": what}
     return next((entry for entry in published if canonical("operator", entry["operator"]) == mine), {})
@@ -294,8 +228,3 @@ def _number(value: float | str | None) -> str:
         return "n/a"
     value = float(value)  # 'inf' is written as a text
     return f"{value:.2f}" if value > 1 else f"{value:.4f}"
-
-
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

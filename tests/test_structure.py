@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = [
     {"cli"},
     {"compression"},
-    {"training"},
+    {"training", "export"},
     {"tasks"},
     {"codec"},
     {"models", "data"},
@@ -59,6 +59,8 @@ def test_arrows_run_downwards(path: Path) -> None:
             assert other in GROUND, f"the ground floor ({room}) imports {other} at module level"
         if room == "analysis":
             assert other in GROUND | {"analysis", "layers"}, f"analysis imports {other}"
+        if room == "export":
+            assert other in GROUND | {"export", "analysis", "layers", "models"}, f"export imports {other}"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))

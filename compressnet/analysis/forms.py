@@ -2,7 +2,7 @@
 
 module + inputs + mode + backend + dtype -> form()    (one pass; keeps nothing but the state of a stream)
 
-Faster ways to the result of `forward` that the project has for some modules are in `registry.BACKENDS`.
+Other ways to the same result that the project has for some modules are in `registry.BACKENDS`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from compressnet.errors import CompressnetError, UsageError
 
 Mode = Literal["forward", "forward+backward", "train-step", "stream-step"]
 MODES: tuple[str, ...] = get_args(Mode)
+TRAINING = ("forward+backward", "train-step")
 DTYPES = ("float32", "bfloat16", "float16")
 GENERAL_BACKENDS = ("eager", "compile")
 
@@ -46,53 +47,69 @@ def make_form(
         mode: "forward": evaluation, no gradients; "forward+backward": gradients of the mean square of all
             outputs with respect to all parameters; "train-step": also a step of Adam; "stream-step": one
             step with carried state.
-        backend: "eager", "compile" or one of the module's own (forward only).
+        backend: "eager", "compile" or one of the module's own.
         dtype: the weights' and inputs' type; in modes with gradients that of torch's autocast, as in
             training.
         name: what to call the module in messages; default: its class.
 
     Raises:
-        UsageError: unknown, or the module cannot do it.
+        UsageError: unknown, or the module cannot do it; of the first call: the back end cannot.
     """
-    _check(module, mode, backend, dtype, name or type(module).__name__)
+    name = name or type(module).__name__
+    module.train(mode in TRAINING)
+    _check(module, mode, dtype, name)
+    run = _in_backend(module, mode, backend, name)
     kind = getattr(torch, dtype)
+    compiled = backend == "compile"
     if mode == "forward":
-        return _forward(module.eval().to(kind), _cast(inputs, kind), backend)
+        return _forward(run.to(kind), _cast(inputs, kind), compiled)
     if mode == "stream-step":
-        return _stream(module.eval().to(kind), _cast(inputs, kind), backend)
+        return _stream(run.to(kind), _cast(inputs, kind), compiled)
     device = inputs[0].device.type
     cast = torch.autocast(device, dtype=kind) if dtype != "float32" else nullcontext()
-    return _with_gradients(module.train(), tuple(inputs), backend, cast, optimise=mode == "train-step")
+    return _with_gradients(run, tuple(inputs), compiled, cast, optimise=mode == "train-step")
 
 
-def _check(module: nn.Module, mode: str, backend: str, dtype: str, name: str) -> None:
+def _check(module: nn.Module, mode: str, dtype: str, name: str) -> None:
     for what, value, known in (("--mode", mode, MODES), ("--dtype", dtype, DTYPES)):
         if value not in known:
             raise UsageError(f"{what} {value}: choose from {', '.join(known)}")
-    there = backends_of(module)
-    if backend not in there:
-        raise UsageError(f"--backend {backend}: {name} has {', '.join(there)}")
-    if backend not in GENERAL_BACKENDS and mode != "forward":
-        raise UsageError(f"--backend {backend}: {name} has it for --mode forward only, not for {mode}")
-    if mode == "stream-step" and not (hasattr(module, "init_state") and hasattr(module, "step")):
+    if mode == "stream-step" and not _streams(module):
         raise UsageError(f"--mode stream-step: {name} has no streaming form (init_state and step)")
     if dtype != "float32" and not any(p.is_floating_point() for p in module.parameters()):
         raise UsageError(f"--dtype {dtype}: {name} has no parameters, it computes as it likes")
-    if mode in ("forward+backward", "train-step") and not any(p.requires_grad for p in module.parameters()):
+    if mode in TRAINING and not any(p.requires_grad for p in module.parameters()):
         raise UsageError(f"--mode {mode}: {name} has no parameters to train")
 
 
-def _own_backends(module: nn.Module) -> dict[str, Callable[..., Any]]:
+def _in_backend(module: nn.Module, mode: str, backend: str, name: str) -> nn.Module:
+    """The module as a back end runs it.
+
+    Raises:
+        UsageError: the module has no such back end, or has it for other modes only.
+    """
+    if backend in GENERAL_BACKENDS:
+        return module
+    own = _own_backends(module)
+    if backend not in own:
+        raise UsageError(f"--backend {backend}: {name} has {', '.join((*GENERAL_BACKENDS, *own))}")
+    run = own[backend]
+    if getattr(run, "inference_only", False) and mode != "forward":
+        raise UsageError(f"--backend {backend}: {name} has it for --mode forward only, not for {mode}")
+    return run
+
+
+def _own_backends(module: nn.Module) -> dict[str, nn.Module]:
     found = {name: registry.find("backend", name)(module) for name in registry.BACKENDS}
     return {name: run for name, run in found.items() if run is not None}
 
 
-def _forward(module: nn.Module, inputs: tuple[Tensor, ...], backend: str) -> Form:
-    run: Callable[..., Any]
-    if backend in GENERAL_BACKENDS:
-        run = _compiled(module) if backend == "compile" else module
-    else:
-        run = _own_backends(module)[backend]
+def _streams(module: nn.Module) -> bool:
+    return hasattr(module, "init_state") and hasattr(module, "step")
+
+
+def _forward(module: nn.Module, inputs: tuple[Tensor, ...], compiled: bool) -> Form:
+    run: Callable[..., Any] = _compiled(module) if compiled else module
 
     def form() -> object:
         with torch.inference_mode():
@@ -101,8 +118,8 @@ def _forward(module: nn.Module, inputs: tuple[Tensor, ...], backend: str) -> For
     return form
 
 
-def _stream(module: Any, inputs: tuple[Tensor, ...], backend: str) -> Form:
-    step = _compiled(module.step) if backend == "compile" else module.step
+def _stream(module: Any, inputs: tuple[Tensor, ...], compiled: bool) -> Form:
+    step = _compiled(module.step) if compiled else module.step
     x = inputs[0]
     state = module.init_state(x.shape[1], x.device, x.dtype)
 
@@ -118,12 +135,12 @@ def _stream(module: Any, inputs: tuple[Tensor, ...], backend: str) -> Form:
 def _with_gradients(
     module: nn.Module,
     inputs: tuple[Tensor, ...],
-    backend: str,
+    compiled: bool,
     cast: AbstractContextManager[Any],
     *,
     optimise: bool,
 ) -> Form:
-    run: Callable[..., Any] = _compiled(module) if backend == "compile" else module
+    run: Callable[..., Any] = _compiled(module) if compiled else module
     # A rate of zero: the same work, and weights that stay where timing found them.
     optimizer = torch.optim.Adam(module.parameters(), lr=0.0)
 

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from compressnet import cost_cells
 from compressnet.cost import Size, Term
+from compressnet.layers.exported_scan import Tensors, exported_scan
 from compressnet.layers.sequences import check_shape, random_sequences
 
 Biases = Literal["none", "gates", "hidden", "all"]
@@ -132,6 +133,8 @@ class LSTM1997(nn.Module):
         if bias is not None and self.biases == "gates":
             bias = F.pad(bias, (self.sizes.cells, 0))
         sums = F.linear(x, self.weight_ih, bias)  # (T, B, n_h)
+        if torch.compiler.is_exporting():
+            return self._exported(sums, fed_back, cells)
         outputs = []
         for at in sums.unbind(0):
             seen = fed_back.detach() if self.truncated else fed_back
@@ -182,6 +185,17 @@ class LSTM1997(nn.Module):
         y_in, y_out = gates.repeat_interleave(size, dim=-1).chunk(2, dim=-1)  # (B, b·S) each
         cells = torch.addcmul(cells, y_in, 4 * torch.sigmoid(of_cells) - 2)
         return torch.cat([y_out * torch.tanh(cells / 2), gates], dim=-1), cells
+
+    def _exported(self, sums: Tensor, fed_back: Tensor, cells: Tensor) -> tuple[Tensor, State]:
+        """What `forward` returns, from the sums (T, B, n_h) of the input, for any number of steps."""
+
+        def step(state: Tensors, at: Tensors, weight: Tensor) -> tuple[Tensors, Tensors]:
+            seen = state[0].detach() if self.truncated else state[0]
+            fed_back, cells = self._step(torch.addmm(at[0], seen, weight), state[1])
+            return (fed_back, cells), (fed_back[:, : self.sizes.cells],)
+
+        last, outputs = exported_scan(step, (fed_back, cells), (sums,), self.weight_hh.t())
+        return self.output(outputs[0]), (last[0], last[1])
 
     def _check_input(self, x: Tensor) -> None:
         check_shape("LSTM1997", x, self.sizes.input_size)

@@ -19,6 +19,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from compressnet.kernels import lstm as kernel
+from compressnet.kernels.product import linear
+from compressnet.layers.exported_scan import Tensors, exported_scan
+
+Exported = tuple[Tensor, Tensor | None, "StepWeights"]  # recurrent weight, projection, of the step
 Biases = Literal[0, 1, 2]
 _EPS = 1e-5  # of the layer normalisation, as in nn.LayerNorm
 
@@ -145,26 +150,63 @@ class LSTMCell(nn.Module):
             The outputs (T, B, n_r + n_p), those behind the lengths without meaning, and the last h and c.
         """
         bias = self.bias_ih if self.bias_hh is None or self.bias_ih is None else self.bias_ih + self.bias_hh
-        sums = F.linear(x, self.weight_ih, bias if self.weight_norm is None else None)  # (T, B, G·n_c)
-        outputs, cells, shown = [h], [c], []
+        sums = linear(x, self.weight_ih, bias if self.weight_norm is None else None)  # (T, B, G·n_c)
+        if torch.compiler.is_exporting():
+            outputs, cells, shown = self._exported(sums, h, c, self.step_weights(bias))
+        elif self._is_plain and kernel.serves(
+            sums, h, c, self.weight_hh, self.weight_hr, self.weight_peephole
+        ):
+            outputs, cells, shown = kernel.walk(
+                sums, h, c, self.weight_hh, self.weight_hr, self.weight_peephole
+            )
+        else:
+            outputs, cells, shown = self._walk(sums, h, c, self.step_weights(bias))
+        y = outputs  # (T, B, n_r)
+        if lengths is None:
+            h, c = outputs[-1], cells[-1]
+        else:
+            h, c = _after(h, outputs, lengths), _after(c, cells, lengths)
+        if self.weight_hp is not None:
+            p = self._clipped(linear(shown, self.weight_hp))  # (T, B, n_p)
+            y = torch.cat([y, p], dim=-1)
+        return y, h, c
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether it is the cell of the C kernel: peepholes and coupled gates at most."""
+        return self.weight_norm is None and not self.cell_clip and not self.proj_clip
+
+    def _walk(
+        self, sums: Tensor, h: Tensor, c: Tensor, weights: StepWeights
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The reference of `kernel.walk`: h, c and m after each step."""
+        outputs, cells, shown = [], [], []
         recurrent = _Product(self.weight_hh, sums)
         projection = (
             None if self.weight_hr is None else _Product(self.weight_hr, _zeros(sums, self.proj_size))
         )
-        weights = self.step_weights(bias)
-        for t in range(x.shape[0]):
+        for t in range(sums.shape[0]):
             m, c = lstm_step(recurrent(t, h), c, weights)
             h = m if projection is None else self._clipped(projection(t, m))
             outputs.append(h)
             cells.append(c)
             shown.append(m)
-        y = torch.stack(outputs[1:])  # (T, B, n_r)
-        if lengths is not None:
-            h, c = _after(outputs, lengths), _after(cells, lengths)
-        if self.weight_hp is not None:
-            p = self._clipped(F.linear(torch.stack(shown), self.weight_hp))  # (T, B, n_p)
-            y = torch.cat([y, p], dim=-1)
-        return y, h, c
+        return torch.stack(outputs), torch.stack(cells), torch.stack(shown)
+
+    def _exported(
+        self, sums: Tensor, h: Tensor, c: Tensor, weights: StepWeights
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """`_walk` for any number of steps. Where nothing reads m, it is h."""
+
+        def step(state: Tensors, at: Tensors, own: Exported) -> tuple[Tensors, Tensors]:
+            (h, c), (weight, projection, weights) = state, own
+            m, c = lstm_step(torch.addmm(at[0], h, weight), c, weights)
+            h = m if projection is None else self._clipped(m @ projection)
+            return (h, c), ((h, c) if self.weight_hp is None else (h, c, m))
+
+        projection = None if self.weight_hr is None else self.weight_hr.t()
+        _, walked = exported_scan(step, (h, c), (sums,), (self.weight_hh.t(), projection, weights))
+        return walked[0], walked[1], walked[0 if self.weight_hp is None else 2]
 
     def step_weights(self, bias: Tensor | None) -> StepWeights:
         """What `lstm_step` needs, taken apart once for all steps.
@@ -233,7 +275,7 @@ def _zeros(sums: Tensor, width: int) -> Tensor:
     return sums.new_zeros(*sums.shape[:-1], width)
 
 
-def _after(states: list[Tensor], lengths: Tensor) -> Tensor:
-    """Of T + 1 states (B, n), the one after `lengths` steps."""
-    every = torch.stack([state.to(states[-1].dtype) for state in states])
+def _after(start: Tensor, states: Tensor, lengths: Tensor) -> Tensor:
+    """The state (B, n) after `lengths` of the steps that led from `start` to `states` (T, B, n)."""
+    every = torch.cat([start.to(states.dtype).unsqueeze(0), states])
     return every.gather(0, lengths.view(1, -1, 1).expand(1, -1, every.shape[-1])).squeeze(0)

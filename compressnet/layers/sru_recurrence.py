@@ -1,4 +1,4 @@
-"""The elementwise recurrence of SRU: in torch, the reference, or by the C kernel where that was built.
+"""The elementwise recurrence of SRU: in torch, the reference, or by a kernel (C, Triton) where one serves.
 
 T. Lei, Y. Zhang, S. Wang, H. Dai, Y. Artzi: Simple Recurrent Units for Highly Parallelizable Recurrence.
 EMNLP 2018, arXiv 1709.02755 (version 2); its first version, "Training RNNs as Fast as CNNs", has no v:
@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from compressnet.kernels import sru as kernel
+from compressnet.layers.exported_scan import Tensors, exported_scan
 
 Activation = Literal["identity", "tanh"]
 
@@ -44,6 +45,9 @@ def recurrence(
 
     Computes in float32 at least, also for bfloat16 and float16. Keeps `u`, `highway` and all cells for the
     gradient and computes the gates again. Differentiable once, in all tensors.
+
+    Under `torch.compile` a kernel is one operation, for any T. The reference is unrolled: its graph grows
+    with T and is compiled again for another T (bfloat16, float16, float64 on the CPU; no kernel built).
 
     Args:
         u: (T, B, 3·H), planar: z, then what the forget and the reset gate get from the input.
@@ -74,10 +78,12 @@ def _check(u: Tensor, highway: Tensor, v: Tensor | None, bias: Tensor, c0: Tenso
         raise ValueError(f"SRU recurrence: u must be (T, B, 3·H) with T > 0, got {tuple(u.shape)}")
     steps, batch, width = u.shape
     hidden = width // 3
-    wanted = {"highway": (steps, batch, hidden), "v": (2, hidden), "bias": (2, hidden), "c0": (batch, hidden)}
-    given = {"highway": highway, "v": v, "bias": bias, "c0": c0}
-    for name, shape in wanted.items():
-        tensor = given[name]
+    for name, tensor, shape in (
+        ("highway", highway, (steps, batch, hidden)),
+        ("v", v, (2, hidden)),
+        ("bias", bias, (2, hidden)),
+        ("c0", c0, (batch, hidden)),
+    ):
         if tensor is not None and tensor.shape != shape:
             raise ValueError(
                 f"SRU recurrence: {name} must be {shape} for u {tuple(u.shape)}, got {tuple(tensor.shape)}"
@@ -87,18 +93,22 @@ def _check(u: Tensor, highway: Tensor, v: Tensor | None, bias: Tensor, c0: Tenso
 def _exported(
     u: Tensor, highway: Tensor, v: Tensor | None, bias: Tensor, c0: Tensor, tanh: bool, reverse: bool
 ) -> tuple[Tensor, Tensor]:
-    """The same with nothing in place: an exported graph has no gradient of ours, torch must find its own."""
+    """The same for any number of steps; torch must find a gradient of its own, so nothing is in place."""
     wide = torch.promote_types(u.dtype, torch.float32)
-    z, forget, reset = (plane.unbind(0) for plane in _planes(u.to(wide)))
-    weights, biases, x = _rows(v, wide), bias.to(wide).unbind(0), highway.to(wide)
-    c, outputs = c0.to(wide), []
-    for t in range(len(z) - 1, -1, -1) if reverse else range(len(z)):
-        f = _gate(forget[t], weights[0], biases[0], c)
-        r = _gate(reset[t], weights[1], biases[1], c)
-        c = torch.lerp(z[t], c, f)
-        outputs.append(torch.lerp(x[t], c.tanh() if tanh else c, r))
-    h = torch.stack(outputs[::-1] if reverse else outputs)
-    return h.to(u.dtype), c.to(c0.dtype)
+    z, forget, reset = _planes(u.to(wide))
+    weights, biases, start = _rows(v, wide), bias.to(wide).unbind(0), c0.to(wide)
+
+    def step(state: Tensors, at: Tensors, own: tuple[Tensor | None, Tensor]) -> tuple[Tensors, Tensors]:
+        f = _gate(at[1], *own, state[0])
+        c = torch.lerp(at[0], state[0], f)
+        return (c,), (c,)
+
+    (last,), (cells,) = exported_scan(step, (start,), (z, forget), (weights[0], biases[0]), reverse)
+    cells = torch.cat((cells, start[None]) if reverse else (start[None], cells))
+    before, after = _before_and_after(cells, reverse)
+    r = _gate(reset, weights[1], biases[1], before)  # (T, B, H)
+    h = torch.lerp(highway.to(wide), after.tanh() if tanh else after, r)
+    return h.to(u.dtype), last.to(c0.dtype)
 
 
 class _Recurrence(torch.autograd.Function):

@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeGuard
 
 import torch
@@ -76,9 +75,23 @@ def supports(model: nn.Module) -> TypeGuard[CAN]:
     )
 
 
-def backend(model: nn.Module) -> Callable[[Tensor], Tensor] | None:
-    """The network as a function that goes in strips; None where it cannot."""
-    return partial(forward_in_strips, model) if supports(model) else None
+class InStrips(nn.Module):
+    """A network whose forward goes in strips; it shares its parameters."""
+
+    inference_only = True
+
+    def __init__(self, net: CAN) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (B, in_channels, H, W) to (B, out_channels, H, W), without gradients."""
+        return forward_in_strips(self.net, x)
+
+
+def backend(model: nn.Module) -> InStrips | None:
+    """The network in strips; None where it cannot."""
+    return InStrips(model) if supports(model) else None
 
 
 def plain_bytes(net: CAN, height: int, width: int) -> int:

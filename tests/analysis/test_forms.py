@@ -78,6 +78,15 @@ def test_the_strips_of_can_are_its_forward_pass() -> None:
     plain, strips = (make_form(network, (x,), backend=backend)() for backend in ("eager", "strips"))
     torch.testing.assert_close(strips, plain, atol=1e-5, rtol=0)
     assert backends_of(network) == ("eager", "compile", "strips")
+    for mode in ("forward+backward", "train-step"):
+        with pytest.raises(UsageError, match="CAN has it for --mode forward only"):
+            make_form(network, (x,), mode, "strips")
+
+
+def test_a_back_end_is_of_the_module_as_it_is_used() -> None:
+    network, x = can24(norm="bn"), torch.rand(1, 3, 9, 9)  # strips cannot train its normalisation
+    plain, strips = (make_form(network.train(), (x,), backend=backend)() for backend in ("eager", "strips"))
+    torch.testing.assert_close(strips, plain, atol=1e-5, rtol=0)
 
 
 def test_the_same_function_when_compiled() -> None:

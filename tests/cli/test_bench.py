@@ -17,10 +17,13 @@ from compressnet_cli.bench_worker import Worker
 from PIL import Image as Pillow
 
 from compressnet.analysis.bench import Case, Plan
+from compressnet.analysis.machine import facts
 from compressnet.errors import CompressnetError
 from compressnet.files import process_alive
+from compressnet.kernels.library import built
 from compressnet.run import Run
 from compressnet.side import read_sides
+from compressnet.speed import milliseconds
 from tests.cli.conftest import Cli
 
 QUICK = ("--rounds", "2", "--threads", "1", "--processes", "1", "--no-memory")
@@ -148,6 +151,12 @@ def test_a_picture(cli: Cli, place: Path) -> None:
         (["can24", "--backend", "c"], 2, "--backend c: can24 has eager, compile, strips"),
         (["torch_lstm:input_size=4,hidden_size=4", "--backend", "strips"], 2, "has eager, compile"),
         (["can24", "--backend", "strips", "--mode", "train-step"], 2, "for --mode forward only"),
+        (["sru:input_size=4,hidden_size=4", "--backend", "strips"], 2, "has eager, compile, reference, c"),
+        (
+            ["sru:input_size=4,hidden_size=4", "--backend", "c", "--dtype", "bfloat16"],
+            2,
+            "--backend c: the C kernel computes float32 on the CPU only",
+        ),
         (["can24", "--mode", "backward"], 2, "--mode backward: choose from forward, forward+backward"),
         (["can24", "--mode", "stream-step"], 2, "can24 has no streaming form"),
         (["can24", "--dtype", "int8"], 2, "--dtype int8: choose from float32, bfloat16, float16"),
@@ -174,6 +183,7 @@ def test_a_picture(cli: Cli, place: Path) -> None:
         (["can24", "--compare", "absent.json"], 1, "--compare absent.json: cannot be read"),
         (["can24", "--plot", "out.pdf"], 2, "--plot out.pdf: a picture ends in .png"),
         (["can24", "--plot", "absent/out.png"], 1, "there is no folder absent"),
+        (["can24", "--record", "../x"], 2, "--record ../x: use lower-case letters"),
         (["absent.safetensors"], 1, "absent.safetensors: no such file"),
     ],
 )
@@ -184,6 +194,42 @@ def test_bad_inputs(cli: Cli, words: list[str], code: int, message: str) -> None
 def test_sides_that_take_different_things(cli: Cli) -> None:
     words = "can24", "torch_lstm:input_size=4,hidden_size=4"
     assert "take megapixels and steps" in cli("bench", *words, *QUICK, code=2).error
+
+
+@pytest.mark.skipif("sru" not in built(), reason="the kernel was not built here")
+def test_the_kernel_and_its_reference(cli: Cli) -> None:
+    words = ("sru:input_size=4,hidden_size=5", "--backend", "reference,c,eager", *QUICK)
+    report = measured(cli, *words, "--mode", "forward,forward+backward,train-step,stream-step")
+    assert [row["backend"] for row in report["rows"]] == ["reference", "c", "eager"] * 4
+    assert {row["against"] for row in report["rows"]} == {"sru:hidden_size=5,input_size=4 reference"}
+
+
+def test_record(cli: Cli, place: Path) -> None:
+    words = ("torch_lstm", "vs", "sru", "--set", "input_size=4", "--set", "hidden_size=5", *QUICK)
+    printed = measured(cli, *words, "--seq-len", "3", "--record", "cells")
+    text = Path("results/cells.json").read_text()
+    record = json.loads(text)
+    assert {key: record[key] for key in printed} == printed
+    assert (record["name"], record["kind"], record["device"]) == ("cells", "speed", facts().name)
+    assert {"command", "date", "commit", "versions"} < record.keys()
+    assert str(place) not in text
+    cli("results", "--write")
+    page = Path("RESULTS.md").read_text()
+    assert "### sru against torch_lstm" in page
+    for row in record["rows"]:
+        assert f" {milliseconds(row['median_ms'])} |" in page
+    again = measured(cli, *words, "--seq-len", "3", "--compare", "results/cells.json")["compared_with"]
+    assert len(again["rows"]) == 2
+    assert "exists: add --force" in cli("bench", *SMALL, "--record", "cells", code=1).error
+    cli("bench", *SMALL, "--record", "cells", "--force")
+    assert [row["side"] for row in json.loads(Path("results/cells.json").read_text())["rows"]] == ["can24"]
+
+
+def test_nothing_is_recorded_of_a_smoke_run(cli: Cli, place: Path, smoke_run: Path) -> None:
+    shutil.copytree(smoke_run, "run")
+    error = cli("bench", "./run", *SMALL[1:], "--record", "mine", code=1).error
+    assert error == "./run is a smoke run: nothing of it is recorded"
+    assert not Path("results").exists()
 
 
 def test_processor_time(cli: Cli) -> None:

@@ -1,0 +1,111 @@
+"""Records of what was measured: one JSON file each, with the command that makes it and no place of a machine.
+
+eval --record NAME, bench --record NAME -> results/NAME.json -> RESULTS.md (`results.py`)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from compressnet import files
+from compressnet.errors import CompressnetError, UsageError
+from compressnet.places import CACHE_VARIABLE, DATA_VARIABLE, cache_dir, data_root
+
+PUBLISHED = "published.json"
+
+
+def record_path(folder: Path, name: str, *, overwrite: bool) -> Path:
+    """Where the record `name` goes.
+
+    Raises:
+        UsageError: not a plain name.
+        CompressnetError: it exists and is not to be overwritten.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name) or f"{name}.json" == PUBLISHED:
+        raise UsageError(f"--record {name}: use lower-case letters, digits, '-' and '_'")
+    path = folder / f"{name}.json"
+    if path.exists() and not overwrite:
+        raise CompressnetError(f"{path} exists: add --force to overwrite it")
+    return path
+
+
+def store(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a record; its folder appears where it is missing.
+
+    Raises:
+        CompressnetError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise files.write_error(path.parent, error) from error
+    files.write_json(path, record)
+
+
+def symbolic(command: str) -> str:
+    """A command line with this machine's roots replaced by the variables that name them."""
+    words = shlex.split(command)
+    for flag in ("--data-root", "--cache"):
+        words = [word for word in words if not word.startswith(f"{flag}=")]
+        while flag in words:
+            place = words.index(flag)
+            del words[place : place + 2]
+    return _symbolic_text(shlex.join(words))
+
+
+def without_places(value: Any) -> Any:
+    """`value`, as JSON has it, with this machine's roots replaced in every text as in `symbolic`."""
+    if isinstance(value, Mapping):
+        return {key: without_places(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_places(item) for item in value]
+    return _symbolic_text(value) if isinstance(value, str) else value
+
+
+def _symbolic_text(text: str) -> str:
+    for variable, folder in ((DATA_VARIABLE, data_root()), (CACHE_VARIABLE, cache_dir())):
+        if str(folder) != ".":
+            text = _hidden(text, folder, f"${variable}")
+    return _hidden(_hidden(text, Path.cwd(), ""), Path.home(), "~")
+
+
+def _hidden(text: str, folder: Path, symbol: str) -> str:
+    """`text` with a folder, however it was typed, replaced by its symbol (none: paths become relative)."""
+    forms = {os.path.normpath(folder), os.path.abspath(folder), os.path.realpath(folder)}
+    for path in sorted(forms, key=len, reverse=True):
+        if path.strip("/."):
+            whole = rf"(?<![\w./~-]){re.escape(path)}"
+            text = re.sub(rf"{whole}/(?=\w)", f"{symbol}/" if symbol else "", text)
+            text = re.sub(rf"{whole}(?![\w.-])", symbol or ".", text)
+    return text
+
+
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """All records of a folder, by name."""
+    records = []
+    for path in sorted(folder.glob("*.json")):
+        if path.name == PUBLISHED:
+            continue
+        try:
+            records.append(json.loads(path.read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise CompressnetError(f"{path}: not JSON: {error}") from error
+    return records
+
+
+def read_published(folder: Path) -> list[dict[str, Any]]:
+    """Others' figures: `{operator, model, psnr, ssim, what, source}` each."""
+    path = folder / PUBLISHED
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

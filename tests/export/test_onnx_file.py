@@ -1,0 +1,276 @@
+"""Files as ONNX Runtime runs them, against the networks that they were made from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+from compressnet import registry, signature
+from compressnet.errors import CompressnetError, UsageError
+from compressnet.export import OPSETS, export
+from compressnet.export.check import check, difference
+from compressnet.export.interface import Whole, interface
+from compressnet.layers.lstm import LSTM
+from compressnet.layers.sru import SRU
+
+TOLERANCE = 1e-5
+SEQUENCES = [(1, 1), (7, 3), (50, 1), (50, 3)]  # steps and sequences; what is traced is neither
+IMAGES = [(1, 1, 1), (2, 31, 57), (1, 130, 8), (3, 64, 64), (1, 301, 203)]  # batch, height, width
+
+# Every name of the registry but those that are no networks: arguments small enough to be quick.
+NAMED: dict[str, dict[str, Any]] = {
+    "adaptive_norm": {"channels": 4},
+    "can24": {},
+    "can32": {"norm": "bn"},
+    "conv2d": {"in_channels": 3, "out_channels": 4, "kernel_size": 3, "padding": 1, "stride": 2},
+    "dilated_conv2d": {"in_channels": 3, "out_channels": 4, "dilation": 2},
+    "language_model": {"vocab_size": 12, "hidden_size": 6, "cell": "torch_lstm"},
+    "linear": {"in_features": 5, "out_features": 3},
+    "lstm": {"input_size": 5, "hidden_size": 6},
+    "lstm_1997": {"input_size": 5, "blocks": 2, "block_size": 3, "output_size": 2, "biases": "gates"},
+    "lstmp": {"input_size": 5, "hidden_size": 6, "proj_size": 4, "nonrecurrent_proj_size": 2},
+    "sru": {"input_size": 5, "hidden_size": 6},
+    "torch_lstm": {"input_size": 5, "hidden_size": 6, "proj_size": 4, "bidirectional": True},
+}
+FORMS: dict[str, Callable[[], nn.Module]] = {
+    "every switch": lambda: LSTM(
+        5, 6, 1, 4, 2, 3, peepholes=True, layer_norm=True, cell_clip=0.6, proj_clip=0.3, biases=2
+    ),
+    "sru 1, tanh, both ways": lambda: SRU(5, 6, version=1, activation="tanh", bidirectional=True),
+    "sru, projected, rescaled": lambda: SRU(6, 6, 1, proj_size=3, rescale=True, highway_bias=-1.0),
+}
+
+
+def lively(module: nn.Module) -> nn.Module:
+    """Weights that matter: with those of a fresh layer, much of what it does is near zero."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.ndim != 4:
+                parameter.normal_(0, 0.5)
+    return module.eval()
+
+
+def run(path: Path, *inputs: Tensor) -> list[Tensor]:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [port.name for port in session.get_inputs()]
+    given = {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
+    return [torch.from_numpy(np.asarray(result)) for result in session.run(None, given)]
+
+
+def assert_close(ours: Tensor, wanted: Tensor) -> None:
+    assert ours.dtype == wanted.dtype
+    torch.testing.assert_close(ours, wanted, rtol=0, atol=TOLERANCE * float(wanted.abs().max()))
+
+
+def sizes(module: nn.Module) -> list[Tensor]:
+    """Inputs of many sizes, with values on both sides of zero."""
+    shape = example(module).shape
+    if len(shape) == 2 and not example(module).is_floating_point():
+        return [torch.randint(12, (t, b)) for t, b in SEQUENCES]  # words
+    if len(shape) == 4:
+        return [torch.randn(b, shape[1], h, w) for b, h, w in IMAGES]
+    if len(shape) == 3:
+        return [torch.randn(t, b, shape[2]) for t, b in SEQUENCES]
+    return [torch.randn(b, shape[1]) for b in (1, 5)]
+
+
+def example(module: nn.Module) -> Tensor:
+    from compressnet.analysis.example import example as inputs_of
+
+    return inputs_of(module)[0]
+
+
+def test_every_model_and_layer_is_in_the_table() -> None:
+    assert {*NAMED, "identity", "operator"} == {*registry.MODELS, *registry.LAYERS}
+
+
+@pytest.mark.parametrize("name", [*NAMED, *FORMS])
+def test_equals_torch_at_other_sizes(name: str, tmp_path: Path) -> None:
+    kind = "model" if name in registry.MODELS else "layer"
+    module = lively(FORMS[name]() if name in FORMS else signature.build(kind, name, NAMED[name]))
+    done = export(module, tmp_path / "net.onnx")
+    assert done.difference <= TOLERANCE
+    for x in sizes(module):
+        with torch.no_grad():
+            wanted = module(x)
+        (ours,) = run(done.output, x)
+        assert_close(ours, wanted if isinstance(wanted, Tensor) else wanted[0])
+
+
+@pytest.mark.parametrize("name", ["lstmp", "lstm_1997", "sru"])
+def test_a_stream_in_pieces_is_the_whole(name: str, tmp_path: Path) -> None:
+    module: Any = lively(signature.build("layer", name, NAMED[name]))
+    done = export(module, tmp_path / "net.onnx", state=True)
+    x = torch.randn(12, 3, 5)
+    initial = module.init_state(3)
+    state = list(initial) if isinstance(initial, tuple) else [initial]
+    assert [port.name for port in done.inputs] == ["input", *(f"state_{i}" for i in range(len(state)))]
+    assert [port.name for port in done.outputs] == ["output", *(f"next_state_{i}" for i in range(len(state)))]
+    pieces = []
+    for piece in x.split([1, 4, 7]):
+        y, *state = run(done.output, piece, *state)
+        pieces.append(y)
+    with torch.no_grad():
+        wanted, last = module.step(x, initial)
+    assert_close(torch.cat(pieces), wanted)
+    for ours, theirs in zip(state, last if isinstance(last, tuple) else [last], strict=True):
+        assert_close(ours, theirs)
+
+
+def test_says_what_it_is_and_nothing_of_this_machine(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    done = export("layer:linear:in_features=5,out_features=3", tmp_path / "net.onnx", opset=OPSETS[-1])
+    file = onnx.load(done.output)
+    facts = json.loads(next(entry.value for entry in file.metadata_props if entry.key == "compressnet"))
+    assert facts["model"] == "linear"
+    assert facts["arguments"] == {"in_features": 5, "out_features": 3, "bias": True}
+    assert facts["weights"] == "random"
+    assert facts["opset"] == file.opset_import[0].version == OPSETS[-1]
+    assert str(Path.cwd()).encode() not in done.output.read_bytes()
+    assert b".py" not in done.output.read_bytes()
+    run(done.output, torch.randn(2, 5))  # whose log is not switched off here
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("opset", [OPSETS[0], OPSETS[-1]])
+def test_recurrent_layers_load_without_a_word_in_any_opset(
+    opset: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    module = lively(LSTM(5, 6, coupled_gates=True, peepholes=True, layer_norm=True, biases=0))
+    done = export(module, tmp_path / "net.onnx", opset=opset)
+    x = torch.randn(9, 2, 5)
+    with torch.no_grad():
+        assert_close(run(done.output, x)[0], module(x)[0])
+    assert capfd.readouterr() == ("", "")
+    file = onnx.load(done.output)
+    assert [node.op_type for node in file.graph.node].count("Scan") == 1
+
+
+def test_the_same_network_gives_the_same_file_and_stays_as_it_was(tmp_path: Path) -> None:
+    module = signature.build("layer", "linear", NAMED["linear"]).train()
+    before = torch.random.get_rng_state()
+    files = [export(module, tmp_path / name).output.read_bytes() for name in ("a.onnx", "b.onnx")]
+    assert files[0] == files[1]
+    assert module.training
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+class Sequence(nn.Module):
+    """Sequences (T, B, 3)."""
+
+    def example(self, batch: int = 1, size: int = 35) -> tuple[Tensor]:
+        if not isinstance(size, int):
+            raise ValueError("takes a number of steps")
+        return (torch.rand(size, batch, 3),)
+
+
+class Cancelling(nn.Module):
+    """Large numbers that cancel: torch itself is off by more than the tolerance."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        weight = torch.randn(8, 512, generator=torch.Generator().manual_seed(0))
+        self.weight = nn.Parameter(weight - weight.mean(1, keepdim=True))
+
+    def example(self, batch: int = 1, size: None = None) -> tuple[Tensor]:
+        return (torch.rand(batch, 512),)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x + 200, self.weight)
+
+
+def test_what_float32_costs_torch_is_allowed(tmp_path: Path) -> None:
+    done = export(Cancelling(), tmp_path / "net.onnx")
+    assert TOLERANCE < done.difference < 1e-3
+
+
+class Otherwise(Sequence):
+    """Computes something else when exported."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 1e-4 if torch.compiler.is_exporting() else x
+
+
+class Frozen(Sequence):
+    """Takes one number of steps and no other, that of the trace."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.zeros(35, 1, 1)
+
+
+class Values(Sequence):
+    """Its path depends on values, which nobody can trace."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if float(x.sum()) > 0 else x
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (
+            Otherwise(),
+            r"Otherwise: at 35x2x3 ONNX Runtime differs from torch by 1.0e-04 of the largest value",
+        ),
+        (Frozen(), r"Frozen: a size that must stay open is frozen"),
+        (Values(), r"Values: torch cannot export it to ONNX: "),
+        (nn.Linear(2, 3).double(), r"Linear: it is float64"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
+)
+def test_what_cannot_be_exported_says_so_and_leaves_no_file(
+    module: nn.Module, message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(CompressnetError, match=message) as raised:
+        export(module, tmp_path / "net.onnx")
+    assert "\n" not in str(raised.value)
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("module", "state", "message"),
+    [
+        (SRU(3, 4, bidirectional=True), True, "bidirectional layers cannot stream"),
+        (nn.Linear(2, 3), True, "Linear: it has no state"),
+        (nn.Identity(), False, "Identity: nothing says what it takes"),
+        (nn.Conv2d(3, 4, 60), False, r"Conv2d: for \(2, 3, 64, 48\) it says"),
+    ],
+    ids=["both ways", "no state", "no example", "too small"],
+)
+def test_modules_that_are_not_for_it(module: nn.Module, state: bool, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=message):
+        export(module, tmp_path / "net.onnx", state=state)
+
+
+def test_a_file_that_is_damaged_or_fails_at_another_size_is_refused(tmp_path: Path) -> None:
+    file = export(nn.Linear(5, 3), tmp_path / "net.onnx").output.read_bytes()
+    given = interface(nn.Linear(5, 3))
+    with pytest.raises(CompressnetError, match="net: what torch writes for it is refused: "):
+        check("net", file[:-9], given, TOLERANCE)
+    takes_all = replace(given, network=Whole(nn.Identity()), others=((torch.rand(2, 7),),))
+    with pytest.raises(CompressnetError, match="net: its file works at 2x5 and not at 2x7: .*freeze a size"):
+        check("net", file, takes_all, TOLERANCE)
+
+
+def test_difference_is_relative_to_the_largest_value() -> None:
+    wanted = np.array([1.0, -4.0], np.float32)
+    off = np.array([1.5, -4.0], np.float32)
+    assert difference([off], [wanted], [4.0]) == 0.125
+    assert difference([off], [wanted], [8.0]) == 0.0625
+    assert difference([off], [0 * wanted], [0.0]) == 4.0
+    for other in (off[:1], off.astype(np.float64), off * np.nan):
+        assert difference([other], [wanted], [4.0]) == float("inf")
+    assert difference([off], [wanted * np.nan], [float("inf")]) == float("inf")

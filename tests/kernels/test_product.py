@@ -1,0 +1,76 @@
+"""Products by oneDNN against torch's."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from compressnet.kernels import product
+
+pytestmark = pytest.mark.skipif(not product._THERE, reason="torch has no oneDNN here")
+
+
+@pytest.mark.parametrize("shape", [(300,), (1, 300), (5, 3, 300)])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_linear_and_its_gradients(shape: tuple[int, ...], with_bias: bool) -> None:
+    torch.manual_seed(0)
+    tensors = [torch.randn(shape), torch.randn(1800, 300), torch.randn(1800) if with_bias else None]
+    given = [None if t is None else t.requires_grad_() for t in tensors]
+    known = [t for t in given if t is not None]
+    ours, torchs = (function(*given) for function in (product.linear, F.linear))  # type: ignore[arg-type]
+    grad = torch.randn_like(torchs)
+    torch.testing.assert_close(ours, torchs, atol=1e-4, rtol=1e-5)
+    assert "Linear" in type(ours.grad_fn).__name__
+    torch.testing.assert_close(
+        torch.autograd.grad(ours, known, grad), torch.autograd.grad(torchs, known, grad), atol=1e-4, rtol=1e-5
+    )
+
+
+def test_float32_and_no_less() -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(64, 512), torch.randn(1024, 512)
+    exact = x.double() @ weight.double().t()
+    worst = (product.linear(x, weight) - exact).abs().max() / exact.abs().max()
+    assert worst < 2e-6
+
+
+@pytest.mark.parametrize("rows", [1, 3, 32])
+@pytest.mark.parametrize("count", [1, 35])
+@pytest.mark.parametrize("transposed", [True, False])
+def test_many_products_with_one_matrix(rows: int, count: int, transposed: bool) -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(300, 1800).t() if transposed else torch.randn(1800, 300)
+    multiply = product.Product(weight, rows, count)
+    assert multiply.fast
+    for _ in range(2):
+        x = torch.randn(rows, 300)
+        torch.testing.assert_close(multiply(x), x @ weight.t(), atol=1e-4, rtol=1e-5)
+
+
+def test_small_matrices_and_other_types_are_torch_s() -> None:
+    small, large = torch.randn(4, 3), torch.randn(1800, 300)
+    assert not product.Product(small, 2, 100).fast
+    assert not product.Product(large.double(), 2, 100).fast
+    assert not product._serves(large.bfloat16(), large.bfloat16())
+    assert not product._serves(large.to("meta"), large.to("meta"))
+
+
+def test_onednn_can_be_switched_off() -> None:
+    weight = torch.randn(1800, 300)
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert not product.Product(weight, 2, 100).fast
+
+
+def test_under_autocast_torch_decides() -> None:
+    x, weight = torch.randn(2, 300), torch.randn(1800, 300)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert product.linear(x, weight).dtype == torch.bfloat16
+
+
+def test_flop_counter_sees_it() -> None:
+    x, weight = torch.randn(5, 2, 300), torch.randn(1800, 300)
+    with FlopCounterMode(display=False) as counter:
+        product.linear(x, weight)
+    assert counter.get_total_flops() == 2 * 5 * 2 * 300 * 1800
