@@ -9,12 +9,20 @@ import typer
 
 from compressnet.errors import CompressnetError, UsageError
 
-from . import console, options
+from . import apply_text, console, options
 
 if TYPE_CHECKING:
     from compressnet.subject import Loaded
 
     from .writer import Writer
+
+
+MaxMemory = Annotated[
+    Optional[int],
+    typer.Option(
+        min=1, metavar="MB", help="Memory for activations; the result is the same (default: what is free)."
+    ),
+]
 
 
 def apply(
@@ -23,18 +31,14 @@ def apply(
         Optional[list[Path]], typer.Argument(metavar="[INPUT]...", help="Files and folders.")
     ] = None,
     output: options.Output = None,
+    prompt: Annotated[
+        Optional[str], typer.Option(metavar="TEXT", help="Of a language model: the text to go on with.")
+    ] = None,
     set_: options.Overrides = None,
     list_options: Annotated[
         bool, typer.Option("--options", help="List the keys that --set takes here.")
     ] = False,
-    max_memory: Annotated[
-        Optional[int],
-        typer.Option(
-            min=1,
-            metavar="MB",
-            help="Memory for activations; the result is the same (default: what is free).",
-        ),
-    ] = None,
+    max_memory: MaxMemory = None,
     device: options.Device = "auto",
     threads: options.Threads = None,
     force: options.Force = False,
@@ -43,9 +47,11 @@ def apply(
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Use a network on photographs.
+    """Use a network on photographs; have a language model go on with a text, or measure texts with it.
 
     Example: compressnet apply zoo:rof photo.jpg -o smooth.png
+
+    Example: compressnet apply runs/lm_sample-1 --prompt "the class" --set length=50
     """
     from compressnet.subject import load
 
@@ -53,30 +59,42 @@ def apply(
     if list_options:
         _list_options(loaded, json)
         return
+    settings = options.parse_settings(set_)
+    if apply_text.takes_prompts(loaded):
+        given = apply_text.check(prompt, inputs, output, force)
+        _set_up(loaded, device, malloc=True)
+        apply_text.run(loaded, inputs or [], {**settings, **given}, output, json)
+        return
+    if prompt is not None:
+        raise UsageError(f"--prompt: {loaded.subject.text} writes no text")
     if not inputs or output is None:
         raise UsageError("name at least one input and, with -o, the output")
-    settings = options.parse_settings(set_)
     if max_memory is not None:
         settings["max_memory"] = max_memory
     from compressnet.analysis.forms import backends_of
-    from compressnet.training import cpu_settings
-    from compressnet.training import device as devices
 
     from .writer import Writer
 
     writer = Writer(inputs, output, force, skip_existing)
-    chosen = devices.choose(device)
-    if device == "auto":
-        console.note(f"device: {devices.name(chosen)}")
     # Strips are planned by what memory is free, and a tuned malloc gives none back.
-    malloc = max_memory is None and "strips" not in backends_of(loaded.model)
-    wanted = loaded.run.recipe.train.cpu_matmul if loaded.run else "auto"
-    cpu_settings.set_up(chosen, wanted, malloc=malloc)
-    loaded.model.to(chosen)
+    _set_up(loaded, device, malloc=max_memory is None and "strips" not in backends_of(loaded.model))
     written, failed = _apply(loaded, writer, settings)
     _report(loaded, written, writer.skipped, json)
     if failed:
         raise CompressnetError("\n".join(failed))
+
+
+def _set_up(loaded: Loaded, device: str, *, malloc: bool) -> None:
+    """Choose the device and the CPU settings, and move the model there."""
+    from compressnet.training import cpu_settings
+    from compressnet.training import device as devices
+
+    chosen = devices.choose(device)
+    if device == "auto":
+        console.note(f"device: {devices.name(chosen)}")
+    wanted = loaded.run.recipe.train.cpu_matmul if loaded.run else "auto"
+    cpu_settings.set_up(chosen, wanted, malloc=malloc)
+    loaded.model.to(chosen)
 
 
 def _apply(

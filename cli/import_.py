@@ -33,14 +33,14 @@ def import_(
     from compressnet import weights
     from compressnet.models.can import CAN
     from compressnet.models.can_released import released_kind
-    from compressnet.signature import check_named
+    from compressnet.signature import Named, check_named
     from compressnet.tf_bundle import read_arrays
 
     if output is None or output.suffix != ".safetensors":
         raise UsageError("name the weights file to write: -o NAME.safetensors")
     if output.exists() and not force:
         raise CompressnetError(f"{output} exists: add --force to overwrite it")
-    if operator and (problems := check_named("operator", operator)):
+    if operator and (problems := check_named(Named("operator"), operator)):
         raise UsageError(f"--operator {operator}: {problems[0]}")
     arrays = read_arrays(source)
     name, arguments = released_kind(arrays)

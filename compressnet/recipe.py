@@ -59,7 +59,10 @@ class Train(_Settings):
     eps: Annotated[float, Field(gt=0)] = 1e-8
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    # decay: lr x `decay` at the end of every epoch from the `decay_from`-th on.
+    schedule: Literal["constant", "linear", "cosine", "decay"] = "constant"
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.5
+    decay_from: Positive = 1
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     final_lr: Annotated[float, Field(ge=0)] = 0.0
     clip_norm: Annotated[float, Field(gt=0)] | None = None

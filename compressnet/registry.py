@@ -12,10 +12,13 @@ from compressnet.errors import UsageError
 TASKS = {
     "image_operator": "compressnet.tasks.image_processing:ImageOperator",
     "image_translation": "compressnet.tasks.image_processing:ImageTranslation",
+    "language_modelling": "compressnet.tasks.language_modelling:LanguageModelling",
 }
 MODELS = {
+    "bytenet": "compressnet.models.bytenet:ByteNet",
     "can24": "compressnet.models.can:can24",
     "can32": "compressnet.models.can:can32",
+    "language_model": "compressnet.models.language_model:LanguageModel",
 }
 LAYERS = {
     "adaptive_norm": "compressnet.layers.adaptive_norm:AdaptiveNorm",
@@ -32,9 +35,14 @@ LAYERS = {
 }
 DATASETS = {
     "fivek": "compressnet.data.fivek:FiveK",
+    "hutter": "compressnet.data.text_sets:Hutter",
     "paired_folder": "compressnet.data.paired_folder:PairedFolder",
     "photo_folder": "compressnet.data.photo_folder:PhotoFolder",
+    "ptb": "compressnet.data.text_sets:PTB",
     "sample": "compressnet.data.sample:Sample",
+    "text_file": "compressnet.data.text_sets:TextFile",
+    "text_sample": "compressnet.data.text_sets:TextSample",
+    "wikitext": "compressnet.data.text_sets:WikiText",
 }
 FORMULAS = {  # the cost of layers, by the name of the layer; needs no torch
     "lstm": "compressnet.cost_cells:lstm",

@@ -28,9 +28,14 @@ DERIVED = Derived()
 
 @dataclass(frozen=True)
 class Named:
-    """Marks a text parameter that names something of a registry: `Annotated[str, Named("operator")]`."""
+    """Marks a text parameter that names something of a registry: `Annotated[str, Named("operator")]`.
+
+    Attributes:
+        given: arguments of what is named that its owner gives.
+    """
 
     kind: str
+    given: tuple[str, ...] = ()
 
 
 class Parameter(NamedTuple):
@@ -41,14 +46,14 @@ class Parameter(NamedTuple):
         annotation: its type, with metadata.
         default: its default, or `inspect.Parameter.empty`.
         derived: whether it follows from the data.
-        named: the registry that its value names something of, or None.
+        named: what its value names something of, or None.
     """
 
     python_name: str
     annotation: Any
     default: Any
     derived: bool
-    named: str | None
+    named: Named | None
 
     @property
     def required(self) -> bool:
@@ -72,7 +77,7 @@ def parameters(target: Callable[..., Any]) -> dict[str, Parameter]:
         annotation = hints.get(name, Any)
         metadata = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
         derived = any(isinstance(item, Derived) for item in metadata)
-        named = next((item.kind for item in metadata if isinstance(item, Named)), None)
+        named = next((item for item in metadata if isinstance(item, Named)), None)
         found[name.removesuffix("_")] = Parameter(name, annotation, parameter.default, derived, named)
     return found
 
@@ -189,13 +194,19 @@ def canonical(kind: str, text: str) -> str:
     return write_named(name, {key: given.get(key, parameter.default) for key, parameter in known.items()})
 
 
-def check_named(kind: str, text: str) -> list[str]:
-    """What is wrong with `NAME[:key=value,...]` as a name of `kind`."""
+def check_named(named: Named, text: str) -> list[str]:
+    """What is wrong with `NAME[:key=value,...]` as a name of its kind."""
+    kind = named.kind
     try:
         name, arguments = read_named(text.removeprefix(f"{kind}:"))
-        _, problems = check(registry.find(kind, name), arguments)
+        target = registry.find(kind, name)
+        _, problems = check(target, arguments)
     except UsageError as error:
         return [str(error)]
+    for key in named.given:
+        problems = [problem for problem in problems if problem.key != key]
+        if key in arguments or key not in parameters(target):
+            problems.append(Problem(key, f"'{key}' is not for you to give, and must be an argument of it"))
     return [f"{kind} {name}: {problem.message}" for problem in problems]
 
 

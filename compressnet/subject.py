@@ -178,6 +178,7 @@ def load(subject: str | Subject) -> Loaded:
     model = weights.build(architecture)
     weights.load_into(model, tensors, str(path))
     task = signature.build("task", architecture.task, architecture.task_args)
+    task.use(architecture.assets)
     return Loaded(subject, model.eval(), task, architecture, run)
 
 

@@ -129,6 +129,8 @@ class PairedFolder:
 class PairSplit:
     """One split of pairs."""
 
+    continuous = False
+
     def __init__(self, pairs: list[Pair], crop: int | None, seed: int) -> None:
         self.pairs = pairs
         self._crop = crop

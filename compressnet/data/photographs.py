@@ -94,6 +94,8 @@ class PhotographSplit:
         about: further facts.
     """
 
+    continuous = False
+
     def __init__(
         self,
         photographs: Sequence[Photograph],

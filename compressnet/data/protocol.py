@@ -29,7 +29,14 @@ class Key(NamedTuple):
 
 
 class Split(Protocol):
-    """One split of a data set, opened: knows its files, reads them when asked."""
+    """One split of a data set, opened: knows its files, reads them when asked.
+
+    Attributes:
+        continuous: sample i + 1 goes on where sample i ends, and tasks carry a state from one to the next:
+            training reads columns (see `sampler.column_batches`), evaluation one sample after the other.
+    """
+
+    continuous: bool
 
     def __len__(self) -> int: ...
 

@@ -40,6 +40,9 @@ class ImageTranslation:
     def prepare(self, train_data: Split) -> tuple[dict[str, Any], dict[str, Any]]:
         return {}, {"in_channels": 3, "out_channels": 3}
 
+    def use(self, assets: Mapping[str, Any]) -> None:
+        pass  # the network needs nothing beside its weights
+
     def loss(self, model: nn.Module, batch: ImageBatch, state: State) -> Loss:
         output = model(_unit(batch.inputs))  # (B, 3, H, W)
         mean = F.mse_loss(output.float(), _unit(batch.targets))

@@ -1,6 +1,7 @@
 """What a task is: the problem that a model solves, as the loop, the evaluation and `apply` see it.
 
           prepare(train split) -> assets, model_args          (once; stored with the weights)
+          use(assets)                                         (before all that follows)
 batch --> loss(model, batch, state)  -> loss, count, logs, state
 batch --> predict(model, batch, state) -> output, state --> metrics.update(output, batch)
 paths --> apply(model, inputs, options) -> (source, artefact), ...
@@ -63,14 +64,17 @@ class Task(Protocol):
     def prepare(self, train_data: Split) -> tuple[dict[str, Any], dict[str, Any]]:
         """What follows from the training data: (assets, model arguments)."""
 
+    def use(self, assets: Mapping[str, Any]) -> None:
+        """Take what `prepare` returned, today or when the weights were trained."""
+
     def loss(self, model: nn.Module, batch: Any, state: State) -> Loss: ...
 
     def predict(self, model: nn.Module, batch: Any, state: State) -> tuple[Any, State]: ...
 
     def metrics(self) -> Metrics: ...
 
-    def preview(self, model: nn.Module, samples: list[Any]) -> Iterator[tuple[str, PILImage.Image]]:
-        """Pictures of what the model does to `samples`: (name, picture)."""
+    def preview(self, model: nn.Module, samples: list[Any]) -> Iterator[tuple[str, PILImage.Image | str]]:
+        """What the model does to `samples`, as pictures or texts: (name, picture)."""
 
     def apply(
         self, model: nn.Module, inputs: Iterable[Path], options: Mapping[str, Any], reporter: Reporter

@@ -34,8 +34,11 @@ def evaluate(
 ) -> dict[str, float]:
     """The task's metrics over every sample of `split`, each once, equal on all ranks."""
     settings, group = settings or Eval(), group or Group()
-    keys = evaluation_keys(len(split), group.rank, group.world)
-    batches = [keys[start : start + settings.batch] for start in range(0, len(keys), settings.batch)]
+    if split.continuous:  # the state is carried through all of it: one process, one sample at a time
+        keys, size = evaluation_keys(len(split)) if group.is_main else [], 1
+    else:
+        keys, size = evaluation_keys(len(split), group.rank, group.world), settings.batch
+    batches = [keys[start : start + size] for start in range(0, len(keys), size)]
     loader = make_loader(split, batches, settings.workers, device)
     metrics = task.metrics()
     state: State = ()
@@ -52,7 +55,7 @@ def evaluate(
 def draw(
     task: Task, model: nn.Module, split: Split, indices: Iterable[int], folder: Path, prefix: str = ""
 ) -> Iterator[Path]:
-    """Write the task's preview of samples into `folder`, one PNG each; yields the files.
+    """Write the task's preview of samples into `folder`, one PNG or TXT each; yields the files.
 
     Raises:
         CompressnetError: the disk is full or read-only.
@@ -61,10 +64,15 @@ def draw(
         with evaluating(model), torch.inference_mode():
             pictures = list(task.preview(model, [split[Key(0, index, index)]]))
         for name, picture in pictures:
-            path = folder / f"{prefix}{name.replace('/', '_')}.png"
-            buffer = io.BytesIO()
-            picture.save(buffer, "PNG")
-            files.write_bytes(path, buffer.getvalue())
+            path = folder / f"{prefix}{name.replace('/', '_')}"
+            if isinstance(picture, str):
+                path = path.with_name(f"{path.name}.txt")
+                files.write_bytes(path, picture.encode())
+            else:
+                path = path.with_name(f"{path.name}.png")
+                buffer = io.BytesIO()
+                picture.save(buffer, "PNG")
+                files.write_bytes(path, buffer.getvalue())
             yield path
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from compressnet import weights
+from compressnet import registry, signature, weights
 from compressnet.data.protocol import Key, NoSuchSplit, Split
-from compressnet.data.sampler import endless_batches, evaluation_keys
+from compressnet.data.sampler import column_batches, endless_batches, evaluation_keys
 from compressnet.errors import UsageError
 from compressnet.recipe import Recipe
 from compressnet.reporter import Reporter
@@ -29,6 +29,7 @@ class Job:
 
     Attributes:
         val: the validation data, or None where the set has none.
+        length: samples of an epoch.
         total_steps: of the whole training.
         micro_batch: samples of one forward pass of one process.
         parent: the run or weights that training starts from, with its digest.
@@ -39,6 +40,7 @@ class Job:
     architecture: Architecture
     train: Split
     val: Split | None
+    length: int
     total_steps: int
     micro_batch: int
     parent: dict[str, Any] | None = None
@@ -62,7 +64,7 @@ def set_up(run: Run, group: Group, reporter: Reporter, stored: Architecture | No
             task=recipe.task.name,
             task_args=recipe.task.arguments,
             model=recipe.model.name,
-            model_args={**recipe.model.arguments, **model_args},
+            model_args={**recipe.model.arguments, **_known(recipe.model.name, model_args)},
             assets=assets,
             data={"name": recipe.data.name, **train.facts()},
             smoke=recipe.is_smoke,
@@ -71,21 +73,32 @@ def set_up(run: Run, group: Group, reporter: Reporter, stored: Architecture | No
         architecture = stored
         if stored.data != {"name": recipe.data.name, **train.facts()}:
             reporter.note("warning", "the training data has changed since the run began")
+    task.use(architecture.assets)
     val = _validation(data_set, architecture.assets, recipe.seed)
     if recipe.train.stop and val is None:
         raise UsageError(f"train.stop needs validation data, and {recipe.data.name} has none")
     seed_everything(recipe.seed)
     model = weights.build(architecture)
-    job = Job(task, model, architecture, train, val, recipe.total_steps(len(train)), micro_batch)
+    length = len(train)
+    if train.continuous:  # what does not fill all columns is not read
+        length -= length % (recipe.train.batch // recipe.train.accumulate)
+    total = recipe.total_steps(length)
+    job = Job(task, model, architecture, train, val, length, total, micro_batch)
     if recipe.init and stored is None:
         _initialise(job, recipe.init, tuple(recipe.init_skip))
     seed_everything(recipe.seed + 1_000_003 * (1 + group.rank))  # dropout and the like differ by rank
     return job
 
 
+def _known(model: str, derived: dict[str, Any]) -> dict[str, Any]:
+    """What follows from the data and the model asks for."""
+    asked = signature.parameters(registry.find("model", model))
+    return {key: value for key, value in derived.items() if key in asked}
+
+
 def derive_ahead(job: Job, run: Run, group: Group, start: int, reporter: Reporter) -> None:
     """Compute what the data sets derive (operator targets, ...) for the rest of the training, on rank 0."""
-    if group.is_main:
+    if group.is_main and not job.train.continuous:
         keys = dict.fromkeys(drawn(job, run, Group(), start, job.total_steps))
         processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         job.train.prepare(list(keys), processes, reporter)
@@ -96,10 +109,13 @@ def derive_ahead(job: Job, run: Run, group: Group, start: int, reporter: Reporte
 
 def drawn(job: Job, run: Run, group: Group, start: int, stop: int) -> Iterator[Key]:
     """The samples that this process draws in steps [start, stop)."""
-    train = run.recipe.train
-    stream = endless_batches(
-        len(job.train), train.batch, run.recipe.seed, group.rank, group.world, start_batch=start
-    )
+    train, length = run.recipe.train, len(job.train)
+    if job.train.continuous:
+        stream = column_batches(length, train.batch, group.rank, group.world, start, train.accumulate)
+    else:
+        stream = endless_batches(
+            length, train.batch, run.recipe.seed, group.rank, group.world, start_batch=start
+        )
     for _ in range(start, stop):
         yield from next(stream)
 

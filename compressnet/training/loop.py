@@ -140,7 +140,8 @@ class Loop:
 
     def _train_step(self, batches: Iterator[tuple[list[Key], Any]], progress: Progress) -> Step:
         """One optimiser step: `accumulate` micro-batches, weighted by their target counts."""
-        rate = learning_rate(self.step, self.job.total_steps, self.settings)
+        epoch = self.step * self.settings.batch // self.job.length
+        rate = learning_rate(self.step, self.job.total_steps, self.settings, epoch)
         for parameter_group in self.optimizer.param_groups:
             parameter_group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)

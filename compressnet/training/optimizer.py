@@ -27,12 +27,18 @@ def make_optimizer(model: nn.Module, settings: Train) -> torch.optim.Optimizer:
     return kind(groups, lr=settings.lr, betas=betas, eps=settings.eps)
 
 
-def learning_rate(step: int, total: int, settings: Train) -> float:
-    """The rate of `step` (from 0) of `total`: linear warm-up, then the schedule down to `final_lr`."""
+def learning_rate(step: int, total: int, settings: Train, epoch: int = 0) -> float:
+    """The rate of `step` (from 0) of `total`: linear warm-up, then the schedule down to `final_lr`.
+
+    Args:
+        epoch: how many were completed before.
+    """
     if step < settings.warmup_steps:
         return settings.lr * (step + 1) / settings.warmup_steps
     if settings.schedule == "constant":
         return settings.lr
+    if settings.schedule == "decay":
+        return settings.lr * settings.decay ** max(0, epoch + 1 - settings.decay_from)
     progress = (step - settings.warmup_steps) / max(1, total - settings.warmup_steps)
     share = 1 - progress if settings.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
     return settings.final_lr + (settings.lr - settings.final_lr) * share

@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compressnet.data.protocol import Key
-from compressnet.data.sampler import endless_batches, evaluation_keys, generator, permutation
+from compressnet.data.sampler import (
+    column_batches,
+    endless_batches,
+    evaluation_keys,
+    generator,
+    permutation,
+)
 from compressnet.errors import CompressnetError, UsageError
 
 
@@ -81,3 +87,44 @@ def test_generator_is_a_function_of_all_its_words() -> None:
     assert draws[0] == draws[1]
     assert len(set(draws)) == 3
     assert isinstance(generator(3), np.random.Generator)
+
+
+def columns(count: int, *args: Any, **options: Any) -> list[list[Key]]:
+    return list(itertools.islice(column_batches(*args, **options), count))
+
+
+@given(st.integers(1, 5), st.integers(1, 4), st.integers(1, 3), st.integers(0, 9), st.integers(0, 3))
+def test_columns_go_on_where_they_were(
+    height: int, share: int, accumulate: int, start: int, rest: int
+) -> None:
+    batch = share * accumulate
+    length = height * share + min(rest, share - 1)
+    steps = columns(3 * height, length, batch, accumulate=accumulate)
+    assert (
+        columns(4, length, batch, start_batch=start, accumulate=accumulate)
+        == columns(start + 4, length, batch, accumulate=accumulate)[start:]
+    )
+    rows = [step[i * share : (i + 1) * share] for step in steps for i in range(accumulate)]
+    for before, after in itertools.pairwise(rows):
+        for one, next_ in zip(before, after, strict=True):
+            same_epoch = next_.epoch == one.epoch
+            assert next_.index - one.index == (1 if same_epoch else 1 - height)
+            assert same_epoch or next_.epoch == one.epoch + 1
+    epoch = [key.index for row in rows[:height] for key in row]
+    assert sorted(epoch) == list(range(height * share))
+
+
+def test_ranks_have_columns_of_their_own() -> None:
+    whole = columns(6, 24, 4)
+    ranks = [columns(6, 24, 4, rank, 2) for rank in range(2)]
+    for step in range(6):
+        assert ranks[0][step] + ranks[1][step] == whole[step]
+    seen = [{key.index for step in rank for key in step} for rank in ranks]
+    assert not seen[0] & seen[1]
+
+
+def test_fewer_windows_than_columns() -> None:
+    with pytest.raises(CompressnetError, match=r"3 windows, fewer than the 4 columns of train\.batch"):
+        column_batches(3, 4)
+    with pytest.raises(UsageError, match="2 processes"):
+        column_batches(30, 3, world=2)

@@ -93,6 +93,9 @@ class ToyTask:
     def prepare(self, train_data: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"offset": 0.5}, {}
 
+    def use(self, assets: Mapping[str, Any]) -> None:
+        pass
+
     def loss(self, model: nn.Module, batch: Batch, state: State) -> Loss:
         h = state[0] if state else torch.zeros(len(batch.x), 4, device=batch.x.device)
         y, h = model(batch.x, h)
@@ -115,6 +118,8 @@ class ToyTask:
 
 
 class ToySplit:
+    continuous = False
+
     def __init__(self, count: int, assets: Mapping[str, Any], seed: int) -> None:
         self.count, self.assets, self.seed = count, assets, seed
 

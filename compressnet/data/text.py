@@ -1,0 +1,157 @@
+"""Continuous text: windows of one long row of symbols, each the continuation of the one before.
+
+    symbols        <eos> a b c d e f g ...            the first is only read: what stands before a text
+    window 0       a window of T inputs and, one further, T targets
+    columns        window j·W + w is step w of column j: a batch of B columns carries its state on
+
+Truncated back-propagation through time needs that order; the sampler keeps it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from compressnet.data.protocol import Key
+from compressnet.data.vocabulary import Tokenizer, Vocabulary
+from compressnet.errors import CompressnetError
+from compressnet.reporter import Reporter
+
+# Evaluation carries its state on, so that the length of its windows changes nothing but the speed.
+_EVALUATION_WINDOW = 256
+
+
+class Part(NamedTuple):
+    """A piece of a text file.
+
+    Attributes:
+        begin, end: shares of its characters, 0 to 1; at word level the cuts move on to the end of a line.
+        text: what is in it, where it is no file.
+    """
+
+    path: Path
+    begin: float = 0.0
+    end: float = 1.0
+    text: str | None = None
+
+
+class TextBatch(NamedTuple):
+    """Windows side by side: numbers of symbols, each (T, B); targets are the symbols one further."""
+
+    inputs: Tensor
+    targets: Tensor
+
+
+class TextSplit:
+    """One split of a text.
+
+    Args:
+        part: the text.
+        tokenizer: how to cut it; that of `assets` is taken if there is one.
+        window: T of training; evaluation has windows of its own.
+        min_count: symbols that are rarer in the training text are `<unk>`.
+        assets: those of the task: the vocabulary. {}: none yet.
+        training: windows of T; the text's rest is left out. Else every symbol is a target once.
+    """
+
+    continuous = True
+
+    def __init__(
+        self,
+        part: Part,
+        tokenizer: Tokenizer,
+        window: int,
+        min_count: int,
+        assets: Mapping[str, Any],
+        training: bool,
+    ) -> None:
+        self.part, self.training, self.min_count = part, training, min_count
+        self.tokenizer = Tokenizer(**assets["tokenizer"]) if assets else tokenizer
+        self._vocabulary = Vocabulary(assets["vocabulary"]) if assets else None
+        self.window = window if training else _EVALUATION_WINDOW
+
+    @cached_property
+    def text(self) -> str:
+        """The text as it is read.
+
+        Raises:
+            CompressnetError: it cannot be read, is not UTF-8, or holds nothing.
+        """
+        text = read_part(self.part, self.tokenizer)
+        if not text.strip():
+            raise CompressnetError(f"{self.part.path}: there is no text in it")
+        return text
+
+    @property
+    def symbols(self) -> Sequence[str]:
+        """The text, cut: a list of words, or the text itself as characters."""
+        return self.tokenizer.split(self.text) if self.tokenizer.level == "word" else self.text
+
+    @cached_property
+    def numbers(self) -> Tensor:
+        """The row of numbers: what stands before the text, and the text; (1 + symbols,)."""
+        assert self._vocabulary is not None, "opened without a vocabulary"
+        numbers = self._vocabulary.encode(self.symbols, str(self.part.path))
+        return torch.cat([torch.tensor([self._vocabulary.start]), numbers])
+
+    @cached_property
+    def target_count(self) -> int:
+        return len(self.numbers) - 1 if self._vocabulary else len(self.symbols)
+
+    def __len__(self) -> int:
+        whole, rest = divmod(self.target_count, self.window)
+        if self.training and not whole:
+            raise CompressnetError(
+                f"{self.part.path}: {self.target_count} symbols are fewer than a window has ({self.window}): "
+                "lower data.unroll or take a longer text"
+            )
+        return whole if self.training else whole + bool(rest)
+
+    def __getitem__(self, key: Key) -> TextBatch:
+        """A window: inputs and targets, each (T,)."""
+        begin = key.index * self.window
+        piece = self.numbers[begin : begin + self.window + 1]
+        return TextBatch(piece[:-1], piece[1:])
+
+    def name(self, index: int) -> str:
+        return f"{self.part.path.name}, symbol {index * self.window}"
+
+    def prepare(self, keys: Sequence[Key], processes: int, reporter: Reporter) -> None:
+        pass  # nothing is derived
+
+    def collate(self, samples: list[TextBatch]) -> TextBatch:
+        return TextBatch(*(torch.stack(side, dim=1) for side in zip(*samples, strict=True)))
+
+    def facts(self) -> dict[str, Any]:
+        """How many symbols, and the beginning of the SHA-256 of the text."""
+        fingerprint = hashlib.sha256(self.text.encode()).hexdigest()[:16]
+        return {"count": self.target_count, "fingerprint": fingerprint}
+
+
+def read_part(part: Part, tokenizer: Tokenizer) -> str:
+    """A piece of a text file.
+
+    Raises:
+        CompressnetError: missing, unreadable, or not UTF-8.
+    """
+    try:
+        raw = part.path.read_bytes() if part.text is None else part.text.encode()
+    except OSError as error:
+        raise CompressnetError(f"{part.path}: cannot be read: {error.strerror}") from error
+    text = tokenizer.decode(raw, str(part.path))
+    begin, end = (round(len(text) * share) for share in (part.begin, part.end))
+    if tokenizer.level == "word":
+        text = text if text.endswith("\n") else f"{text}\n"
+        begin, end = (_line_end(text, cut) for cut in (begin, end))
+    return text[begin:end]
+
+
+def _line_end(text: str, cut: int) -> int:
+    """The first beginning of a line at `cut` or behind."""
+    return 0 if cut == 0 else text.find("\n", cut - 1) + 1

@@ -1,0 +1,141 @@
+"""Output layers of language models: the probability of each word after a hidden vector.
+
+    hidden (N, d) -> loss(hidden, words) -> negative log-probabilities (N,)
+                  -> log_probabilities(hidden) -> (N, V)
+
+    FullSoftmax       V·d products a word
+    ClassSoftmax      C·d + |V_c|·d: the class first, then the word in its class (Goodman 2001); as in
+                      M. Sundermeyer, R. Schlüter, H. Ney: LSTM Neural Networks for Language Modeling.
+                      Interspeech 2012
+    AdaptiveSoftmax   rare words in clusters behind narrow projections: E. Grave, A. Joulin, M. Cissé,
+                      D. Grangier, H. Jégou: Efficient Softmax Approximation for GPUs. 2016, arXiv 1609.04309
+
+Words are numbers 0 to V - 1 by falling frequency in the training text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from compressnet.kernels.product import linear
+
+
+class OutputLayer(Protocol):
+    """What a language model ends with."""
+
+    def loss(self, hidden: Tensor, words: Tensor) -> Tensor:
+        """Negative natural logarithms of the probabilities of `words` (N,) after `hidden` (N, d)."""
+
+    def log_probabilities(self, hidden: Tensor) -> Tensor:
+        """Natural logarithms of the probabilities of all words, (N, V)."""
+
+
+class FullSoftmax(nn.Module):
+    """A matrix and a bias over all words.
+
+    Args:
+        weight: (V, d) to share with an embedding; None: one of its own.
+    """
+
+    def __init__(self, hidden_size: int, vocab_size: int, weight: nn.Parameter | None = None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(vocab_size, hidden_size)) if weight is None else weight
+        self.bias = nn.Parameter(torch.zeros(vocab_size))
+        if weight is None:
+            nn.init.normal_(self.weight, std=hidden_size**-0.5)
+
+    def loss(self, hidden: Tensor, words: Tensor) -> Tensor:
+        return F.cross_entropy(linear(hidden, self.weight, self.bias).float(), words, reduction="none")
+
+    def log_probabilities(self, hidden: Tensor) -> Tensor:
+        return F.log_softmax(linear(hidden, self.weight, self.bias).float(), dim=-1)
+
+
+class ClassSoftmax(nn.Module):
+    """p(w|h) = p(class of w|h) · p(w|its class, h).
+
+    Every word is in one class. Parameters: d·(V + C) + V + C.
+
+    Args:
+        class_sizes: words of each class: the first so many, the next so many, and so on.
+    """
+
+    def __init__(self, hidden_size: int, class_sizes: Sequence[int]) -> None:
+        super().__init__()
+        if not class_sizes or min(class_sizes) < 1:
+            raise ValueError("ClassSoftmax: every class has at least one word")
+        self.class_sizes = list(class_sizes)
+        self.classes = nn.Linear(hidden_size, len(class_sizes))
+        self.words = nn.Linear(hidden_size, sum(class_sizes))
+        sizes = torch.tensor(self.class_sizes)
+        self.class_of: Tensor
+        self.register_buffer("class_of", torch.arange(len(sizes)).repeat_interleave(sizes), persistent=False)
+        for layer in (self.classes, self.words):
+            nn.init.normal_(layer.weight, std=hidden_size**-0.5)
+            nn.init.zeros_(layer.bias)
+
+    def loss(self, hidden: Tensor, words: Tensor) -> Tensor:
+        """Only the words of the classes that occur are computed, each class for its own rows."""
+        classes = self.class_of[words]
+        loss = F.cross_entropy(self.classes(hidden).float(), classes, reduction="none")
+        order = torch.argsort(classes, stable=True)
+        there, counts = torch.unique_consecutive(classes[order], return_counts=True)
+        inside, starts = [], self._starts()
+        for which, rows in zip(there.tolist(), order.split(counts.tolist()), strict=True):
+            part = slice(starts[which], starts[which + 1])
+            scores = F.linear(hidden[rows], self.words.weight[part], self.words.bias[part])
+            inside.append(F.cross_entropy(scores.float(), words[rows] - starts[which], reduction="none"))
+        return loss.index_add(0, order, torch.cat(inside)) if inside else loss
+
+    def log_probabilities(self, hidden: Tensor) -> Tensor:
+        of_classes = F.log_softmax(self.classes(hidden).float(), dim=-1)
+        scores = self.words(hidden).float().split(self.class_sizes, dim=-1)
+        of_words = torch.cat([F.log_softmax(part, dim=-1) for part in scores], dim=-1)
+        return of_words + of_classes[:, self.class_of]
+
+    def _starts(self) -> list[int]:
+        starts = [0]
+        for size in self.class_sizes:
+            starts.append(starts[-1] + size)
+        return starts
+
+
+class AdaptiveSoftmax(nn.AdaptiveLogSoftmaxWithLoss):
+    """torch's, with the interface of the others."""
+
+    def loss(self, hidden: Tensor, words: Tensor) -> Tensor:
+        return -self(hidden, words).output.float()
+
+    def log_probabilities(self, hidden: Tensor) -> Tensor:
+        return self.log_prob(hidden).float()
+
+
+def frequency_classes(counts: Sequence[int], classes: int) -> list[int]:
+    """Sizes of classes of about equal mass: words by falling frequency, cut where the next share is full.
+
+    T. Mikolov, S. Kombrink, L. Burget, J. Černocký, S. Khudanpur: Extensions of Recurrent Neural Network
+    Language Model. ICASSP 2011.
+
+    Args:
+        counts: how often each word occurs in the training text, falling.
+        classes: how many classes; no more than words.
+
+    Raises:
+        ValueError: there are fewer words than classes.
+    """
+    if not 1 <= classes <= len(counts):
+        raise ValueError(f"classes: 1 to {len(counts)}, the number of words; got {classes}")
+    total, mass, sizes = sum(counts), 0, [0]
+    for word, count in enumerate(counts):
+        left, open_ = len(counts) - word, classes - len(sizes)
+        full = mass * classes >= total * len(sizes)
+        if sizes[-1] and open_ and (full or left <= open_):
+            sizes.append(0)
+        sizes[-1] += 1
+        mass += count
+    return sizes

@@ -1,0 +1,216 @@
+"""Recurrent language models: words in, the probability of the next word out.
+
+    words (T, B) -> embedding (T, B, d_e) -> [dropout -> cell] x L -> dropout -> output layer -> (T, B, V)
+                        \\_______________________ tied ________________________/
+
+    W. Zaremba, I. Sutskever, O. Vinyals: Recurrent Neural Network Regularization. 2014, arXiv 1409.2329
+        (dropout on what goes up, never on what goes on in time; the small, medium and large networks)
+    M. Sundermeyer, R. Schlüter, H. Ney: LSTM Neural Networks for Language Modeling. Interspeech 2012
+        (peepholes, class-factored output)
+    S. Merity, N. Keskar, R. Socher: Regularizing and Optimizing LSTM Language Models. 2017,
+        arXiv 1708.02182 (AWD-LSTM: `locked_dropout`, `weight_drop`, `embedding_dropout`, a tied output)
+
+By default the small network of Zaremba et al. for the Penn Treebank: 4,651,600 parameters. The cell is any
+layer of the family that streams, with its arguments: `lstm`, `lstmp`, `sru`, `torch_lstm`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from compressnet import signature
+from compressnet.cost import OptionalSize, Size
+from compressnet.layers.softmax import AdaptiveSoftmax, ClassSoftmax, FullSoftmax
+from compressnet.signature import DERIVED, Named
+
+Softmax = Literal["full", "adaptive", "classes"]
+Probability = Annotated[float, Field(ge=0, lt=1)]
+State = tuple[Tensor, ...]
+
+
+class LanguageModel(nn.Module):
+    """Words (T, B), whole numbers below V, to the probabilities of the next.
+
+    Args:
+        vocab_size: V, follows from the data.
+        cell: a layer by name, with arguments: `lstm:peepholes=false`, `lstmp:proj_size=128`, `sru`.
+        hidden_size: of each cell.
+        num_layers: cells on top of each other.
+        embedding_size: d_e; 0: as wide as the cells.
+        tied: the output layer shares the embedding's matrix; the last cell is then as wide as the embedding.
+        softmax: "full", "adaptive" (see `cutoffs`) or "classes" (the task says how many).
+        cutoffs: of "adaptive": words up to the first are one by one, those up to the next in a cluster, ...
+        class_sizes: of "classes": words of each class, follows from the data.
+        dropout: of what goes into each cell and into the output layer, in training.
+        locked_dropout: one mask for all steps of a window.
+        weight_drop: dropout of the recurrent matrices `weight_hh`, the same for all steps of a window.
+        embedding_dropout: share of words whose embedding is zero for a whole window.
+        init_range: all weights start uniform within ±init_range; None: as each layer does by itself.
+
+    Raises:
+        ValueError: an argument out of range, or one that does not fit another.
+    """
+
+    def __init__(
+        self,
+        vocab_size: Annotated[int, DERIVED] = 10_000,
+        hidden_size: Size = 200,
+        cell: Annotated[str, Named("layer", ("input_size", "hidden_size"))] = "lstm:peepholes=false",
+        num_layers: Size = 2,
+        embedding_size: OptionalSize = 0,
+        tied: bool = False,
+        softmax: Softmax = "full",
+        cutoffs: list[int] | None = None,
+        class_sizes: Annotated[list[int] | None, DERIVED] = None,
+        dropout: Probability = 0.0,
+        locked_dropout: bool = False,
+        weight_drop: Probability = 0.0,
+        embedding_dropout: Probability = 0.0,
+        init_range: Annotated[float, Field(gt=0)] | None = None,
+    ) -> None:
+        super().__init__()
+        self.dropout, self.locked_dropout = dropout, locked_dropout
+        self.weight_drop, self.embedding_dropout = weight_drop, embedding_dropout
+        width = embedding_size or hidden_size
+        self.embedding = nn.Embedding(vocab_size, width)
+        name, arguments = signature.read_named(cell)
+        self.cells = nn.ModuleList()
+        self._pairs: list[bool] = []  # whether the state of a cell is two tensors
+        for number in range(num_layers):
+            last = tied and number + 1 == num_layers
+            size = self.embedding.embedding_dim if last and "proj_size" not in arguments else hidden_size
+            built = signature.build("layer", name, {**arguments, "input_size": width, "hidden_size": size})
+            width = _output_size(built, name, width)
+            self._pairs.append(isinstance(built.init_state(1), tuple))
+            self.cells.append(built)
+        self.output = self._output(width, tied, softmax, cutoffs, class_sizes)
+        if weight_drop and not all(_recurrent(own) for own in self.cells):
+            raise ValueError(f"weight_drop: the cell '{name}' has no recurrent matrix (weight_hh)")
+        if init_range is not None:
+            self._initialise(init_range)
+
+    def forward(
+        self, words: Tensor, state: State = (), targets: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """Log-probabilities (T, B, V) of the word after each, and the state after the last.
+
+        Args:
+            words: (T, B).
+            state: as returned, or `init_state`; (): zeros.
+            targets: (T, B): only their negative log-probabilities, (T, B), are computed and returned.
+        """
+        hidden, state = self.hidden(words, state)
+        rows = hidden.flatten(0, 1)  # (T·B, d)
+        if targets is not None:
+            return self.output.loss(rows, targets.flatten()).view(targets.shape), state
+        return self.output.log_probabilities(rows).unflatten(0, words.shape), state
+
+    def hidden(self, words: Tensor, state: State = ()) -> tuple[Tensor, State]:
+        """What the output layer gets, (T, B, d), and the state."""
+        x = self._drop(self._embedded(words))  # (T, B, d_e)
+        after: list[Tensor] = []
+        parts = self._by_cell(state or self.init_state(words.shape[1], x.device, x.dtype))
+        for cell, part in zip(self.cells, parts, strict=True):
+            x, part = self._read(cell, x, part)
+            after += part if isinstance(part, tuple) else (part,)
+            x = self._drop(x)
+        return x, tuple(after)
+
+    def step(self, words: Tensor, state: State) -> tuple[Tensor, State]:
+        """The next T >= 1 words (T, B) of a stream: `forward` from `state`."""
+        return self(words, state)
+
+    def init_state(
+        self, batch: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> State:
+        """Zeros: the states of all cells, one after the other."""
+        cells: list[Any] = list(self.cells)
+        states = [cell.init_state(batch, device, dtype) for cell in cells]
+        return tuple(t for state in states for t in (state if isinstance(state, tuple) else (state,)))
+
+    def example(self, batch: int = 1, size: int = 35) -> tuple[Tensor]:
+        """Inputs for counting and timing: `size` steps of `batch` texts.
+
+        Raises:
+            ValueError: a size of images.
+        """
+        if not isinstance(size, int):
+            raise ValueError("takes words: their size is a number of steps")
+        return (torch.randint(self.embedding.num_embeddings, (size, batch)),)
+
+    def _by_cell(self, state: State) -> Iterator[Any]:
+        """The state in the form in which each cell takes it."""
+        tensors = iter(state)
+        for is_pair in self._pairs:
+            yield (next(tensors), next(tensors)) if is_pair else next(tensors)
+
+    def _read(self, cell: Any, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        if not (self.weight_drop and self.training):
+            read: tuple[Tensor, Any] = cell.step(x, state)
+            return read
+        dropped = {name: F.dropout(p, self.weight_drop) for name, p in _recurrent(cell)}
+        return torch.func.functional_call(cell, dropped, (x, state))
+
+    def _embedded(self, words: Tensor) -> Tensor:
+        weight = self.embedding.weight
+        if self.embedding_dropout and self.training:
+            weight = weight * F.dropout(weight.new_ones(len(weight), 1), self.embedding_dropout)
+        return F.embedding(words, weight)
+
+    def _drop(self, x: Tensor) -> Tensor:
+        if self.locked_dropout and self.dropout and self.training:
+            return x * F.dropout(x.new_ones(x.shape[1:]), self.dropout)
+        return F.dropout(x, self.dropout, self.training)
+
+    def _output(
+        self, width: int, tied: bool, softmax: Softmax, cutoffs: list[int] | None, sizes: list[int] | None
+    ) -> FullSoftmax | AdaptiveSoftmax | ClassSoftmax:
+        vocab_size, embedding_size = self.embedding.num_embeddings, self.embedding.embedding_dim
+        shared: Any = self.embedding.weight
+        if tied and (softmax != "full" or width != embedding_size):
+            raise ValueError(
+                f"tied: needs softmax full (is {softmax}) and an embedding as wide as the last cell's output "
+                f"(they are {embedding_size} and {width})"
+            )
+        if (cutoffs is not None) != (softmax == "adaptive"):
+            raise ValueError(f"cutoffs {cutoffs}: needed by softmax adaptive, and by no other (is {softmax})")
+        if (sizes is not None) != (softmax == "classes"):
+            raise ValueError("softmax classes needs the task's `classes`, and no other softmax can use them")
+        if cutoffs is not None:
+            if sorted(set(cutoffs)) != cutoffs or not 0 < cutoffs[0] <= cutoffs[-1] < vocab_size:
+                raise ValueError(
+                    f"cutoffs {cutoffs} must rise between 0 and {vocab_size}, the words there are"
+                )
+            return AdaptiveSoftmax(width, vocab_size, cutoffs)
+        if sizes is not None:
+            return ClassSoftmax(width, sizes)
+        return FullSoftmax(width, vocab_size, shared if tied else None)
+
+    @torch.no_grad()
+    def _initialise(self, bound: float) -> None:
+        for parameter in self.parameters():
+            parameter.uniform_(-bound, bound)
+
+
+def _recurrent(cell: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """The recurrent matrices of a cell by name."""
+    return [(n, p) for n, p in cell.named_parameters() if n.rpartition(".")[2].startswith("weight_hh")]
+
+
+def _output_size(cell: Any, name: str, width: int) -> int:
+    """How wide the outputs of a cell are for inputs `width` wide.
+
+    Raises:
+        ValueError: it is no layer that streams.
+    """
+    if not (hasattr(cell, "step") and hasattr(cell, "init_state")):
+        raise ValueError(f"cell: '{name}' is not a recurrent layer (lstm, lstmp, sru, torch_lstm)")
+    with torch.no_grad():
+        y, _ = cell.step(torch.zeros(1, 1, width), cell.init_state(1))
+    return int(y.shape[-1])

@@ -1,0 +1,200 @@
+"""Language modelling: the probability of each symbol of a text, given those before it.
+
+Figures are means over all symbols of a text, `<eos>` included, in one row with the state carried on:
+
+    loss                  -ln p(symbol), nats
+    perplexity            e^loss
+    bits_per_character    loss / ln 2, of models of characters or bytes
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from compressnet.data.protocol import Key
+from compressnet.data.text import Part, TextBatch, TextSplit
+from compressnet.data.vocabulary import Tokenizer, Vocabulary, count
+from compressnet.errors import CompressnetError, UsageError
+from compressnet.layers.softmax import frequency_classes
+from compressnet.reporter import Reporter
+from compressnet.tasks.artefacts import Figures, Text
+from compressnet.tasks.protocol import Loss, State
+
+_PREVIEW = 200  # symbols
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `apply` takes.
+
+    Attributes:
+        prompt: the beginning of a text that the model is to go on with.
+        length: symbols to write.
+        temperature: log-probabilities are divided by it; 0: always the most probable symbol.
+        top_k: choose among so many most probable symbols; 0: among all.
+        seed: of the choices.
+    """
+
+    prompt: str = ""
+    length: Annotated[int, Field(ge=1)] = 100
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    top_k: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class LanguageModelling:
+    """Predict the next symbol of a text.
+
+    Args:
+        classes: words are put into so many classes of about equal frequency, for a class-factored softmax;
+            0: none.
+    """
+
+    sample_types: ClassVar[tuple[str, ...]] = ("text",)
+    best: ClassVar[tuple[str, Literal["max", "min"]]] = ("perplexity", "min")
+    options: ClassVar[type] = Options
+
+    def __init__(self, classes: Annotated[int, Field(ge=0)] = 0) -> None:
+        self.classes = classes
+
+    def prepare(self, train_data: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The vocabulary of the training text, and how it was cut."""
+        counts = count(train_data.symbols)
+        vocabulary = Vocabulary.of(counts, train_data.min_count)
+        assets = {"tokenizer": train_data.tokenizer.to_dict(), "vocabulary": vocabulary.symbols}
+        model_args: dict[str, Any] = {"vocab_size": len(vocabulary)}
+        if self.classes:
+            rare = sum(counts.values()) - sum(counts[symbol] for symbol in vocabulary.symbols)
+            if vocabulary.unknown is not None:
+                counts[vocabulary.symbols[vocabulary.unknown]] += rare
+            frequencies = [counts[symbol] for symbol in vocabulary.symbols]
+            try:
+                model_args["class_sizes"] = frequency_classes(frequencies, self.classes)
+            except ValueError as error:
+                raise UsageError(f"task.{error}") from error
+        return assets, model_args
+
+    def use(self, assets: Mapping[str, Any]) -> None:
+        self.assets = assets
+        self.tokenizer, self.vocabulary = Tokenizer(**assets["tokenizer"]), Vocabulary(assets["vocabulary"])
+
+    def loss(self, model: nn.Module, batch: TextBatch, state: State) -> Loss:
+        losses, state = model(batch.inputs, state, batch.targets)  # (T, B)
+        return Loss(losses.mean(), losses.numel(), {}, state)
+
+    def predict(self, model: nn.Module, batch: TextBatch, state: State) -> tuple[Tensor, State]:
+        """-ln p of the targets, (T, B)."""
+        losses, state = model(batch.inputs, state, batch.targets)
+        return losses, state
+
+    def metrics(self) -> TextMetrics:
+        return TextMetrics(self.tokenizer.level != "word")
+
+    def preview(self, model: nn.Module, samples: list[TextBatch]) -> Iterator[tuple[str, str]]:
+        """How the model goes on after the first half of a window."""
+        for number, sample in enumerate(samples):
+            prompt = sample.inputs[: max(1, len(sample.inputs) // 2)]
+            written = list(generate(model, prompt, Options(length=_PREVIEW)))
+            yield f"text-{number}", f"{self._text(prompt.tolist())} >>> {self._text(written)}"
+
+    def apply(
+        self, model: nn.Module, inputs: Iterable[Path], options: Mapping[str, Any], reporter: Reporter
+    ) -> Iterator[tuple[Path, Text | Figures | CompressnetError]]:
+        """Go on with a prompt, and measure how well text files are predicted."""
+        settings = Options(**options)
+        if settings.prompt:
+            yield Path("prompt"), Text(self._write(model, settings, reporter))
+        for path in inputs:
+            try:
+                yield path, self._measure(model, path, reporter)
+            except CompressnetError as error:
+                yield path, error
+
+    def _write(self, model: nn.Module, settings: Options, reporter: Reporter) -> str:
+        text = self.tokenizer.decode(settings.prompt.encode(), "--prompt")
+        symbols = self.tokenizer.split(f"{text}\n")[:-1]
+        start = torch.tensor([self.vocabulary.start])
+        prompt = torch.cat([start, self.vocabulary.encode(symbols, "--prompt")])
+        reporter.stage("writing", settings.length, "symbols")
+        written = []
+        for number in generate(model, prompt, settings):
+            written.append(number)
+            reporter.advance(1)
+        return self._text([*prompt[1:].tolist(), *written])
+
+    def _measure(self, model: nn.Module, path: Path, reporter: Reporter) -> Figures:
+        split = TextSplit(Part(path), self.tokenizer, 1, 1, self.assets, training=False)
+        device, metrics = _device(model), self.metrics()
+        state: State = ()
+        reporter.stage(path.name, len(split), "windows")
+        with torch.inference_mode():
+            for index in range(len(split)):
+                batch = split.collate([split[Key(0, index, index)]])
+                losses, state = self.predict(model, TextBatch(*(t.to(device) for t in batch)), state)
+                metrics.update(losses.cpu(), batch)
+                reporter.advance(1)
+        return Figures({"symbols": split.target_count, **metrics.compute()})
+
+    def _text(self, numbers: Iterable[int]) -> str:
+        return self.tokenizer.join(self.vocabulary.decode(numbers))
+
+
+class TextMetrics:
+    """Sums of -ln p.
+
+    Args:
+        characters: symbols are characters or bytes.
+    """
+
+    def __init__(self, characters: bool) -> None:
+        self.characters = characters
+        self.total, self.count = 0.0, 0
+
+    def update(self, output: Tensor, batch: TextBatch) -> None:
+        self.total += float(output.double().sum())
+        self.count += output.numel()
+
+    def state(self) -> tuple[float, int]:
+        return self.total, self.count
+
+    def merge(self, states: list[tuple[float, int]]) -> None:
+        self.total, self.count = sum(total for total, _ in states), sum(count for _, count in states)
+
+    def compute(self) -> dict[str, float]:
+        loss = self.total / self.count
+        figures = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
+        return figures | ({"bits_per_character": loss / math.log(2)} if self.characters else {})
+
+
+@torch.inference_mode()
+def generate(model: Any, prompt: Tensor, options: Options) -> Iterator[int]:
+    """Symbols after a prompt (N,), N >= 1, one by one; the prompt itself is only read."""
+    device, random = _device(model), torch.Generator().manual_seed(options.seed)
+    state = model.init_state(1, device)
+    scores, state = model.step(prompt[:, None].to(device), state)  # (N, 1, V)
+    for _ in range(options.length):
+        number = _choose(scores[-1, 0].float().cpu(), options, random)
+        yield number
+        scores, state = model.step(torch.tensor([[number]], device=device), state)
+
+
+def _choose(scores: Tensor, options: Options, random: torch.Generator) -> int:
+    """One of the symbols by their log-probabilities (V,)."""
+    if options.temperature == 0:
+        return int(scores.argmax())
+    if options.top_k:
+        least = scores.topk(min(options.top_k, len(scores))).values[-1]
+        scores = scores.masked_fill(scores < least, -math.inf)
+    return int(torch.multinomial((scores / options.temperature).softmax(0), 1, generator=random))
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next((tensor.device for tensor in model.parameters()), torch.device("cpu"))

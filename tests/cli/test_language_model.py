@@ -1,0 +1,90 @@
+"""Language models as a user has them: train, stop, resume, write, measure."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from compressnet.errors import Interrupted
+from compressnet.recipe import Recipe
+from compressnet.run import Run
+from compressnet.training.train import Outcome, train
+from tests.cli.conftest import Cli
+from tests.training.test_loop import CPU, StopAt
+
+RECIPE = """
+version: 1
+task: {name: language_modelling}
+model: {name: language_model, hidden_size: 8, num_layers: 1, dropout: 0.1}
+data: {name: text_file, train: text.txt, level: character, unroll: 5}
+train: {epochs: 3, batch: 4, accumulate: 2, lr: 0.01, evaluate_every: 20, checkpoint_every: 7, previews: 1}
+"""
+
+
+@pytest.fixture
+def text(place: Path) -> Path:
+    draw = random.Random(0)
+    words = ["the cat sat. ", "a dog ran. ", "the dog sat.\n"]
+    (place / "text.txt").write_text("".join(draw.choice(words) for _ in range(60)))
+    return place
+
+
+def outcome(folder: Path) -> Outcome:
+    return train(Run.create(Recipe.parse(RECIPE, "lm.yaml"), folder), device=CPU)
+
+
+@pytest.mark.parametrize("stop", [3, 11, 40])
+def test_stopped_in_an_epoch_and_resumed_is_the_same(text: Path, stop: int) -> None:
+    whole = outcome(text / "whole")
+    run = Run.create(Recipe.parse(RECIPE, "lm.yaml"), text / "stopped")
+    with pytest.raises(Interrupted):
+        train(run, device=CPU, reporter=StopAt(stop))
+    resumed = train(Run.open(run.folder), device=CPU)
+    assert resumed.digest == whole.digest
+    assert resumed.step == whole.step
+
+
+def test_the_state_matters_to_the_weights(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the test above would hold without it."""
+    whole = outcome(text / "whole")
+    from compressnet.tasks.language_modelling import LanguageModelling
+
+    loss = LanguageModelling.loss
+    monkeypatch.setattr(LanguageModelling, "loss", lambda self, m, b, state: loss(self, m, b, ()))
+    assert outcome(text / "forgetful").digest != whole.digest
+
+
+def test_smoke_run_writes_and_measures(cli: Cli, place: Path) -> None:
+    cli("train", "lm_sample", "--smoke", "-o", "run", "--device", "cpu")
+    done = cli("apply", "run", "--prompt", "the class", "--set", "length=7", "--json")
+    document = json.loads(done.stdout)
+    assert document["smoke"] is True
+    assert document["texts"][0].startswith("the class ")
+    again = cli("apply", "run", "--prompt", "the class", "--set", "length=7")
+    assert again.stdout.strip() == document["texts"][0].strip()
+    assert "smoke run" in again.stderr
+    (place / "a.txt").write_text("The class of a name.\n")
+    measured = json.loads(cli("apply", "run", "a.txt", "--json").stdout)["files"]
+    assert measured[0]["symbols"] == 7
+    assert measured[0]["perplexity"] > 1
+    assert "perplexity" in cli("apply", "run", "a.txt").stdout
+    cli("apply", "run", "--prompt", "a", "-o", "out.txt")
+    assert (place / "out.txt").read_text().startswith("a ")
+    assert "exists: add --force" in cli("apply", "run", "--prompt", "a", "-o", "out.txt", code=1).error
+    for words, message in (
+        ((), "give --prompt TEXT to go on with"),
+        (("--prompt", ""), "it is empty"),
+        (("a.txt", "-o", "b.txt"), "-o is for the text of a --prompt"),
+        (("--prompt", "a", "--set", "top_k=-1"), "top_k"),
+    ):
+        assert message in cli("apply", "run", *words, code=2).error
+    assert "no such file" in cli("apply", "run", "none.txt", code=1).error.lower()
+    figures = json.loads(cli("eval", "run", "--json").stdout)["metrics"]
+    assert set(figures) == {"loss", "perplexity"}
+
+
+def test_a_prompt_is_for_language_models(cli: Cli) -> None:
+    assert "writes no text" in cli("apply", "operator:rof", "--prompt", "a", code=2).error
