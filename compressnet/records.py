@@ -100,7 +100,7 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
 
 
 def read_published(folder: Path) -> list[dict[str, Any]]:
-    """Others' figures: `{operator, model, psnr, ssim, what, source}` each."""
+    """Others' figures: `{operator, psnr, ssim, ...}` or `{recipe, figure, ...}`, with `what` and `source`."""
     path = folder / PUBLISHED
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from compressnet import files, speed
+from compressnet import evaluations, files, speed
 from compressnet.errors import CompressnetError
 from compressnet.records import markdown, read_published, read_records, record_path, store, symbolic
 from compressnet.signature import canonical
@@ -53,6 +53,8 @@ def write_record(
         **report,
         "subject": symbolic(str(report["subject"])),
         "operator": loaded.assets.get("operator"),
+        "recipe": loaded.run.recipe.name if loaded.run else None,
+        **evaluations.described(architecture),
         "command": symbolic(command),
         "versions": versions(),
         "commit": commit(),
@@ -81,8 +83,8 @@ def summary_table(records: Sequence[Mapping[str, Any]], published: Sequence[Mapp
     rows = []
     notes: list[str] = []
     for record in records:
-        if record.get("released") or speed.is_speed(record):
-            continue  # the one stands in the column beside ours, the other in a section of its own
+        if record.get("released") or not _is_of_images(record):
+            continue  # the one stands in the column beside ours, the others in sections of their own
         metrics = record["metrics"]
         theirs = _theirs_for(record, records, published)
         if theirs and theirs["what"] not in notes:
@@ -102,7 +104,8 @@ def summary_table(records: Sequence[Mapping[str, Any]], published: Sequence[Mapp
         )
     lines = [markdown(head, rows), "", "PSNR in dB / SSIM, mean over images; higher is better."]
     footnotes = [f"[^{number}]: {text}" for number, text in enumerate(notes, 1)]
-    return "\n".join([*lines, "", *footnotes]).rstrip() + "\n"
+    others = [f"\n{table}" for table in evaluations.summary(records, published)]
+    return "\n".join([*lines, "", *footnotes, *others]).rstrip() + "\n"
 
 
 def results_page(records: Sequence[Mapping[str, Any]], published: Sequence[Mapping[str, Any]] = ()) -> str:
@@ -113,8 +116,9 @@ def results_page(records: Sequence[Mapping[str, Any]], published: Sequence[Mappi
         "'Do nothing' compares the input itself with the target: a figure means nothing without it.",
         summary_table(records, published),
     ]
+    parts += evaluations.details(records)
     parts += speed.sections(records)
-    parts += [_section(record) for record in records if not speed.is_speed(record)]
+    parts += [_section(record) for record in records if _is_of_images(record)]
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
 
@@ -142,6 +146,10 @@ def with_table(readme: str, table: str) -> str:
         raise CompressnetError(f"README.md has lost the marks '{BEGIN}' and '{END}'")
     before, _, rest = readme.partition(BEGIN)
     return f"{before}{BEGIN}\n{table}{END}{rest.partition(END)[2]}"
+
+
+def _is_of_images(record: Mapping[str, Any]) -> bool:
+    return not speed.is_speed(record) and not evaluations.is_other(record)
 
 
 def _training_of(loaded: Loaded) -> dict[str, Any] | None:
@@ -207,7 +215,8 @@ def _theirs_for(
         if same_data and canonical("operator", other["operator"]) == mine:
             what = f"the authors' released network on the same images: record {other['name']} in RESULTS.md."
             return {**other["metrics"], "what": what}
-    return next((entry for entry in published if canonical("operator", entry["operator"]) == mine), {})
+    known = [entry for entry in published if "operator" in entry]
+    return next((entry for entry in known if canonical("operator", entry["operator"]) == mine), {})
 
 
 def _trained(training: Mapping[str, Any] | None) -> str:

@@ -1,7 +1,7 @@
 """Output layers of language models: the probability of each word after a hidden vector.
 
-    hidden (N, d) -> loss(hidden, words) -> negative log-probabilities (N,)
-                  -> log_probabilities(hidden) -> (N, V)
+    layer(hidden (N, d)) -> log-probabilities (N, V)
+    layer(hidden (N, d), words (N,)) -> negative log-probabilities of these words (N,)
 
     FullSoftmax       V·d products a word
     ClassSoftmax      C·d + |V_c|·d: the class first, then the word in its class (Goodman 2001); as in
@@ -16,23 +16,14 @@ Words are numbers 0 to V - 1 by falling frequency in the training text.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from compressnet import cost
+from compressnet.cost import Term
 from compressnet.kernels.product import linear
-
-
-class OutputLayer(Protocol):
-    """What a language model ends with."""
-
-    def loss(self, hidden: Tensor, words: Tensor) -> Tensor:
-        """Negative natural logarithms of the probabilities of `words` (N,) after `hidden` (N, d)."""
-
-    def log_probabilities(self, hidden: Tensor) -> Tensor:
-        """Natural logarithms of the probabilities of all words, (N, V)."""
 
 
 class FullSoftmax(nn.Module):
@@ -49,11 +40,15 @@ class FullSoftmax(nn.Module):
         if weight is None:
             nn.init.normal_(self.weight, std=hidden_size**-0.5)
 
-    def loss(self, hidden: Tensor, words: Tensor) -> Tensor:
-        return F.cross_entropy(linear(hidden, self.weight, self.bias).float(), words, reduction="none")
+    def forward(self, hidden: Tensor, words: Tensor | None = None) -> Tensor:
+        scores = linear(hidden, self.weight, self.bias).float()
+        if words is None:
+            return F.log_softmax(scores, dim=-1)
+        return F.cross_entropy(scores, words, reduction="none")
 
-    def log_probabilities(self, hidden: Tensor) -> Tensor:
-        return F.log_softmax(linear(hidden, self.weight, self.bias).float(), dim=-1)
+    def cost(self, input_shape: tuple[int, ...]) -> list[Term]:
+        """Of hidden vectors (N, d): all words."""
+        return cost.linear(input_shape[-1], len(self.bias), rows=input_shape[0])
 
 
 class ClassSoftmax(nn.Module):
@@ -79,7 +74,10 @@ class ClassSoftmax(nn.Module):
             nn.init.normal_(layer.weight, std=hidden_size**-0.5)
             nn.init.zeros_(layer.bias)
 
-    def loss(self, hidden: Tensor, words: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, words: Tensor | None = None) -> Tensor:
+        return self._all(hidden) if words is None else self._losses(hidden, words)
+
+    def _losses(self, hidden: Tensor, words: Tensor) -> Tensor:
         """Only the words of the classes that occur are computed, each class for its own rows."""
         classes = self.class_of[words]
         loss = F.cross_entropy(self.classes(hidden).float(), classes, reduction="none")
@@ -92,7 +90,7 @@ class ClassSoftmax(nn.Module):
             inside.append(F.cross_entropy(scores.float(), words[rows] - starts[which], reduction="none"))
         return loss.index_add(0, order, torch.cat(inside)) if inside else loss
 
-    def log_probabilities(self, hidden: Tensor) -> Tensor:
+    def _all(self, hidden: Tensor) -> Tensor:
         of_classes = F.log_softmax(self.classes(hidden).float(), dim=-1)
         scores = self.words(hidden).float().split(self.class_sizes, dim=-1)
         of_words = torch.cat([F.log_softmax(part, dim=-1) for part in scores], dim=-1)
@@ -106,13 +104,12 @@ class ClassSoftmax(nn.Module):
 
 
 class AdaptiveSoftmax(nn.AdaptiveLogSoftmaxWithLoss):
-    """torch's, with the interface of the others."""
+    """torch's, called as the others."""
 
-    def loss(self, hidden: Tensor, words: Tensor) -> Tensor:
-        return -self(hidden, words).output.float()
-
-    def log_probabilities(self, hidden: Tensor) -> Tensor:
-        return self.log_prob(hidden).float()
+    def forward(self, hidden: Tensor, words: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        if words is None:
+            return self.log_prob(hidden).float()
+        return -super().forward(hidden, words).output.float()
 
 
 def frequency_classes(counts: Sequence[int], classes: int) -> list[int]:

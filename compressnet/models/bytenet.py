@@ -97,8 +97,8 @@ class ByteNet(nn.Module):
         x = F.dropout(F.relu(self.norm(x)), self.dropout, self.training)
         rows = x.flatten(0, 1)  # (T·B, 2d)
         if targets is not None:
-            return self.output.loss(rows, targets.flatten()).view(targets.shape), tuple(after)
-        return self.output.log_probabilities(rows).unflatten(0, words.shape), tuple(after)
+            return self.output(rows, targets.flatten()).view(targets.shape), tuple(after)
+        return self.output(rows).unflatten(0, words.shape), tuple(after)
 
     def step(self, words: Tensor, state: State) -> tuple[Tensor, State]:
         """The next T >= 1 symbols (T, B) of a stream: `forward` from `state`."""

@@ -16,7 +16,6 @@ layer of the family that streams, with its arguments: `lstm`, `lstmp`, `sru`, `t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import torch
@@ -24,8 +23,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compressnet import signature
 from compressnet.cost import OptionalSize, Size
+from compressnet.layers.recurrent_stack import RecurrentStack, flat
 from compressnet.layers.softmax import AdaptiveSoftmax, ClassSoftmax, FullSoftmax
 from compressnet.signature import DERIVED, Named
 
@@ -79,19 +78,10 @@ class LanguageModel(nn.Module):
         self.weight_drop, self.embedding_dropout = weight_drop, embedding_dropout
         width = embedding_size or hidden_size
         self.embedding = nn.Embedding(vocab_size, width)
-        name, arguments = signature.read_named(cell)
-        self.cells = nn.ModuleList()
-        self._pairs: list[bool] = []  # whether the state of a cell is two tensors
-        for number in range(num_layers):
-            last = tied and number + 1 == num_layers
-            size = self.embedding.embedding_dim if last and "proj_size" not in arguments else hidden_size
-            built = signature.build("layer", name, {**arguments, "input_size": width, "hidden_size": size})
-            width = _output_size(built, name, width)
-            self._pairs.append(isinstance(built.init_state(1), tuple))
-            self.cells.append(built)
-        self.output = self._output(width, tied, softmax, cutoffs, class_sizes)
+        self.cells = RecurrentStack(cell, width, hidden_size, num_layers, last_size=width if tied else 0)
+        self.output = self._output(self.cells.output_size, tied, softmax, cutoffs, class_sizes)
         if weight_drop and not all(_recurrent(own) for own in self.cells):
-            raise ValueError(f"weight_drop: the cell '{name}' has no recurrent matrix (weight_hh)")
+            raise ValueError(f"weight_drop: the cell '{cell}' has no recurrent matrix (weight_hh)")
         if init_range is not None:
             self._initialise(init_range)
 
@@ -108,17 +98,17 @@ class LanguageModel(nn.Module):
         hidden, state = self.hidden(words, state)
         rows = hidden.flatten(0, 1)  # (T·B, d)
         if targets is not None:
-            return self.output.loss(rows, targets.flatten()).view(targets.shape), state
-        return self.output.log_probabilities(rows).unflatten(0, words.shape), state
+            return self.output(rows, targets.flatten()).view(targets.shape), state
+        return self.output(rows).unflatten(0, words.shape), state
 
     def hidden(self, words: Tensor, state: State = ()) -> tuple[Tensor, State]:
         """What the output layer gets, (T, B, d), and the state."""
         x = self._drop(self._embedded(words))  # (T, B, d_e)
         after: list[Tensor] = []
-        parts = self._by_cell(state or self.init_state(words.shape[1], x.device, x.dtype))
-        for cell, part in zip(self.cells, parts, strict=True):
+        state = state or self.init_state(words.shape[1], x.device, x.dtype)
+        for cell, part in self.cells.with_states(state):
             x, part = self._read(cell, x, part)
-            after += part if isinstance(part, tuple) else (part,)
+            after += flat(part)
             x = self._drop(x)
         return x, tuple(after)
 
@@ -130,9 +120,7 @@ class LanguageModel(nn.Module):
         self, batch: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> State:
         """Zeros: the states of all cells, one after the other."""
-        cells: list[Any] = list(self.cells)
-        states = [cell.init_state(batch, device, dtype) for cell in cells]
-        return tuple(t for state in states for t in (state if isinstance(state, tuple) else (state,)))
+        return self.cells.init_state(batch, device, dtype)
 
     def example(self, batch: int = 1, size: int = 35) -> tuple[Tensor]:
         """Inputs for counting and timing: `size` steps of `batch` texts.
@@ -144,12 +132,6 @@ class LanguageModel(nn.Module):
             raise ValueError("takes words: their size is a number of steps")
         return (torch.randint(self.embedding.num_embeddings, (size, batch)),)
 
-    def _by_cell(self, state: State) -> Iterator[Any]:
-        """The state in the form in which each cell takes it."""
-        tensors = iter(state)
-        for is_pair in self._pairs:
-            yield (next(tensors), next(tensors)) if is_pair else next(tensors)
-
     def _read(self, cell: Any, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         if not (self.weight_drop and self.training):
             read: tuple[Tensor, Any] = cell.step(x, state)
@@ -158,10 +140,11 @@ class LanguageModel(nn.Module):
         return torch.func.functional_call(cell, dropped, (x, state))
 
     def _embedded(self, words: Tensor) -> Tensor:
+        if not (self.embedding_dropout and self.training):
+            embedded: Tensor = self.embedding(words)
+            return embedded
         weight = self.embedding.weight
-        if self.embedding_dropout and self.training:
-            weight = weight * F.dropout(weight.new_ones(len(weight), 1), self.embedding_dropout)
-        return F.embedding(words, weight)
+        return F.embedding(words, weight * F.dropout(weight.new_ones(len(weight), 1), self.embedding_dropout))
 
     def _drop(self, x: Tensor) -> Tensor:
         if self.locked_dropout and self.dropout and self.training:
@@ -201,16 +184,3 @@ class LanguageModel(nn.Module):
 def _recurrent(cell: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """The recurrent matrices of a cell by name."""
     return [(n, p) for n, p in cell.named_parameters() if n.rpartition(".")[2].startswith("weight_hh")]
-
-
-def _output_size(cell: Any, name: str, width: int) -> int:
-    """How wide the outputs of a cell are for inputs `width` wide.
-
-    Raises:
-        ValueError: it is no layer that streams.
-    """
-    if not (hasattr(cell, "step") and hasattr(cell, "init_state")):
-        raise ValueError(f"cell: '{name}' is not a recurrent layer (lstm, lstmp, sru, torch_lstm)")
-    with torch.no_grad():
-        y, _ = cell.step(torch.zeros(1, 1, width), cell.init_state(1))
-    return int(y.shape[-1])

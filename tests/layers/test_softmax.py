@@ -25,10 +25,10 @@ LAYERS: dict[str, Callable[[], Any]] = {
 def test_probabilities_sum_to_one_and_the_loss_is_theirs(name: str) -> None:
     torch.manual_seed(0)
     layer, hidden, words = LAYERS[name](), torch.randn(30, 6), torch.randint(20, (30,))
-    log_probabilities = layer.log_probabilities(hidden)
+    log_probabilities = layer(hidden)
     torch.testing.assert_close(log_probabilities.exp().sum(-1), torch.ones(30))
     expected = -log_probabilities.gather(1, words[:, None])[:, 0]
-    torch.testing.assert_close(layer.loss(hidden, words), expected)
+    torch.testing.assert_close(layer(hidden, words), expected)
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -37,8 +37,8 @@ def test_gradients_of_the_loss_are_those_of_the_probabilities(name: str) -> None
     layer, words = LAYERS[name]().double(), torch.randint(20, (9,))
     hidden = torch.randn(9, 6, dtype=torch.float64, requires_grad=True)
     known = [hidden, *layer.parameters()]
-    of_loss = torch.autograd.grad(layer.loss(hidden, words).sum(), known)
-    whole = -layer.log_probabilities(hidden).gather(1, words[:, None]).sum()
+    of_loss = torch.autograd.grad(layer(hidden, words).sum(), known)
+    whole = -layer(hidden).gather(1, words[:, None]).sum()
     # All losses are computed in float32.
     torch.testing.assert_close(of_loss, torch.autograd.grad(whole, known), atol=1e-5, rtol=1e-5)
 
@@ -49,7 +49,7 @@ def test_the_class_factored_softmax_by_hand() -> None:
     classes = F.linear(hidden, layer.classes.weight, layer.classes.bias).softmax(-1)[0]
     words = F.linear(hidden, layer.words.weight, layer.words.bias)[0]
     by_hand = classes[1] * words[2:].softmax(-1)[1]  # word 3 is the second of the second class
-    torch.testing.assert_close(layer.log_probabilities(hidden)[0, 3].exp(), by_hand)
+    torch.testing.assert_close(layer(hidden)[0, 3].exp(), by_hand)
     assert sum(p.numel() for p in layer.parameters()) == 6 * (5 + 2) + 5 + 2  # d·(V + C) + V + C
 
 

@@ -1,0 +1,136 @@
+"""Recorded evaluations of everything but images: one table for each task and data, seeds side by side.
+
+    results/NAME.json with a `task` -> "Language modelling on ptb, test", one row a record, means over seeds
+
+Published figures stand in a column of their own: entries of published.json that name the same recipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from compressnet.records import markdown
+
+_IMAGES = ("image_operator", "image_translation")  # have pages of their own, with every image
+_LEFT_OUT = ("loss",)  # perplexity says the same
+_DIGITS = {"perplexity": 2, "bits_per_character": 3, "accuracy": 4}
+
+Record = Mapping[str, Any]
+
+
+def is_other(record: Record) -> bool:
+    """Whether a record is for these tables."""
+    return record.get("task") is not None and record["task"] not in _IMAGES
+
+
+def described(architecture: Any) -> dict[str, Any]:
+    """What a record says of task and network: their names and the arguments that fit into a line."""
+    if architecture is None or architecture.task in _IMAGES:
+        return {}
+    arguments = {key: value for key, value in architecture.model_args.items() if not isinstance(value, list)}
+    return {"task": architecture.task, "model_args": arguments}
+
+
+def summary(records: Sequence[Record], published: Sequence[Record]) -> list[str]:
+    """A heading and a table for each task, data and split."""
+    return [_table(names, group, published) for names, group in _groups(records)]
+
+
+def details(records: Sequence[Record]) -> list[str]:
+    """How each row was made: commands, data, weights, validation on the way."""
+    return [
+        f"## {_title(names)}: how it was measured\n\n" + "\n".join(map(_facts, group))
+        for names, group in _groups(records)
+    ]
+
+
+def _groups(records: Sequence[Record]) -> list[tuple[tuple[str, str, str], list[Record]]]:
+    groups: dict[tuple[str, str, str], list[Record]] = {}
+    for record in filter(is_other, records):
+        groups.setdefault((record["task"], record["data"]["name"], record["split"]), []).append(record)
+    return sorted(groups.items())
+
+
+def _title(names: tuple[str, str, str]) -> str:
+    task, data, split = names
+    return f"{task.replace('_', ' ').capitalize()} on {data}, {split}"
+
+
+def _table(names: tuple[str, str, str], records: Sequence[Record], published: Sequence[Record]) -> str:
+    metrics = [key for key in records[0]["metrics"] if key not in _LEFT_OUT]
+    head = ["record", "network", "parameters", "seed", *metrics, "published", "trained"]
+    rows = []
+    notes: list[str] = []
+    for recipe, group in _by_recipe(records):
+        theirs = next((entry for entry in published if entry.get("recipe") == recipe), None)
+        if theirs and theirs["what"] not in notes:
+            notes.append(theirs["what"])
+        rows += [_row(record, metrics, theirs, notes) for record in group]
+        if len(group) > 1:
+            rows.append(_mean(group, metrics))
+    footnotes = "".join(f"\n\n[^{names[0]}-{number}]: {text}" for number, text in enumerate(notes, 1))
+    return f"### {_title(names)}\n\n{markdown(head, rows)}{footnotes}"
+
+
+def _by_recipe(records: Sequence[Record]) -> Iterator[tuple[str, list[Record]]]:
+    """Records that differ in the seed alone, together."""
+    groups: dict[tuple[Any, ...], list[Record]] = {}
+    for record in records:
+        arguments = tuple(sorted((key, str(value)) for key, value in record["model_args"].items()))
+        groups.setdefault((record.get("recipe"), record["model"], arguments), []).append(record)
+    for key, group in groups.items():
+        yield key[0], sorted(group, key=lambda record: record["seed"])
+
+
+def _row(record: Record, metrics: Sequence[str], theirs: Record | None, notes: list[str]) -> list[str]:
+    beside = "-"
+    if theirs:
+        beside = f"{theirs['figure']} [^{record['task']}-{notes.index(theirs['what']) + 1}]"
+    return [
+        f"[{record['name']}](results/{record['name']}.json)",
+        _network(record),
+        f"{record['parameters']:,}",
+        str(record["seed"]),
+        *(f"**{_figure(key, record['metrics'].get(key))}**" for key in metrics),
+        beside,
+        _trained(record.get("training")),
+    ]
+
+
+def _mean(group: Sequence[Record], metrics: Sequence[str]) -> list[str]:
+    seeds = [str(record["seed"]) for record in group]
+    means = [sum(float(record["metrics"][key]) for record in group) / len(group) for key in metrics]
+    figures = [f"**{_figure(key, mean)}**" for key, mean in zip(metrics, means, strict=True)]
+    return [f"mean of {len(group)} seeds", "", "", ", ".join(seeds), *figures, "", ""]
+
+
+def _network(record: Record) -> str:
+    """`language_model`, or the name of the recipe that made it."""
+    recipe = record.get("recipe")
+    return f"{recipe} ({record['model']})" if recipe else str(record["model"])
+
+
+def _facts(record: Record) -> str:
+    data, training = record["data"], record.get("training") or {}
+    parts = [
+        f"- {record['name']}: `{training.get('command', '-')}`, commit {training.get('commit')}",
+        f"evaluated with `{record['command']}` on {record['device']}, commit {record['commit']}, "
+        f"torch {record['versions']['torch']}",
+        f"{data['count']:,} targets, fingerprint `{data['fingerprint']}`",
+        f"weights `{str(record['digest'])[:16]}`",
+    ]
+    if training.get("curve"):
+        points = ", ".join(f"{figure:.1f}" for _, figure, _ in training["curve"])
+        parts.append(f"{training['metric']} on its validation data: {points}")
+    return "; ".join(parts)
+
+
+def _trained(training: Record | None) -> str:
+    if not training:
+        return "-"
+    return f"{training['step']:,} steps, {training['train_seconds'] / 60:.0f} min, {training['device']}"
+
+
+def _figure(metric: str, value: Any) -> str:
+    return "n/a" if value is None else f"{float(value):.{_DIGITS.get(metric, 3)}f}"

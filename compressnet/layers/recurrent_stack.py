@@ -1,0 +1,77 @@
+"""Recurrent layers on top of each other, any of the family by name, and their states as one flat tuple."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from compressnet import signature
+
+State = tuple[torch.Tensor, ...]
+
+
+class RecurrentStack(nn.ModuleList):
+    """Cells on top of each other. What goes on between them (dropout) is their owner's.
+
+        x (T, B, input_size) -> cell 0 -> ... -> cell L-1 -> (T, B, output_size)
+
+    Args:
+        cell: a layer by name, with arguments: `lstm:peepholes=false`, `lstmp:proj_size=128`, `sru`.
+        input_size: of the first cell; the others take what the one below puts out.
+        hidden_size: of each cell.
+        num_layers: L.
+        last_size: of the last cell, where it does not project; 0: as the others.
+
+    Attributes:
+        output_size: how wide the outputs of the last cell are.
+
+    Raises:
+        ValueError: `cell` is no layer that streams.
+        UsageError: there is no such layer, or it does not take these arguments.
+    """
+
+    def __init__(
+        self, cell: str, input_size: int, hidden_size: int, num_layers: int, last_size: int = 0
+    ) -> None:
+        super().__init__()
+        name, arguments = signature.read_named(cell)
+        self._pairs: list[bool] = []  # whether the state of a cell is two tensors
+        width = input_size
+        for number in range(num_layers):
+            last = bool(last_size) and number + 1 == num_layers and "proj_size" not in arguments
+            size = last_size if last else hidden_size
+            built = signature.build("layer", name, {**arguments, "input_size": width, "hidden_size": size})
+            width = _output_size(built, name, width)
+            self._pairs.append(isinstance(built.init_state(1), tuple))
+            self.append(built)
+        self.output_size = width
+
+    def init_state(
+        self, batch: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> State:
+        """Zeros: the states of all cells, one after the other."""
+        cells: list[Any] = list(self)
+        return tuple(t for cell in cells for t in flat(cell.init_state(batch, device, dtype)))
+
+    def with_states(self, state: State) -> Iterator[tuple[Any, Any]]:
+        """Each cell with its part of the state, in the form in which it takes it."""
+        tensors = iter(state)
+        for cell, is_pair in zip(self, self._pairs, strict=True):
+            yield cell, (next(tensors), next(tensors)) if is_pair else next(tensors)
+
+
+def flat(part: Any) -> State:
+    """The state of one cell as a tuple."""
+    return part if isinstance(part, tuple) else (part,)
+
+
+def _output_size(cell: Any, name: str, width: int) -> int:
+    """How wide the outputs of a cell are for inputs `width` wide."""
+    if not (hasattr(cell, "step") and hasattr(cell, "init_state")):
+        raise ValueError(f"cell: '{name}' is not a recurrent layer (lstm, lstmp, sru, torch_lstm)")
+    with torch.no_grad():
+        y, _ = cell.step(torch.zeros(1, 1, width), cell.init_state(1))
+    return int(y.shape[-1])

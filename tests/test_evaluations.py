@@ -1,0 +1,88 @@
+"""Tables of recorded evaluations that are not of images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from compressnet import evaluations, results
+from compressnet.weights import Architecture
+
+
+def record(name: str, perplexity: float, seed: int = 0, **changes: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "task": "language_modelling",
+        "model": "language_model",
+        "model_args": {"cell": "lstm", "hidden_size": 200},
+        "recipe": "lm_ptb_lstm",
+        "operator": None,
+        "metrics": {"loss": 4.7, "perplexity": perplexity},
+        "rows": {},
+        "parameters": 4651600,
+        "data": {"name": "ptb", "count": 82430, "fingerprint": "abc"},
+        "split": "test",
+        "seed": seed,
+        "command": "compressnet eval runs/x",
+        "device": "a processor",
+        "commit": "0123456789",
+        "versions": {"torch": "2"},
+        "digest": "d" * 64,
+        "training": {
+            "step": 30199,
+            "train_seconds": 3000.0,
+            "device": "a processor",
+            "command": f"compressnet train lm_ptb_lstm --set seed={seed}",
+            "metric": "perplexity",
+            "curve": [[2323, 190.0, None], [4646, 150.0, None]],
+        },
+        **changes,
+    }
+
+
+PUBLISHED = [{"recipe": "lm_ptb_lstm", "figure": "115", "what": "theirs", "source": "a README"}]
+
+
+def cells(table: str, row: int) -> list[str]:
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    return [cell.strip() for cell in lines[row].strip("|").split("|")]
+
+
+def test_seeds_stand_together_with_their_mean() -> None:
+    records = [
+        record("b", 116.0, 1),
+        record("other", 120.0, model_args={"cell": "sru"}),
+        record("a", 114.0, 0),
+    ]
+    (table,) = evaluations.summary(records, PUBLISHED)
+    head = cells(table, 0)
+    rows = [dict(zip(head, cells(table, line), strict=True)) for line in range(2, 6)]
+    assert [row["record"] for row in rows] == [
+        "[a](results/a.json)",
+        "[b](results/b.json)",
+        "mean of 2 seeds",
+        "[other](results/other.json)",
+    ]
+    assert [row["perplexity"] for row in rows] == ["**114.00**", "**116.00**", "**115.00**", "**120.00**"]
+    assert "loss" not in head
+    assert rows[0]["published"] == "115 [^language_modelling-1]"
+    assert "[^language_modelling-1]: theirs" in table
+
+
+def test_how_it_was_measured() -> None:
+    (text,) = evaluations.details([record("a", 114.0)])
+    assert "compressnet train lm_ptb_lstm --set seed=0" in text
+    assert "82,430 targets" in text
+    assert "perplexity on its validation data: 190.0, 150.0" in text
+
+
+def test_pages_hold_them_apart_from_images() -> None:
+    page = results.results_page([record("a", 114.0)], PUBLISHED)
+    assert page.count("results/a.json") == 1
+    assert "psnr" not in page.lower().split("language modelling")[1]
+
+
+def test_what_a_record_says_of_a_network() -> None:
+    arguments = {"hidden_size": 2, "class_sizes": [1, 2]}
+    text = Architecture("language_modelling", {}, "language_model", arguments)
+    assert evaluations.described(text) == {"task": "language_modelling", "model_args": {"hidden_size": 2}}
+    assert evaluations.described(Architecture("image_operator", {}, "can24", {})) == {}
