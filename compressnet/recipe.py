@@ -59,14 +59,18 @@ class Train(_Settings):
     eps: Annotated[float, Field(gt=0)] = 1e-8
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    # decay: lr x `decay` at the end of every epoch from the `decay_from`-th on.
-    schedule: Literal["constant", "linear", "cosine", "decay"] = "constant"
+    # decay: lr x `decay` at the end of every epoch from the `decay_from`-th on; rise: lr x `decay` after each
+    # validation that is worse than the one before.
+    schedule: Literal["constant", "linear", "cosine", "decay", "rise"] = "constant"
     decay: Annotated[float, Field(gt=0, le=1)] = 0.5
     decay_from: Positive = 1
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     final_lr: Annotated[float, Field(ge=0)] = 0.0
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    # Averaged SGD: once a validation is worse than the best of those up to so many before it, the mean of all
+    # weights from there on is evaluated and saved (Merity et al. 2017: "non-monotonically triggered").
+    average_after: Positive | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     channels_last: bool = False
     compile: bool = False
@@ -321,6 +325,9 @@ def _cross_checks(tree: _Tree, recipe: Recipe, components: Mapping[str, Componen
             f"{tree.origin(['train', 'accumulate'])}: train.accumulate {train.accumulate} "
             f"does not divide train.batch {train.batch}"
         )
+    if train.average_after and train.ema:
+        where = tree.origin(["train", "average_after"])
+        problems.append(f"{where}: train.average_after and train.ema average both: keep one")
     task, data = components["task"], components["data"]
     if task and data:
         accepted = registry.find("task", task.name).sample_types  # type: ignore[attr-defined]

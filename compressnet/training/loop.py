@@ -141,7 +141,8 @@ class Loop:
     def _train_step(self, batches: Iterator[tuple[list[Key], Any]], progress: Progress) -> Step:
         """One optimiser step: `accumulate` micro-batches, weighted by their target counts."""
         epoch = self.step * self.settings.batch // self.job.length
-        rate = learning_rate(self.step, self.job.total_steps, self.settings, epoch)
+        rises = self.validation.rises
+        rate = learning_rate(self.step, self.job.total_steps, self.settings, epoch, rises)
         for parameter_group in self.optimizer.param_groups:
             parameter_group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
@@ -192,6 +193,9 @@ class Loop:
         with self._explained(f"the validation of step {self.step}"):
             reached = self.validation(self.published, self.step, self.seconds)
         self._show_progress()
+        patience = self.settings.average_after
+        if patience and not self.average and self.validation.stagnates(patience):
+            self.average = Average(self.model, None, self.step)
         return reached
 
     def _validate_owed(self) -> bool:
@@ -222,6 +226,7 @@ class Loop:
                 "epoch": self.epoch,
                 "seconds": self.seconds,
                 "validation_owed": self.validation_owed,
+                "average_since": self.average.since if self.average else None,
                 **self.validation.state(),
             }
             checkpoint.write(self.run, self.step, self.published, self.job.architecture, tensors, values)
@@ -241,6 +246,8 @@ class Loop:
         tensors, values = checkpoint.read(folder)
         raw = _below(tensors, "model.")
         weights.load_into(self.model, raw, str(folder))
+        if values.get("average_since") is not None and not self.average:
+            self.average = Average(self.model, None, values["average_since"])
         if self.average:
             weights.load_into(self.average.model, _below(tensors, "average."), str(folder))
         checkpoint.restore_optimizer(self.optimizer, self.model, tensors)

@@ -27,11 +27,12 @@ def make_optimizer(model: nn.Module, settings: Train) -> torch.optim.Optimizer:
     return kind(groups, lr=settings.lr, betas=betas, eps=settings.eps)
 
 
-def learning_rate(step: int, total: int, settings: Train, epoch: int = 0) -> float:
+def learning_rate(step: int, total: int, settings: Train, epoch: int = 0, rises: int = 0) -> float:
     """The rate of `step` (from 0) of `total`: linear warm-up, then the schedule down to `final_lr`.
 
     Args:
         epoch: how many were completed before.
+        rises: validations that were worse than the one before.
     """
     if step < settings.warmup_steps:
         return settings.lr * (step + 1) / settings.warmup_steps
@@ -39,24 +40,31 @@ def learning_rate(step: int, total: int, settings: Train, epoch: int = 0) -> flo
         return settings.lr
     if settings.schedule == "decay":
         return settings.lr * settings.decay ** max(0, epoch + 1 - settings.decay_from)
+    if settings.schedule == "rise":
+        return settings.lr * settings.decay**rises
     progress = (step - settings.warmup_steps) / max(1, total - settings.warmup_steps)
     share = 1 - progress if settings.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
     return settings.final_lr + (settings.lr - settings.final_lr) * share
 
 
 class Average:
-    """Exponential moving average of a model's weights; buffers are copied.
+    """Average of a model's weights; buffers are copied.
 
-    The decay of early steps is (1 + step) / (10 + step), so that a short run does not average its start.
+    Args:
+        decay: of an exponential moving average; that of early steps is (1 + step) / (10 + step), so that a
+            short run does not average its start. None: the mean of all weights from `since` on.
+        since: the step with whose weights the average begins.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: nn.Module, decay: float | None, since: int = 0) -> None:
         self.model = copy.deepcopy(model).requires_grad_(False)
-        self.decay = decay
+        self.decay, self.since = decay, since
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        decay = min(self.decay, (1 + step) / (10 + step))
+        """Take in the weights after `step`, counted from 0."""
+        count = step - self.since + 1  # weights in the mean so far
+        decay = count / (count + 1) if self.decay is None else min(self.decay, (1 + step) / (10 + step))
         for mine, theirs in zip(self.model.parameters(), model.parameters(), strict=True):
             mine.lerp_(theirs, 1 - decay)
         for buffer, new in zip(self.model.buffers(), model.buffers(), strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ class Validation:
     Attributes:
         best, best_step: the best value of the task's metric so far, and when. Without validation data
             there is none, and `best` follows `last`.
+        history: all values of that metric; schedules that look at results are functions of it.
     """
 
     def __init__(
@@ -34,6 +36,22 @@ class Validation:
         self.group, self.reporter = group, reporter
         self.best: float | None = None
         self.best_step: int | None = None
+        self.history: list[float] = []
+
+    @property
+    def rises(self) -> int:
+        """How many validations were worse than the one before."""
+        return sum(self._worse(after, before) for before, after in pairwise(self.history))
+
+    def stagnates(self, patience: int) -> bool:
+        """Whether the last one is worse than the best of those up to `patience` before it."""
+        if len(self.history) <= patience:
+            return False
+        best = (max if self.job.task.best[1] == "max" else min)(self.history[:-patience])
+        return self._worse(self.history[-1], best)
+
+    def _worse(self, value: float, other: float) -> bool:
+        return value < other if self.job.task.best[1] == "max" else value > other
 
     def __call__(self, model: nn.Module, step: int, seconds: float) -> bool:
         """Validate `model`, draw previews; whether the recipe's stop rule holds."""
@@ -52,6 +70,7 @@ class Validation:
         )
         means = {key: value for key, value in figures.items() if "/" not in key}
         metric, direction = self.job.task.best
+        self.history.append(means[metric])
         if self._improves(means[metric], direction):
             self.best, self.best_step = means[metric], step
         if self.group.is_main:
@@ -66,12 +85,13 @@ class Validation:
 
     def state(self) -> dict[str, Any]:
         """What a resumed run must know (JSON values)."""
-        return {"best": self.best, "best_step": self.best_step}
+        return {"best": self.best, "best_step": self.best_step, "history": self.history}
 
     def restore(self, values: Mapping[str, Any]) -> None:
         """Put `state` back; an infinite figure was stored as a text."""
         self.best = None if values["best"] is None else float(values["best"])
         self.best_step = values["best_step"]
+        self.history = [float(value) for value in values.get("history", [])]
 
     def _improves(self, figure: float, direction: str) -> bool:
         if math.isnan(figure):

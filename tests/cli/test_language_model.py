@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from compressnet.recipe import Recipe
 from compressnet.run import Run
 from compressnet.training.train import Outcome, train
 from tests.cli.conftest import Cli
+from tests.conftest import Program
 from tests.training.test_loop import CPU, StopAt
 
 RECIPE = """
@@ -88,3 +92,48 @@ def test_smoke_run_writes_and_measures(cli: Cli, place: Path) -> None:
 
 def test_a_prompt_is_for_language_models(cli: Cli) -> None:
     assert "writes no text" in cli("apply", "operator:rof", "--prompt", "a", code=2).error
+
+
+def test_two_processes_have_columns_of_their_own_and_train_as_one(
+    text: Path, environment: dict[str, str], program: Program
+) -> None:
+    recipe = text / "lm.yaml"
+    recipe.write_text(RECIPE.replace("dropout: 0.1", "dropout: 0.0").replace("previews: 1", "log_every: 1"))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    command += ["-m", "compressnet_cli", "train", str(recipe), "-o", "two", "--device", "cpu", "--json"]
+    done = subprocess.run(command, cwd=text, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    ranks = json.loads(done.stdout)["ranks"]
+    assert len(ranks) == 2
+    assert len(set(ranks)) == 1
+    program("train", recipe, "-o", "one", "--device", "cpu")
+    losses, figures = (
+        [
+            [
+                row[key]
+                for row in map(json.loads, (text / run / "metrics.jsonl").read_text().splitlines())
+                if row["event"] == event
+            ]
+            for run in ("one", "two")
+        ]
+        for event, key in (("train", "loss"), ("evaluation", "perplexity"))
+    )
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert figures[1] == pytest.approx(figures[0], rel=1e-4)
+
+
+def test_killed_in_an_epoch_and_resumed_is_the_same(
+    text: Path, environment: dict[str, str], program: Program
+) -> None:
+    (text / "lm.yaml").write_text(RECIPE)
+    program("train", "lm.yaml", "-o", "whole", "--device", "cpu")
+    command = [sys.executable, "-m", "compressnet_cli", "train", "lm.yaml", "-o", "run", "--device", "cpu"]
+    process = subprocess.Popen(command, cwd=text, env=environment, stderr=subprocess.DEVNULL)
+    while not list((text / "run" / "checkpoints").glob("step-*[0-9]")):
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    program("train", "--resume", "run", "--device", "cpu")
+    digests = [json.loads((text / run / "run.json").read_text())["digest"] for run in ("whole", "run")]
+    assert digests[0] == digests[1]

@@ -48,3 +48,30 @@ def test_the_average_follows_the_definition() -> None:
     assert average.model.get_buffer("count").item() == 7.0
     average.update(model, step=0)  # a young average forgets its start faster
     assert average.model.get_parameter("weight").item() == pytest.approx(0.1 * 0.1 + 0.9 * 1.0)
+
+
+def test_the_mean_of_all_weights_since_a_step() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        model.weight.fill_(3.0)
+        average = Average(model, None, since=7)
+        for step, weight in ((7, 6.0), (8, 0.0), (9, 11.0)):
+            model.weight.fill_(weight)
+            average.update(model, step)
+    assert average.model.get_parameter("weight").item() == pytest.approx((3 + 6 + 0 + 11) / 4)
+
+
+def test_rates_that_follow_epochs_and_results() -> None:
+    decay = Train(epochs=9, lr=8.0, schedule="decay", decay=0.5, decay_from=5)
+    by_epoch = [learning_rate(0, 10, decay, epoch) for epoch in range(7)]
+    assert by_epoch == [
+        8.0,
+        8.0,
+        8.0,
+        8.0,
+        8.0,
+        4.0,
+        2.0,
+    ]  # from the fifth on
+    rise = Train(steps=9, lr=8.0, schedule="rise", decay=0.25)
+    assert [learning_rate(0, 9, rise, 0, rises) for rises in range(3)] == [8.0, 2.0, 0.5]
