@@ -22,6 +22,7 @@ from compressnet.export.graph import onnx_graph
 from compressnet.export.interface import interface
 from compressnet.export.quiet import quiet
 from compressnet.models.can import CAN
+from compressnet.recipe import Recipe
 from compressnet.reporter import Reporter, Silent
 from compressnet.side import Side, read_sides
 from compressnet.subject import read_weights
@@ -193,10 +194,18 @@ def _named(text: str, settings: Mapping[str, Any]) -> _Source:
         raise CompressnetError(f"{side.text}: a classical operator is no network, there is nothing to export")
     module = side.module(with_weights=True).eval()
     if not side.is_stored:
-        return _Source(module, side.text, name, _arguments(side), "random", side.assumed())
+        return _Source(module, side.text, _model(side), _arguments(side), "random", side.assumed())
     architecture, tensors, _ = read_weights(text)
     digest = weights.digest(tensors, architecture)
     return _Source(module, side.text, architecture.model, architecture.model_args, digest, {})
+
+
+def _model(side: Side) -> str:
+    """The name of the model or layer; of a recipe that of its model: its own may be a path."""
+    subject = side.subject
+    if subject.kind == "recipe" and subject.path is not None:
+        return Recipe.load(subject.path).model.name
+    return subject.name
 
 
 def _arguments(side: Side) -> dict[str, Any]:

@@ -120,6 +120,7 @@ def _forward(
     peephole: Optional,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    _check_shapes(sums, h0, c0, weight_hh, weight_hr, peephole)
     h, c, m, gates = _fake_forward(sums, h0, c0, weight_hh, weight_hr, peephole, keep)
     steps, batch = sums.shape[:2]
     recur = Product(weight_hh, batch, steps)
@@ -153,8 +154,8 @@ def _backward(
     recur = Product(weight_hh.t(), batch, steps)
     project = None if weight_hr is None else Product(weight_hr.t(), batch, steps)
     peephole = _contiguous(peephole)
-    before = (c0.contiguous(), *c.unbind(0))
-    kept, grads = gates.unbind(0), dsums.unbind(0)
+    before = (c0.contiguous(), *c.contiguous().unbind(0))
+    kept, grads = gates.contiguous().unbind(0), dsums.unbind(0)
     dhs, dcs, dms = (None if grad is None else grad.contiguous().unbind(0) for grad in (dh, dc, dm))
     for sums in (dh_before, dc_before, dpeephole):
         sums.zero_()
@@ -168,6 +169,27 @@ def _backward(
         _call("lstm_backward", tensors, c0, gates)
         dh_before = recur(grads[t])
     return dsums, dh_whole, dh_before, dc_before, dpeephole
+
+
+def _check_shapes(
+    sums: Tensor, h0: Tensor, c0: Tensor, weight_hh: Tensor, weight_hr: Optional, peephole: Optional
+) -> None:
+    """C believes its sizes: what does not fit would be read from behind the end."""
+    batch, hidden = c0.shape
+    rows, width = weight_hh.shape
+    projection = (hidden, hidden) if weight_hr is None else weight_hr.shape
+    gates = rows // hidden
+    if (
+        gates not in (3, 4)
+        or rows != gates * hidden
+        or sums.shape[1:] != (batch, rows)
+        or h0.shape != (batch, width)
+        or projection != (width, hidden)
+        or (peephole is not None and peephole.shape != (gates - 1, hidden))
+    ):
+        given = (sums, h0, c0, weight_hh, weight_hr, peephole)
+        shapes = ", ".join("none" if tensor is None else str(tuple(tensor.shape)) for tensor in given)
+        raise ValueError(f"lstm_forward: sums, h0, c0, weights and peepholes do not fit: {shapes}")
 
 
 def _call(name: str, tensors: list[Optional], c: Tensor, sums: Tensor) -> None:

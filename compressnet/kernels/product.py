@@ -31,13 +31,16 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         weight: (n_o, n_i).
         bias: (n_o,).
     """
+    if torch.compiler.is_compiling():  # before a size is looked at: that would close an axis that is open
+        return F.linear(x, weight, bias)
     size = weight.numel()
     large = size >= _ENOUGH_WEIGHTS or size * (x.numel() // max(1, x.shape[-1])) >= _ENOUGH_PRODUCTS
-    if not large or not _serves(x, weight) or torch.compiler.is_compiling():
+    if not large or not _serves(x, weight, bias):
         return F.linear(x, weight, bias)
     if gradient.is_wanted(x, weight, bias):
-        y: Tensor = _Linear.apply(x, weight, bias)
-        return y
+        # As rows: of more axes oneDNN returns a view, and one out of a Function may not be changed in place.
+        rows: Tensor = _Linear.apply(x.reshape(x.shape[:-1].numel(), x.shape[-1]), weight, bias)
+        return rows.view(*x.shape[:-1], weight.shape[0])
     return _by_onednn(x, weight, bias)
 
 
@@ -68,6 +71,8 @@ class Product:
 
 
 class _Linear(torch.autograd.Function):
+    """Of rows (n, n_i)."""
+
     @staticmethod
     def forward(ctx, x, weight, bias):  # type: ignore[no-untyped-def]
         ctx.save_for_backward(x, weight)
@@ -78,21 +83,25 @@ class _Linear(torch.autograd.Function):
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         x, weight = ctx.saved_tensors
         of_x, of_weight, of_bias = ctx.needs_input_grad
-        rows = grad.reshape(-1, grad.shape[-1])
         return (
             grad @ weight if of_x else None,  # oneDNN would want a copy of the matrix
-            rows.t() @ x.reshape(-1, x.shape[-1]) if of_weight else None,
-            rows.sum(0) if of_bias else None,
+            grad.t() @ x if of_weight else None,
+            grad.sum(0) if of_bias else None,
         )
 
 
 def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    bias = None if bias is None else bias.contiguous()  # oneDNN reads on from its first number
     product: Tensor = torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")
     return product
 
 
-def _serves(x: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN is there, not switched off, and made for these."""
+def _serves(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
+    """Whether oneDNN is there, not switched off, and made for these; torch says better what does not fit."""
+    if weight.ndim != 2 or x.shape[-1:] != weight.shape[1:]:
+        return False
+    if bias is not None and (bias.shape != weight.shape[:1] or bias.dtype != weight.dtype):
+        return False
     return bool(
         _THERE
         and torch.backends.mkldnn.enabled

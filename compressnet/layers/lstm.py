@@ -116,8 +116,8 @@ class LSTM(nn.Module):
         """Outputs (T, B, n_o or D·(n_r + n_p)) and the state after the last step.
 
         Args:
-            x: (T, B, n_i), of the weights' type.
-            state: as `init_state` shows it; None: zeros.
+            x: (T, B, n_i), of the weights' type; under autocast of any.
+            state: as `init_state` shows it, of the weights' type; None: zeros.
             lengths: (B,), integers from 0 to T: how many steps of each sequence count. What is behind them
                 has no influence, not even on gradients; the outputs there are 0, and the state is that after
                 the last step that counts.
@@ -128,7 +128,7 @@ class LSTM(nn.Module):
         self._check_input(x)
         if lengths is not None:
             lengths = checked_lengths("LSTM", lengths, x)
-        h_0, c_0 = self.init_state(x.shape[1], x.device, x.dtype) if state is None else state
+        h_0, c_0 = self.init_state(x.shape[1], x.device) if state is None else _pair(state)
         self._check_state(x, h_0, c_0)
         valid = None if lengths is None else _steps(x) < lengths
         y = x if valid is None else _zero_unless(valid, x)
@@ -139,8 +139,8 @@ class LSTM(nn.Module):
                 which = layer * self.directions + direction
                 side, h, c = self._read(which, y, h_0[which], c_0[which], lengths)
                 sides.append(side)
-                h_n.append(h.to(x.dtype))
-                c_n.append(c.to(x.dtype))
+                h_n.append(h.to(h_0.dtype))
+                c_n.append(c.to(c_0.dtype))
             y = sides[0] if self.directions == 1 else torch.cat(sides, dim=-1)
         y = y if self.output is None else self.output(y)
         y = y if valid is None else _zero_unless(valid, y)
@@ -198,7 +198,7 @@ class LSTM(nn.Module):
     def _check_input(self, x: Tensor) -> None:
         cell = self.first
         check_shape("LSTM", x, cell.input_size)
-        if x.dtype != cell.weight_ih.dtype:
+        if x.dtype != cell.weight_ih.dtype and not torch.is_autocast_enabled(x.device.type):
             raise ValueError(f"LSTM: the weights are {cell.weight_ih.dtype}, the input is {x.dtype}")
 
     def _check_state(self, x: Tensor, h: Tensor, c: Tensor) -> None:
@@ -209,8 +209,9 @@ class LSTM(nn.Module):
                     f"LSTM: the state {name} must be ({count}, {batch}, {width}) for this input, "
                     f"got {tuple(tensor.shape)}"
                 )
-            if tensor.dtype != x.dtype:
-                raise ValueError(f"LSTM: the input is {x.dtype}, the state {name} is {tensor.dtype}")
+            own = cell.weight_ih.dtype
+            if tensor.dtype != own:
+                raise ValueError(f"LSTM: the weights are {own}, the state {name} is {tensor.dtype}")
 
 
 def lstm(
@@ -283,6 +284,12 @@ def _check_switches(hidden_size: int, **switches: Any) -> None:
         raise ValueError(f"LSTM: biases must be 0, 1 or 2, got {switches['biases']}")
     if not switches["biases"] and switches["forget_bias"]:
         raise ValueError(f"LSTM: forget_bias {switches['forget_bias']} needs biases: there are none")
+
+
+def _pair(state: State) -> State:
+    if isinstance(state, Tensor) or len(state) != 2:
+        raise ValueError("LSTM: the state is a pair (h, c), as init_state makes it")
+    return state
 
 
 def _steps(x: Tensor) -> Tensor:

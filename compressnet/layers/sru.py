@@ -222,6 +222,8 @@ class SRU(nn.Module):
     def _check(self, x: Tensor, state: Tensor | None) -> None:
         check_shape("SRU", x, self.input_size)
         shape = (self.num_layers * self.directions, x.shape[1], self.hidden_size)
+        if not isinstance(state, Tensor | None):
+            raise ValueError("SRU: the state is one tensor, as init_state makes it")
         if state is not None and state.shape != shape:
             raise ValueError(f"SRU: the state for {tuple(x.shape)} is {shape}, got {tuple(state.shape)}")
         own = self._parameter().dtype

@@ -144,6 +144,13 @@ def test_says_what_it_is_and_nothing_of_this_machine(
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_recipe_by_its_path_names_its_model_and_not_the_path(tmp_path: Path) -> None:
+    recipe = Path(__file__).parents[2] / "recipes" / "fip_fivek.yaml"
+    done = export(str(recipe), tmp_path / "net.onnx")
+    assert done.model == "can24"
+    assert str(recipe).encode() not in done.output.read_bytes()
+
+
 @pytest.mark.parametrize("opset", [OPSETS[0], OPSETS[-1]])
 def test_recurrent_layers_load_without_a_word_in_any_opset(
     opset: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]

@@ -46,6 +46,14 @@ def test_another_length_equals_the_layer(name: str) -> None:
             torch.testing.assert_close(ours, wanted, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", LAYERS)
+def test_an_axis_may_be_named(name: str) -> None:
+    """A name is a promise for every size: torch refuses it where one was looked at."""
+    layer, x = LAYERS[name].float(), torch.randn(9, 2, 3)
+    program = torch.export.export(layer, (torch.randn(5, 2, 3),), dynamic_shapes=({0: Dim("time")},)).module()
+    torch.testing.assert_close(flat(program(x)), flat(layer(x)), rtol=0, atol=1e-5)
+
+
 def test_lengths_keep_the_steps_open() -> None:
     layer = LAYERS["lstm"].double()
     example = (torch.randn(5, 2, 3).double(), None, torch.tensor([5, 2]))

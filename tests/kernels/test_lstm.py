@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -129,6 +130,30 @@ def test_only_float32_on_the_cpu() -> None:
     assert not kernel.serves(x.to("meta"))
     with kernel.reference():
         assert not kernel.serves(x)
+
+
+@pytest.mark.parametrize("which", range(6))
+def test_shapes_that_do_not_fit_are_refused_and_not_read(which: int) -> None:
+    shapes = [(5, 3, 80), (3, 8), (3, 20), (80, 8), (8, 20), (3, 20)]
+    tensors = [torch.zeros(shape) for shape in shapes]
+    kernel.walk(*tensors)
+    tensors[which] = torch.zeros(*shapes[which][:-1], shapes[which][-1] - 1)
+    with pytest.raises(ValueError, match="do not fit: .*" + re.escape(str(tuple(tensors[which].shape)))):
+        kernel.walk(*tensors)
+
+
+def test_what_was_kept_may_come_back_in_any_memory_layout() -> None:
+    """As from a hook that stores what is saved for the gradient elsewhere."""
+    torch.manual_seed(0)
+    net, x = lstmp(3, 10, 4), torch.randn(5, 2, 3)
+    wanted = torch.autograd.grad(net(x)[0].square().sum(), list(net.parameters()))
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: turned(t).contiguous(), turned):
+        y, _ = net(x)
+    torch.testing.assert_close(torch.autograd.grad(y.square().sum(), list(net.parameters())), wanted)
+
+
+def turned(kept: Tensor) -> Tensor:
+    return kept.mT if kept.ndim >= 2 else kept
 
 
 def test_flop_counter_sees_the_products() -> None:

@@ -92,6 +92,21 @@ def test_inputs_in_any_memory_layout() -> None:
         assert torch.equal(a, b)
 
 
+def test_lengths_where_the_products_go_to_onednn() -> None:
+    """Padding is marked in place, in what the product returned."""
+    torch.manual_seed(0)
+    net, x, lengths = SRU(450, 400), torch.randn(4, 3, 450), torch.tensor([4, 1, 0])
+    own = [p for cell in net.layers[0].cells for p in cell.parameters()]
+
+    def results() -> tuple[Tensor, ...]:
+        y, last = net(x, None, lengths)
+        return y, last, *torch.autograd.grad(y.square().sum() + last.sin().sum(), own)
+
+    fast = results()
+    with torch.backends.mkldnn.flags(enabled=False):
+        torch.testing.assert_close(fast, results(), atol=1e-4, rtol=1e-5)
+
+
 def test_only_float32_on_the_cpu_is_served() -> None:
     assert kernel.serves(torch.zeros(1), None)
     assert not kernel.serves(torch.zeros(1), torch.zeros(1, dtype=torch.float64))

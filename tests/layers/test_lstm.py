@@ -263,12 +263,13 @@ def test_start_of_weights() -> None:
 
 
 def test_autocast_and_half_precision() -> None:
-    """The state keeps the input's type, so that the next window takes it."""
-    layer = LSTM(6, 8, proj_size=3, peepholes=True)
+    """The state has the weights' type whatever a layer below puts out, so that the next window takes it."""
+    layer, below = LSTM(6, 8, proj_size=3, peepholes=True), torch.nn.Linear(6, 6)
     x = torch.randn(7, 2, 6)
     exact, _ = layer(x)
     with torch.autocast("cpu", torch.bfloat16):
-        y, state = layer(x)
+        y, state = layer(below(x))
+        assert below(x).dtype == torch.bfloat16
         y, state = layer(x, state)
     y.float().sum().backward()
     assert state[0].dtype == state[1].dtype == torch.float32
@@ -331,7 +332,7 @@ def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         ((zeros(5, 2, 3), (zeros(1, 2, 4), zeros(1, 2, 4))), r"state h must be \(1, 2, 2\).*got \(1, 2, 4\)"),
         (
             (zeros(5, 2, 3), (zeros(1, 2, 2), zeros(1, 2, 4, dtype=torch.bfloat16))),
-            "the input is torch.float32, the state c is torch.bfloat16",
+            "the weights are torch.float32, the state c is torch.bfloat16",
         ),
         ((zeros(5, 2, 3), None, torch.tensor([5, 6])), "lengths must be 0 to 5.*got 5 to 6"),
         ((zeros(5, 2, 3), None, torch.tensor([-1, 5])), "lengths must be 0 to 5.*got -1 to 5"),
@@ -367,3 +368,10 @@ def test_example_takes_steps() -> None:
     assert layer.example(2)[0].shape == (35, 2, 3)
     with pytest.raises(ValueError, match="number of steps"):
         layer.example(2, (4, 4))  # type: ignore[arg-type]
+
+
+def test_a_state_of_another_kind_is_refused_in_one_line() -> None:
+    x = torch.zeros(2, 1, 3)
+    for state in (torch.zeros(1, 1, 4), (torch.zeros(1, 1, 4),)):
+        with pytest.raises(ValueError, match=r"the state is a pair \(h, c\)"):
+            LSTM(3, 4)(x, state)  # type: ignore[arg-type]
