@@ -374,4 +374,4 @@ def test_a_state_of_another_kind_is_refused_in_one_line() -> None:
     x = torch.zeros(2, 1, 3)
     for state in (torch.zeros(1, 1, 4), (torch.zeros(1, 1, 4),)):
         with pytest.raises(ValueError, match=r"the state is a pair \(h, c\)"):
-            LSTM(3, 4)(x, state)  # type: ignore[arg-type]
+            LSTM(3, 4)(x, state)

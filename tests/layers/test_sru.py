@@ -326,4 +326,4 @@ def test_both_directions_do_not_stream_and_images_are_no_sequences() -> None:
 
 def test_a_state_of_another_kind_is_refused_in_one_line() -> None:
     with pytest.raises(ValueError, match="the state is one tensor"):
-        SRU(3, 4)(torch.zeros(2, 1, 3), (torch.zeros(1, 1, 4),))  # type: ignore[arg-type]
+        SRU(3, 4)(torch.zeros(2, 1, 3), (torch.zeros(1, 1, 4),))
