@@ -47,7 +47,8 @@ def apply(
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Use a network on photographs; have a language model go on with a text, or measure texts with it.
+    """Use a network on photographs or on text files: a language model goes on with a text or measures texts,
+    a classifier says the class of each line.
 
     Example: compressnet apply zoo:rof photo.jpg -o smooth.png
 
@@ -60,8 +61,8 @@ def apply(
         _list_options(loaded, json)
         return
     settings = options.parse_settings(set_)
-    if apply_text.takes_prompts(loaded):
-        given = apply_text.check(prompt, inputs, output, force)
+    if apply_text.reads_text(loaded):
+        given = apply_text.check(loaded, prompt, inputs, output, force)
         _set_up(loaded, device, malloc=True)
         apply_text.run(loaded, inputs or [], {**settings, **given}, output, json)
         return

@@ -1,4 +1,4 @@
-"""`compressnet apply` with language models: text that goes on, and how well files are predicted."""
+"""`compressnet apply` on text: language models go on with it or measure it, classifiers label its lines."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ if TYPE_CHECKING:
     from compressnet.subject import Loaded
 
 
-def takes_prompts(loaded: Loaded) -> bool:
-    """Whether this is a subject that writes text."""
+def reads_text(loaded: Loaded) -> bool:
+    """Whether this is a subject for text."""
+    return bool({"text", "sentence"}.intersection(loaded.task.sample_types))
+
+
+def check(
+    loaded: Loaded, prompt: str | None, inputs: list[Path] | None, output: Path | None, force: bool
+) -> dict[str, str]:
+    """Refuse what cannot be done, before anything is computed; returns the prompt as a setting."""
     from compressnet.signature import parameters
 
-    return "prompt" in parameters(loaded.task.options)
-
-
-def check(prompt: str | None, inputs: list[Path] | None, output: Path | None, force: bool) -> dict[str, str]:
-    """Refuse what cannot be done, before anything is computed; returns the prompt as a setting."""
-    if prompt is None and not inputs:
-        raise UsageError("give --prompt TEXT to go on with, or text files to measure the perplexity of")
-    if prompt == "":
-        raise UsageError("--prompt: it is empty; give the text at least one symbol to begin with")
-    if output is not None and prompt is None:
-        raise UsageError("-o is for the text of a --prompt; perplexities are printed, see --json")
+    if "prompt" in parameters(loaded.task.options):
+        _check_prompt(prompt, inputs, output)
+    elif prompt is not None:
+        raise UsageError(f"--prompt: {loaded.subject.text} writes no text")
+    elif not inputs:
+        raise UsageError("name text files: each of their lines gets a label")
     if output is not None and output.is_dir():
         raise UsageError(f"{output} is a folder: name a file in it")
     if output is not None and output.exists() and not force:
@@ -37,15 +39,24 @@ def check(prompt: str | None, inputs: list[Path] | None, output: Path | None, fo
     return {} if prompt is None else {"prompt": prompt}
 
 
+def _check_prompt(prompt: str | None, inputs: list[Path] | None, output: Path | None) -> None:
+    if prompt is None and not inputs:
+        raise UsageError("give --prompt TEXT to go on with, or text files to measure the perplexity of")
+    if prompt == "":
+        raise UsageError("--prompt: it is empty; give the text at least one symbol to begin with")
+    if output is not None and prompt is None:
+        raise UsageError("-o is for the text of a --prompt; perplexities are printed, see --json")
+
+
 def run(
     loaded: Loaded, inputs: list[Path], settings: Mapping[str, Any], output: Path | None, json: bool
 ) -> None:
-    """Write, measure, and show both.
+    """Write, measure or label, and show it.
 
     Raises:
-        CompressnetError: a file that cannot be measured, after all others were.
+        CompressnetError: a file that cannot be used, after all others were.
     """
-    from compressnet.tasks.artefacts import Text
+    from compressnet.tasks.artefacts import Labels, Text
 
     texts: list[str] = []
     measured: list[dict[str, Any]] = []
@@ -55,10 +66,13 @@ def run(
             failed.append(str(artefact))
         elif isinstance(artefact, Text):
             texts.append(artefact.text)
+        elif isinstance(artefact, Labels):
+            lines = [line._asdict() for line in artefact.lines]
+            measured.append({"input": str(source), "lines": lines})
         else:
             measured.append({"input": str(source), **artefact.values})
-    if output is not None:
-        write_bytes(output, "".join(f"{text}\n" for text in texts).encode())
+    if output is not None and (texts or measured):
+        write_bytes(output, "".join(f"{row}\n" for row in [*texts, *_labelled(measured)]).encode())
     _show(loaded, texts, measured, output, json)
     if failed:
         raise CompressnetError("\n".join(failed))
@@ -84,7 +98,25 @@ def _show(
         console.note("these weights come from a smoke run: text and figures mean nothing")
     for text in texts:
         console.print_text(str(output) if output else text)
-    if measured:
+    if measured and "lines" in measured[0]:
+        _show_labels(measured, output)
+    elif measured:
         columns = list(measured[0])
         rows = [[row[column] for column in columns] for row in measured]
         console.print_table(loaded.subject.text, [column.replace("_", " ") for column in columns], rows)
+
+
+def _labelled(measured: list[dict[str, Any]]) -> list[str]:
+    """What `-o` gets of labelled files: a heading and a row a line, columns parted by tabs."""
+    rows = [{"input": entry["input"], **line} for entry in measured for line in entry.get("lines", ())]
+    table = [list(rows[0]), *(list(row.values()) for row in rows)] if rows else []
+    return ["\t".join(map(str, row)) for row in table]
+
+
+def _show_labels(measured: list[dict[str, Any]], output: Path | None) -> None:
+    if output is not None:
+        console.print_text(str(output))
+        return
+    for entry in measured:
+        rows = [(line["text"], line["label"], line["probability"]) for line in entry["lines"]]
+        console.print_table(entry["input"], ["text", "label", "probability"], rows, numeric=2)

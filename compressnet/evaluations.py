@@ -48,7 +48,8 @@ def details(records: Sequence[Record]) -> list[str]:
 def _groups(records: Sequence[Record]) -> list[tuple[tuple[str, str, str], list[Record]]]:
     groups: dict[tuple[str, str, str], list[Record]] = {}
     for record in filter(is_other, records):
-        groups.setdefault((record["task"], record["data"]["name"], record["split"]), []).append(record)
+        data = " ".join(filter(None, (record["data"]["name"], record["data"].get("set"))))
+        groups.setdefault((record["task"], data, record["split"]), []).append(record)
     return sorted(groups.items())
 
 

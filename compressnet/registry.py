@@ -13,12 +13,14 @@ TASKS = {
     "image_operator": "compressnet.tasks.image_processing:ImageOperator",
     "image_translation": "compressnet.tasks.image_processing:ImageTranslation",
     "language_modelling": "compressnet.tasks.language_modelling:LanguageModelling",
+    "sequence_classification": "compressnet.tasks.sequence_classification:SequenceClassification",
 }
 MODELS = {
     "bytenet": "compressnet.models.bytenet:ByteNet",
     "can24": "compressnet.models.can:can24",
     "can32": "compressnet.models.can:can32",
     "language_model": "compressnet.models.language_model:LanguageModel",
+    "sequence_classifier": "compressnet.models.sequence_classifier:SequenceClassifier",
 }
 LAYERS = {
     "adaptive_norm": "compressnet.layers.adaptive_norm:AdaptiveNorm",
@@ -40,6 +42,8 @@ DATASETS = {
     "photo_folder": "compressnet.data.photo_folder:PhotoFolder",
     "ptb": "compressnet.data.text_sets:PTB",
     "sample": "compressnet.data.sample:Sample",
+    "sentence_sample": "compressnet.data.sentences:SentenceSample",
+    "sentences": "compressnet.data.sentences:Sentences",
     "text_file": "compressnet.data.text_sets:TextFile",
     "text_sample": "compressnet.data.text_sets:TextSample",
     "wikitext": "compressnet.data.text_sets:WikiText",

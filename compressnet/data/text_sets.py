@@ -200,7 +200,17 @@ class TextSample(TextFile):
 
 
 def topics() -> str:
-    """Python's help topics, one after the other; some distributions of Python leave them out.
+    """Python's help topics, one after the other.
+
+    Raises:
+        CompressnetError: this Python has none.
+    """
+    texts = topic_texts()
+    return "\n".join(texts[name] for name in sorted(texts))
+
+
+def topic_texts() -> dict[str, str]:
+    """Python's help topics by name; some distributions of Python leave them out.
 
     Raises:
         CompressnetError: this one did.
@@ -209,6 +219,6 @@ def topics() -> str:
         from pydoc_data.topics import topics as texts
     except ImportError as error:
         raise CompressnetError(
-            "text_sample: this Python comes without pydoc_data.topics: name a file with text_file"
+            "this Python comes without pydoc_data.topics, the built-in samples' text: use files of your own"
         ) from error
-    return "\n".join(texts[name] for name in sorted(texts))
+    return dict(texts)

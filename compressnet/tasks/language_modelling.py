@@ -100,10 +100,10 @@ class LanguageModelling:
 
     def preview(self, model: nn.Module, samples: list[TextBatch]) -> Iterator[tuple[str, str]]:
         """How the model goes on after the first half of a window."""
-        for number, sample in enumerate(samples):
+        for sample in samples:
             prompt = sample.inputs[: max(1, len(sample.inputs) // 2)]
             written = list(generate(model, prompt, Options(length=_PREVIEW)))
-            yield f"text-{number}", f"{self._text(prompt.tolist())} >>> {self._text(written)}"
+            yield "text", f"{self._text(prompt.tolist())} >>> {self._text(written)}"
 
     def apply(
         self, model: nn.Module, inputs: Iterable[Path], options: Mapping[str, Any], reporter: Reporter

@@ -66,7 +66,7 @@ def draw(
         for name, picture in pictures:
             path = folder / f"{prefix}{name.replace('/', '_')}"
             if isinstance(picture, str):
-                path = path.with_name(f"{path.name}.txt")
+                path = path.with_name(f"{path.name}-{index}.txt")
                 files.write_bytes(path, picture.encode())
             else:
                 path = path.with_name(f"{path.name}.png")

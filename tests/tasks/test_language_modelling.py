@@ -142,5 +142,5 @@ def test_files_are_measured_and_a_bad_one_does_not_stop_the_others(tmp_path: Pat
 def test_previews_are_texts() -> None:
     task = prepared("eeeeeddddcccbba")
     ((name, text),) = task.preview(Next(5), [TextBatch(torch.tensor([0, 1, 2]), torch.tensor([1, 2, 3]))])
-    assert name == "text-0"
+    assert name == "text"
     assert text.startswith("e >>> ")

@@ -1,0 +1,167 @@
+"""Sequence classification: which of a few classes a sentence belongs to.
+
+loss                  -ln p(class), nats, mean over sentences
+accuracy              share of sentences whose most probable class is theirs
+accuracy/<class>      the same of the sentences of one class: its recall; count/<class>: how many there are
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from compressnet.data.sentences import Sentence, SentenceBatch, side_by_side, words_of
+from compressnet.data.vocabulary import UNKNOWN, Tokenizer, Vocabulary
+from compressnet.errors import CompressnetError
+from compressnet.reporter import Reporter
+from compressnet.tasks.artefacts import Label, Labels
+from compressnet.tasks.protocol import Loss, State
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `apply` takes.
+
+    Attributes:
+        batch: lines at a time.
+    """
+
+    batch: Annotated[int, Field(ge=1)] = 64
+
+
+class SequenceClassification:
+    """Tell the class of a sentence."""
+
+    sample_types: ClassVar[tuple[str, ...]] = ("sentence",)
+    best: ClassVar[tuple[str, Literal["max", "min"]]] = ("accuracy", "max")
+    options: ClassVar[type] = Options
+
+    def prepare(self, train_data: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The words of the training data, how they were cut, and the classes. There is always an `<unk>`."""
+        vocabulary = Vocabulary.of(train_data.counts(), train_data.min_count)
+        if vocabulary.unknown is None:
+            vocabulary = Vocabulary([*vocabulary.symbols, UNKNOWN])
+        classes = list(train_data.classes)
+        assets = {
+            "tokenizer": train_data.tokenizer.to_dict(),
+            "vocabulary": vocabulary.symbols,
+            "classes": classes,
+        }
+        return assets, {"vocab_size": len(vocabulary), "num_classes": len(classes)}
+
+    def use(self, assets: Mapping[str, Any]) -> None:
+        self.tokenizer, self.vocabulary = Tokenizer(**assets["tokenizer"]), Vocabulary(assets["vocabulary"])
+        self.classes: list[str] = assets["classes"]
+        twice = [name for name, times in Counter(self.classes).items() if times > 1]
+        if twice:
+            raise CompressnetError(f"the list of classes has {twice[0]!r} twice")
+
+    def loss(self, model: nn.Module, batch: SentenceBatch, state: State) -> Loss:
+        scores = model(batch.words, batch.lengths)  # (B, K)
+        return Loss(F.cross_entropy(scores, batch.labels), len(batch.labels), {}, ())
+
+    def predict(self, model: nn.Module, batch: SentenceBatch, state: State) -> tuple[Tensor, State]:
+        """ln p of the classes, (B, K)."""
+        return model(batch.words, batch.lengths).log_softmax(-1), ()
+
+    def metrics(self) -> ClassMetrics:
+        return ClassMetrics(self.classes)
+
+    def preview(self, model: nn.Module, samples: list[Sentence]) -> Iterator[tuple[str, str]]:
+        """A sentence as the model reads it, its class, and what the model takes it for."""
+        for sample in samples:
+            label, probability = self._classify(model, [sample.words])[0]
+            text = self.tokenizer.join(self.vocabulary.decode(sample.words.tolist()))
+            line = f"{self.classes[sample.label]} >>> {label} ({probability:.3f}): {text}"
+            yield sample.name.replace(":", "-"), line
+
+    def apply(
+        self, model: nn.Module, inputs: Iterable[Path], options: Mapping[str, Any], reporter: Reporter
+    ) -> Iterator[tuple[Path, Labels | CompressnetError]]:
+        """Classify each line of text files; empty ones are left out.
+
+        Lines are cut into words as the training data was: for the benchmark sets at white space, so that
+        punctuation needs spaces around it there.
+        """
+        settings = Options(**options)
+        for path in inputs:
+            try:
+                yield path, self._label(model, path, settings, reporter)
+            except CompressnetError as error:
+                yield path, error
+
+    def _label(self, model: nn.Module, path: Path, settings: Options, reporter: Reporter) -> Labels:
+        try:
+            as_written = replace(self.tokenizer, lower=False)
+            rows = as_written.decode(path.read_bytes(), str(path)).split("\n")
+        except OSError as error:
+            raise CompressnetError(f"{path}: cannot be read: {error.strerror}") from error
+        lines = [(number, row.strip()) for number, row in enumerate(rows, 1) if row.strip()]
+        if not lines:
+            raise CompressnetError(f"{path}: there is no text in it")
+        reporter.stage(path.name, len(lines), "lines")
+        labels: list[Label] = []
+        for begin in range(0, len(lines), settings.batch):
+            piece = lines[begin : begin + settings.batch]
+            words = [self.vocabulary.encode(words_of(self.tokenizer, text), str(path)) for _, text in piece]
+            answers = self._classify(model, words)
+            labels += [Label(n, *answer, text) for (n, text), answer in zip(piece, answers, strict=True)]
+            reporter.advance(len(piece))
+        return Labels(labels)
+
+    @torch.inference_mode()
+    def _classify(self, model: nn.Module, sentences: Sequence[Tensor]) -> list[tuple[str, float]]:
+        """The most probable class of each sentence (T_i,), with its probability."""
+        device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+        words, lengths = side_by_side(sentences)
+        probabilities, best = model(words.to(device), lengths.to(device)).softmax(-1).max(-1)
+        return [
+            (self.classes[number], probability)
+            for number, probability in zip(best.tolist(), probabilities.tolist(), strict=True)
+        ]
+
+
+class ClassMetrics:
+    """Sums over sentences, class by class.
+
+    Args:
+        classes: their names.
+    """
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self.classes = list(classes)
+        self.sums = torch.zeros(3, len(classes), dtype=torch.float64)  # sentences, right ones, -ln p
+
+    def update(self, output: Tensor, batch: SentenceBatch) -> None:
+        labels = batch.labels.cpu()
+        losses = F.nll_loss(output.double(), labels, reduction="none")
+        right = (output.argmax(-1) == labels).double()
+        self.sums.index_add_(1, labels, torch.stack([torch.ones_like(right), right, losses]))
+
+    def state(self) -> list[list[float]]:
+        sums: list[list[float]] = self.sums.tolist()
+        return sums
+
+    def merge(self, states: list[list[list[float]]]) -> None:
+        self.sums = torch.tensor(states, dtype=torch.float64).sum(0)
+
+    def compute(self) -> dict[str, float]:
+        counts, right, losses = self.sums.tolist()
+        total = sum(counts)
+        figures = {"loss": sum(losses) / total, "accuracy": sum(right) / total}
+        for name, count, hits, loss in zip(self.classes, counts, right, losses, strict=True):
+            if count:
+                figures |= {
+                    f"loss/{name}": loss / count,
+                    f"accuracy/{name}": hits / count,
+                    f"count/{name}": count,
+                }
+        return figures
