@@ -30,6 +30,7 @@ IMAGES = [(1, 1, 1), (2, 31, 57), (1, 130, 8), (3, 64, 64), (1, 301, 203)]  # ba
 # Every name of the registry but those that are no networks: arguments small enough to be quick.
 NAMED: dict[str, dict[str, Any]] = {
     "adaptive_norm": {"channels": 4},
+    "bytenet": {"vocab_size": 12, "hidden_size": 4, "sets": 1},
     "can24": {},
     "can32": {"norm": "bn"},
     "conv2d": {"in_channels": 3, "out_channels": 4, "kernel_size": 3, "padding": 1, "stride": 2},
@@ -92,7 +93,19 @@ def example(module: nn.Module) -> Tensor:
 
 
 def test_every_model_and_layer_is_in_the_table() -> None:
-    assert {*NAMED, "identity", "operator"} == {*registry.MODELS, *registry.LAYERS}
+    apart = {"identity", "operator", "sequence_classifier"}  # the last takes two inputs: below
+    assert {*NAMED, *apart} == {*registry.MODELS, *registry.LAYERS}
+
+
+def test_a_classifier_with_lengths_as_second_input(tmp_path: Path) -> None:
+    arguments = {"vocab_size": 12, "num_classes": 3, "hidden_size": 6, "embedding_size": 5}
+    module = lively(signature.build("model", "sequence_classifier", arguments))
+    done = export(module, tmp_path / "net.onnx")
+    words, lengths = torch.randint(12, (9, 4)), torch.tensor([9, 1, 5, 3])
+    with torch.no_grad():
+        wanted = module(words, lengths)
+    (ours,) = run(done.output, words, lengths)
+    assert_close(ours, wanted)
 
 
 @pytest.mark.parametrize("name", [*NAMED, *FORMS])
