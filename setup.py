@@ -21,6 +21,6 @@ setup(
             extra_link_args=OPENMP,
             optional=True,
         )
-        for name in ("lstm", "sru")
+        for name in ("lstm", "lstm_1997", "sru")
     ]
 )

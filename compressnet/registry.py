@@ -14,6 +14,7 @@ TASKS = {
     "image_translation": "compressnet.tasks.image_processing:ImageTranslation",
     "language_modelling": "compressnet.tasks.language_modelling:LanguageModelling",
     "sequence_classification": "compressnet.tasks.sequence_classification:SequenceClassification",
+    "sequence_regression": "compressnet.tasks.sequence_regression:SequenceRegression",
 }
 MODELS = {
     "bytenet": "compressnet.models.bytenet:ByteNet",
@@ -21,6 +22,7 @@ MODELS = {
     "can32": "compressnet.models.can:can32",
     "language_model": "compressnet.models.language_model:LanguageModel",
     "sequence_classifier": "compressnet.models.sequence_classifier:SequenceClassifier",
+    "lstm_1997_network": "compressnet.models.lstm_1997:lstm_1997_network",
 }
 LAYERS = {
     "adaptive_norm": "compressnet.layers.adaptive_norm:AdaptiveNorm",
@@ -44,6 +46,7 @@ DATASETS = {
     "sample": "compressnet.data.sample:Sample",
     "sentence_sample": "compressnet.data.sentences:SentenceSample",
     "sentences": "compressnet.data.sentences:Sentences",
+    "synthetic": "compressnet.data.synthetic:Synthetic",
     "text_file": "compressnet.data.text_sets:TextFile",
     "text_sample": "compressnet.data.text_sets:TextSample",
     "wikitext": "compressnet.data.text_sets:WikiText",

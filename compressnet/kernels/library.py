@@ -11,7 +11,7 @@ from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
-NAMES = ("lstm", "sru")
+NAMES = ("lstm", "lstm_1997", "sru")
 NONE_BUILT = "none (no C compiler at installation, or not loadable): torch's operations run instead"
 
 

@@ -7,6 +7,9 @@ With s the logistic function and u = (x, cells', input gates', output gates'), '
     y_in = s(W_in u + b_in)      y_out = s(W_out u + b_out)          one of each a block
     s_c  = s_c' + y_in·g(W_c u + b_c)                                g(x) = 4 s(x) - 2
     y_c  = y_out·h(s_c)                                              h(x) = 2 s(x) - 1 = tanh(x / 2)
+
+For the paper's truncated gradient what is fed back is a given number. So a first walk over time, without
+gradient, finds it; then all steps are one: the cells are a running sum of what enters them.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from torch.nn import functional as F
 
 from compressnet import cost_cells
 from compressnet.cost import Size, Term
+from compressnet.kernels import gradient
+from compressnet.kernels import lstm_1997 as kernel
 from compressnet.layers.exported_scan import Tensors, exported_scan
 from compressnet.layers.sequences import check_shape, random_sequences
 
@@ -135,12 +140,12 @@ class LSTM1997(nn.Module):
         sums = F.linear(x, self.weight_ih, bias)  # (T, B, n_h)
         if torch.compiler.is_exporting():
             return self._exported(sums, fed_back, cells)
-        outputs = []
-        for at in sums.unbind(0):
-            seen = fed_back.detach() if self.truncated else fed_back
-            fed_back, cells = self._step(torch.addmm(at, seen, self.weight_hh.t()), cells)
-            outputs.append(fed_back[:, : self.sizes.cells])
-        return self.output(torch.stack(outputs)), (fed_back.to(x.dtype), cells.to(x.dtype))
+        if self.truncated and gradient.is_wanted(sums, self.weight_hh, fed_back, cells):
+            units, cells = self._all_at_once(sums, fed_back, cells)
+        else:
+            units, cells = self._walk(sums, fed_back, cells)
+        y = self.output(units[..., : self.sizes.cells])
+        return y, (units[-1].to(x.dtype), cells.to(x.dtype))
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """The next T >= 1 steps of a stream: `forward` from `state`."""
@@ -177,14 +182,40 @@ class LSTM1997(nn.Module):
             costs.append(term.times(rows, term.kind, traced=term.traced))
         return costs
 
+    def _walk(self, sums: Tensor, fed_back: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
+        """From sums of the input (T, B, n_h), step by step: all that is fed back, alike, and last cells."""
+        tensors = sums, self.weight_hh, fed_back, cells
+        if kernel.serves(*tensors) and not gradient.is_wanted(*tensors):
+            return kernel.walk(*tensors, self.sizes.blocks)
+        weight, units = self.weight_hh.t(), []
+        for at in sums.unbind(0):
+            fed_back, cells = self._step(torch.addmm(at, fed_back, weight), cells)
+            units.append(fed_back)
+        return torch.stack(units), cells
+
+    def _all_at_once(self, sums: Tensor, fed_back: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
+        """What `_walk` returns, with the truncated gradient."""
+        fed_back = fed_back.detach()
+        with torch.no_grad():
+            units, _ = self._walk(sums.detach(), fed_back, cells.detach())
+        seen = torch.cat([fed_back.unsqueeze(0), units[:-1]])  # (T, B, n_h)
+        entering, y_out, gates = self._gated((sums + F.linear(seen, self.weight_hh)).to(cells.dtype))
+        inside = cells + entering.cumsum(0)  # (T, B, b·S)
+        return _fed_back(inside, y_out, gates), inside[-1]
+
     def _step(self, sums: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
         """From sums (B, n_h) and cells (B, b·S) to what is fed back and the new cells, of the same shapes."""
+        entering, y_out, gates = self._gated(sums.to(cells.dtype))
+        cells = cells + entering
+        return _fed_back(cells, y_out, gates), cells
+
+    def _gated(self, sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of sums (..., n_h): what enters the cells and y_out, each (..., b·S); the gates (..., 2·b)."""
         blocks, size = self.sizes.blocks, self.sizes.block_size
-        of_cells, of_gates = sums.to(cells.dtype).split([self.sizes.cells, 2 * blocks], dim=-1)
-        gates = torch.sigmoid(of_gates)  # (B, 2·b)
-        y_in, y_out = gates.repeat_interleave(size, dim=-1).chunk(2, dim=-1)  # (B, b·S) each
-        cells = torch.addcmul(cells, y_in, 4 * torch.sigmoid(of_cells) - 2)
-        return torch.cat([y_out * torch.tanh(cells / 2), gates], dim=-1), cells
+        of_cells, of_gates = sums.split([self.sizes.cells, 2 * blocks], dim=-1)
+        gates = torch.sigmoid(of_gates)
+        y_in, y_out = gates.repeat_interleave(size, dim=-1).chunk(2, dim=-1)
+        return y_in * (4 * torch.sigmoid(of_cells) - 2), y_out, gates
 
     def _exported(self, sums: Tensor, fed_back: Tensor, cells: Tensor) -> tuple[Tensor, State]:
         """What `forward` returns, from the sums (T, B, n_h) of the input, for any number of steps."""
@@ -214,3 +245,8 @@ class LSTM1997(nn.Module):
                 )
             if tensor.dtype != x.dtype:
                 raise ValueError(f"LSTM1997: the input is {x.dtype}, the state {name} is {tensor.dtype}")
+
+
+def _fed_back(cells: Tensor, y_out: Tensor, gates: Tensor) -> Tensor:
+    """The outputs of all hidden units (..., n_h)."""
+    return torch.cat([y_out * torch.tanh(cells / 2), gates], dim=-1)
