@@ -4,7 +4,7 @@
 # machine alone meanwhile, for every table shows the load.
 #
 #     benchmarks/cells.sh
-#     benchmarks/cells.sh --rounds 2 --processes 1 --set hidden_size=16 --results /tmp/try     # does it run?
+#     benchmarks/cells.sh --rounds 2 --processes 1 --set hidden_size=16 --results runs/try     # does it run?
 #
 # What is added goes to every `compressnet bench`. Both kinds of CPU settings have a record of their own: each
 # ratio is of two networks with the same settings, and passes do not wait for another process.
