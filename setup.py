@@ -4,6 +4,7 @@ Everything else is in pyproject.toml. Where no compiler is, the package installs
 """
 
 import sys
+from pathlib import Path
 
 from setuptools import Extension, setup
 
@@ -14,13 +15,13 @@ OPENMP = ["-fopenmp"] if sys.platform == "linux" else []
 setup(
     ext_modules=[
         Extension(
-            f"compressnet.kernels._{name}",
-            [f"compressnet/kernels/{name}.c"],
+            f"compressnet.kernels._{source.stem}",
+            [source.as_posix()],
             depends=["compressnet/kernels/vectors.h"],
             extra_compile_args=FLAGS + OPENMP,
             extra_link_args=OPENMP,
             optional=True,
         )
-        for name in ("lstm", "lstm_1997", "sru")
+        for source in sorted(Path("compressnet/kernels").glob("*.c"))
     ]
 )

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def reads_text(loaded: Loaded) -> bool:
-    """Whether this is a subject for text."""
-    return bool({"text", "sentence"}.intersection(loaded.task.sample_types))
+    """Whether this is a subject for texts or rows of numbers, not for images."""
+    return bool({"text", "sentence", "sequence"}.intersection(loaded.task.sample_types))
 
 
 def check(
@@ -31,7 +31,9 @@ def check(
     elif prompt is not None:
         raise UsageError(f"--prompt: {loaded.subject.text} writes no text")
     elif not inputs:
-        raise UsageError("name text files: each of their lines gets a label")
+        raise UsageError("name at least one text file")
+    elif output is not None and "sentence" not in loaded.task.sample_types:
+        raise UsageError("-o is for texts and labels; figures are printed, see --json")
     if output is not None and output.is_dir():
         raise UsageError(f"{output} is a folder: name a file in it")
     if output is not None and output.exists() and not force:

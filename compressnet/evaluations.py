@@ -107,9 +107,13 @@ def _mean(group: Sequence[Record], metrics: Sequence[str]) -> list[str]:
 
 
 def _network(record: Record) -> str:
-    """`language_model`, or the name of the recipe that made it."""
-    recipe = record.get("recipe")
-    return f"{recipe} ({record['model']})" if recipe else str(record["model"])
+    """`language_model of lstm (lm_sample)`: the model, its cell, the recipe that made it."""
+    parts = [record["model"]]
+    if cell := record["model_args"].get("cell"):
+        parts.append(f"of `{cell}`")
+    if recipe := record.get("recipe"):
+        parts.append(f"({recipe})")
+    return " ".join(parts)
 
 
 def _facts(record: Record) -> str:

@@ -203,10 +203,11 @@ def check_named(named: Named, text: str) -> list[str]:
         _, problems = check(target, arguments)
     except UsageError as error:
         return [str(error)]
-    for key in named.given:
-        problems = [problem for problem in problems if problem.key != key]
-        if key in arguments or key not in parameters(target):
-            problems.append(Problem(key, f"'{key}' is not for you to give, and must be an argument of it"))
+    if not set(named.given) <= parameters(target).keys():
+        return [f"{kind} {name}: does not fit here: it takes no {' and '.join(named.given)}"]
+    problems = [problem for problem in problems if problem.key not in named.given]
+    written = [key for key in named.given if key in arguments]
+    problems += [Problem(key, f"'{key}' follows from the rest: leave it out") for key in written]
     return [f"{kind} {name}: {problem.message}" for problem in problems]
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from compressnet.kernels.library import NAMES
 from tests.conftest import ROOT
 from tests.kernels.test_library import has_compiler
 
@@ -72,7 +73,8 @@ def test_the_wheel_works_from_another_folder(tmp_path: Path) -> None:
         assert str(path.relative_to(ROOT)) in contents
     assert not any(name.startswith(("tests/", "runs/", "results/")) for name in contents)
     if has_compiler():
-        assert any(name.startswith("compressnet/kernels/_sru") for name in contents)
+        for kernel in NAMES:
+            assert any(name.startswith(f"compressnet/kernels/_{kernel}.") for name in contents)
 
     installed, elsewhere = tmp_path / "installed", tmp_path / "elsewhere"
     elsewhere.mkdir()

@@ -162,3 +162,17 @@ def test_every_shipped_recipe_is_valid_and_says_how_to_run_it() -> None:
 def test_the_schema_is_in_step_with_the_signatures() -> None:
     committed = (Path(__file__).parents[1] / "recipes" / "schema.json").read_text()
     assert committed == schema_text(), "run `make schema`"
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("conv2d", "layer conv2d: does not fit here: it takes no input_size and hidden_size"),
+        ("sru:hidden_size=3", "layer sru: 'hidden_size' follows from the rest: leave it out"),
+        ("sru:version=3", "layer sru: 'version'"),
+    ],
+)
+def test_a_layer_that_is_named_with_arguments(cell: str, message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        Recipe.load(subject.recipe_path("lm_sample"), [f"model.cell={cell}"])
+    assert [message in problem for problem in caught.value.problems] == [True]

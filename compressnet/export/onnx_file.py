@@ -21,7 +21,6 @@ from compressnet.export.check import Checked, check
 from compressnet.export.graph import onnx_graph
 from compressnet.export.interface import interface
 from compressnet.export.quiet import quiet
-from compressnet.models.can import CAN
 from compressnet.recipe import Recipe
 from compressnet.reporter import Reporter, Silent
 from compressnet.side import Side, read_sides
@@ -140,7 +139,8 @@ def export(
 
 
 def _write(source: _Source, path: Path, opset: int, state: bool, tolerance: float) -> Exported:
-    values = _values(source.module)
+    # What `apply` does around a network is not in the file: who uses it has to know.
+    values = str(getattr(source.module, "values", ""))
     with quiet():
         given = interface(source.module, state)
         graph = onnx_graph(source.name, given, opset)
@@ -233,13 +233,6 @@ def _check_floats(source: _Source) -> None:
         raise CompressnetError(
             f"{source.name}: it is {kinds}; an export is float32: convert it with .float()"
         )
-
-
-def _values(module: nn.Module) -> str:
-    """What `apply` does around a network is not in the file: who uses it has to know."""
-    if isinstance(module, CAN):
-        return "images: RGB in [0, 1], then condition planes if it has any; the output is not clamped"
-    return ""
 
 
 def _describe(graph: Any, source: _Source, opset: int, values: str) -> None:

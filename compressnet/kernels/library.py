@@ -1,4 +1,4 @@
-"""Finds and loads what setuptools built from a C source of this folder.
+"""Finds, loads and switches what setuptools built from a C source of this folder.
 
 A source is an optional extension in setup.py: where no compiler is, the package installs without it and the
 torch reference runs. It has no Python in it, so ctypes loads it.
@@ -7,9 +7,12 @@ torch reference runs. It has no Python in it, so ctypes loads it.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+from typing import Any
 
 NAMES = ("lstm", "lstm_1997", "sru")
 NONE_BUILT = "none (no C compiler at installation, or not loadable): torch's operations run instead"
@@ -31,3 +34,40 @@ def load(name: str) -> ctypes.CDLL | None:
 def built() -> list[str]:
     """The kernels that can be used here."""
     return [name for name in NAMES if load(name) is not None]
+
+
+class Kernel:
+    """One of `NAMES`, as the Python file beside its source uses it.
+
+    Attributes:
+        is_built: plain attributes, so that torch.compile can see through what asks for them.
+        is_enabled: not switched off by `reference`.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.is_built = load(name) is not None
+        self.is_enabled = True
+
+    def available(self) -> bool:
+        """Whether it was built, loads here and is not switched off."""
+        return self.is_enabled and self.is_built
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """Within it the torch reference runs, to compare with it."""
+        before, self.is_enabled = self.is_enabled, False
+        try:
+            yield
+        finally:
+            self.is_enabled = before
+
+    @cache  # noqa: B019  kernels live as long as the process
+    def function(self, name: str, pointers: int, sizes: int, flags: int) -> Any:
+        """`compressnet_<name>` of the library, which takes so many of each, in this order."""
+        library = load(self.name)
+        assert library is not None
+        found = getattr(library, f"compressnet_{name}")
+        kinds = [ctypes.c_void_p] * pointers + [ctypes.c_int64] * sizes + [ctypes.c_int] * flags
+        found.argtypes, found.restype = kinds, None
+        return found

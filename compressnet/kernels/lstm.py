@@ -9,11 +9,7 @@ The reference is the loop in `layers/lstm_cell.py`, which calls this where it ca
 
 from __future__ import annotations
 
-import ctypes
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 import torch
@@ -24,8 +20,8 @@ from torch.utils.flop_counter import register_flop_formula
 from compressnet.kernels import gradient, library
 from compressnet.kernels.product import Product
 
-_BUILT = library.load("lstm") is not None  # a constant, so that torch.compile can see through `available`
-_enabled = True
+_kernel = library.Kernel("lstm")
+available, reference = _kernel.available, _kernel.reference
 _operations = torch.library.Library("compressnet", "FRAGMENT")
 _operations.define(
     "lstm_forward(Tensor sums, Tensor h0, Tensor c0, Tensor weight_hh, Tensor? weight_hr, Tensor? peephole,"
@@ -36,22 +32,6 @@ _operations.define(
     " Tensor? dh, Tensor? dc, Tensor? dm) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 Optional = Tensor | None
-
-
-def available() -> bool:
-    """Whether the kernel was built, loads here and is not switched off."""
-    return _enabled and _BUILT
-
-
-@contextmanager
-def reference() -> Iterator[None]:
-    """Within it the torch reference runs, to compare with it."""
-    global _enabled
-    before, _enabled = _enabled, False
-    try:
-        yield
-    finally:
-        _enabled = before
 
 
 def serves(*tensors: Optional) -> bool:
@@ -200,17 +180,8 @@ def _call(name: str, tensors: list[Optional], c: Tensor, sums: Tensor) -> None:
     """
     batch, hidden = c.shape
     pointers = [None if tensor is None else tensor.data_ptr() for tensor in tensors]
-    _function(name, len(tensors))(*pointers, batch, hidden, sums.shape[-1] // hidden, torch.get_num_threads())
-
-
-@cache
-def _function(name: str, pointers: int) -> Any:
-    loaded = library.load("lstm")
-    assert loaded is not None
-    function = getattr(loaded, f"compressnet_{name}")
-    function.argtypes = [ctypes.c_void_p] * pointers + [ctypes.c_int64] * 3 + [ctypes.c_int]
-    function.restype = None
-    return function
+    function = _kernel.function(name, len(tensors), 3, 1)
+    function(*pointers, batch, hidden, sums.shape[-1] // hidden, torch.get_num_threads())
 
 
 def _contiguous(tensor: Optional) -> Optional:

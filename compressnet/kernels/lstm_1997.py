@@ -8,11 +8,7 @@ the paper's, where a step of torch's operations is nearly all overhead. It has n
 
 from __future__ import annotations
 
-import ctypes
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 import torch
@@ -21,30 +17,14 @@ from torch.utils.flop_counter import register_flop_formula
 
 from compressnet.kernels import library
 
-_BUILT = library.load("lstm_1997") is not None  # a constant, so that torch.compile can see through `serves`
+_kernel = library.Kernel("lstm_1997")
+available, reference = _kernel.available, _kernel.reference
 _MOST = 64  # hidden units; as in the C source
-_enabled = True
 _operations = torch.library.Library("compressnet", "FRAGMENT")
 _operations.define(
     "lstm_1997_walk(Tensor sums, Tensor weight_hh, Tensor fed_back, Tensor cells, int blocks)"
     " -> (Tensor, Tensor)"
 )
-
-
-def available() -> bool:
-    """Whether the kernel was built, loads here and is not switched off."""
-    return _enabled and _BUILT
-
-
-@contextmanager
-def reference() -> Iterator[None]:
-    """Within it the torch reference runs, to compare with it."""
-    global _enabled
-    before, _enabled = _enabled, False
-    try:
-        yield
-    finally:
-        _enabled = before
 
 
 def serves(sums: Tensor, *others: Tensor) -> bool:
@@ -75,12 +55,15 @@ def walk(
 def _walk(
     sums: Tensor, weight_hh: Tensor, fed_back: Tensor, cells: Tensor, blocks: int
 ) -> tuple[Tensor, Tensor]:
-    steps, batch, _ = sums.shape
+    steps, batch, hidden = sums.shape
+    if hidden > _MOST:  # C has room for no more
+        raise ValueError(f"lstm_1997_walk: {hidden} hidden units, {_MOST} at most")
     units, last = _fake_walk(sums, weight_hh, fed_back, cells, blocks)
     last.copy_(cells)
     inputs = [sums.contiguous(), weight_hh.t().contiguous(), fed_back.contiguous()]
     pointers = [tensor.data_ptr() for tensor in (*inputs, last, units)]
-    _function()(*pointers, steps, batch, blocks, cells.shape[1] // blocks)
+    walk_in_c = _kernel.function("lstm_1997_walk", len(pointers), 4, 0)
+    walk_in_c(*pointers, steps, batch, blocks, cells.shape[1] // blocks)
     return units, last
 
 
@@ -88,15 +71,6 @@ def _fake_walk(
     sums: Tensor, weight_hh: Tensor, fed_back: Tensor, cells: Tensor, blocks: int
 ) -> tuple[Tensor, Tensor]:
     return sums.new_empty(sums.shape), cells.new_empty(cells.shape)
-
-
-@cache
-def _function() -> Any:
-    loaded = library.load("lstm_1997")
-    assert loaded is not None
-    function = loaded.compressnet_lstm_1997_walk
-    function.argtypes, function.restype = [ctypes.c_void_p] * 5 + [ctypes.c_int64] * 4, None
-    return function
 
 
 _operations.impl("lstm_1997_walk", _walk, "CPU")

@@ -7,10 +7,6 @@ the reference.
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -21,11 +17,11 @@ from torch.utils.flop_counter import register_flop_formula
 
 from compressnet.kernels import gradient, library
 
-# Constants, so that torch.compile can see through `serves`.
-_BUILT = library.load("sru") is not None
+_kernel = library.Kernel("sru")  # `available` speaks of C alone, `reference` switches both off
+available, reference = _kernel.available, _kernel.reference
+# A constant, so that torch.compile can see through `serves`.
 _TRITON = getattr(find_spec("triton"), "origin", None) is not None  # a mere folder of that name has none
 _CUDA_TYPES = (torch.float32, torch.bfloat16, torch.float16)
-_enabled = True
 _operations = torch.library.Library("compressnet", "FRAGMENT")
 _operations.define(
     "sru_forward(Tensor u, Tensor highway, Tensor? v, Tensor bias, Tensor c0, bool tanh, bool reverse,"
@@ -38,25 +34,9 @@ _operations.define(
 Optional = Tensor | None
 
 
-def available() -> bool:
-    """Whether the C kernel was built, loads here and is not switched off."""
-    return _enabled and _BUILT
-
-
-@contextmanager
-def reference() -> Iterator[None]:
-    """Within it the torch reference runs, to compare with it."""
-    global _enabled
-    before, _enabled = _enabled, False
-    try:
-        yield
-    finally:
-        _enabled = before
-
-
 def serves(u: Tensor, *others: Optional) -> bool:
     """Whether a kernel can work on these: all on one device, of types that it takes."""
-    if not _enabled or not (_BUILT if u.is_cpu else _TRITON and u.is_cuda):
+    if not _kernel.is_enabled or not (_kernel.is_built if u.is_cpu else _TRITON and u.is_cuda):
         return False
     types, device = (torch.float32,) if u.is_cpu else _CUDA_TYPES, u.device
     if u.dtype not in types:
@@ -133,17 +113,8 @@ def _contiguous(*tensors: Optional) -> list[Optional]:
 def _call(way: str, tensors: list[Optional], u: Tensor, tanh: bool, reverse: bool) -> None:
     steps, batch, width = u.shape
     pointers = [None if tensor is None else tensor.data_ptr() for tensor in tensors]
-    _c_function(way)(*pointers, steps, batch, width // 3, tanh, reverse, torch.get_num_threads())
-
-
-@cache
-def _c_function(way: str) -> Any:
-    loaded = library.load("sru")
-    assert loaded is not None
-    found = getattr(loaded, f"compressnet_sru_{way}")
-    pointers = [ctypes.c_void_p] * {"forward": 8, "backward": 12}[way]
-    found.argtypes, found.restype = [*pointers, *[ctypes.c_int64] * 3, *[ctypes.c_int] * 3], None
-    return found
+    function = _kernel.function(f"sru_{way}", len(pointers), 3, 3)
+    function(*pointers, steps, batch, width // 3, tanh, reverse, torch.get_num_threads())
 
 
 def _cuda_forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:

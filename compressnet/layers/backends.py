@@ -5,6 +5,7 @@ By itself such a layer takes the kernel where it can and torch's operations else
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -16,12 +17,17 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from compressnet.errors import UsageError
-from compressnet.kernels import lstm, sru
+from compressnet.kernels import lstm, lstm_1997, sru
+from compressnet.layers.lstm_1997 import LSTM1997
 from compressnet.layers.lstm_cell import LSTMCell
 from compressnet.layers.sru import SRU
 
 # A layer and its kernel: NAME.py with `available()` and `reference()`, operations `compressnet::NAME_...`.
-_KERNELS: tuple[tuple[type[nn.Module], ModuleType], ...] = ((LSTMCell, lstm), (SRU, sru))
+_KERNELS: tuple[tuple[type[nn.Module], ModuleType], ...] = (
+    (LSTMCell, lstm),
+    (LSTM1997, lstm_1997),
+    (SRU, sru),
+)
 
 _Call = Callable[..., Any]  # of a function and its arguments
 
@@ -81,7 +87,7 @@ class _InC:
         with _Operations() as operations:
             result = function(*arguments)
         for name in self.kernels:
-            if not any(seen.startswith(f"compressnet.{name}_") for seen in operations.seen):
+            if not any(re.match(rf"compressnet\.{name}_[a-z]", seen) for seen in operations.seen):
                 raise UsageError(f"--backend c: the C kernel '{name}' has not all switches of this layer")
         self.sure = True
         return result

@@ -67,9 +67,9 @@ class ClassSoftmax(nn.Module):
         self.class_sizes = list(class_sizes)
         self.classes = nn.Linear(hidden_size, len(class_sizes))
         self.words = nn.Linear(hidden_size, sum(class_sizes))
-        sizes = torch.tensor(self.class_sizes)
+        classes = [number for number, size in enumerate(class_sizes) for _ in range(size)]
         self.class_of: Tensor
-        self.register_buffer("class_of", torch.arange(len(sizes)).repeat_interleave(sizes), persistent=False)
+        self.register_buffer("class_of", torch.tensor(classes), persistent=False)
         for layer in (self.classes, self.words):
             nn.init.normal_(layer.weight, std=hidden_size**-0.5)
             nn.init.zeros_(layer.bias)
@@ -110,6 +110,23 @@ class AdaptiveSoftmax(nn.AdaptiveLogSoftmaxWithLoss):
         if words is None:
             return self.log_prob(hidden).float()
         return -super().forward(hidden, words).output.float()
+
+
+def over_time(layer: nn.Module, hidden: Tensor, targets: Tensor | None) -> Tensor:
+    """What an output layer says of hidden vectors (T, B, d).
+
+    Args:
+        targets: (T, B).
+
+    Returns:
+        Negative log-probabilities of the targets, (T, B); without targets log-probabilities (T, B, V).
+    """
+    rows = hidden.flatten(0, 1)  # (T·B, d)
+    if targets is None:
+        every: Tensor = layer(rows).unflatten(0, hidden.shape[:2])
+        return every
+    losses: Tensor = layer(rows, targets.flatten()).view(targets.shape)
+    return losses
 
 
 def frequency_classes(counts: Sequence[int], classes: int) -> list[int]:

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from compressnet.cost import Size
 from compressnet.kernels.product import Linear
-from compressnet.layers.softmax import FullSoftmax
+from compressnet.layers.softmax import FullSoftmax, over_time
 from compressnet.signature import DERIVED
 
 BlockKind = Literal["relu", "multiplicative"]
@@ -95,10 +95,7 @@ class ByteNet(nn.Module):
             x, last = block(x, before)
             after.append(last)
         x = F.dropout(F.relu(self.norm(x)), self.dropout, self.training)
-        rows = x.flatten(0, 1)  # (T·B, 2d)
-        if targets is not None:
-            return self.output(rows, targets.flatten()).view(targets.shape), tuple(after)
-        return self.output(rows).unflatten(0, words.shape), tuple(after)
+        return over_time(self.output, x, targets), tuple(after)
 
     def step(self, words: Tensor, state: State) -> tuple[Tensor, State]:
         """The next T >= 1 symbols (T, B) of a stream: `forward` from `state`."""

@@ -106,6 +106,8 @@ class CAN(nn.Module):
         ValueError: an argument out of range, or `stats="frozen"` without `norm="an"`.
     """
 
+    values = "images: RGB in [0, 1], then condition planes if it has any; the output is not clamped"
+
     def __init__(
         self,
         depth: int,

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from compressnet.cost import OptionalSize, Size
 from compressnet.layers.recurrent_stack import RecurrentStack, flat
-from compressnet.layers.softmax import AdaptiveSoftmax, ClassSoftmax, FullSoftmax
+from compressnet.layers.softmax import AdaptiveSoftmax, ClassSoftmax, FullSoftmax, over_time
 from compressnet.signature import DERIVED, Named
 
 Softmax = Literal["full", "adaptive", "classes"]
@@ -96,10 +96,7 @@ class LanguageModel(nn.Module):
             targets: (T, B): only their negative log-probabilities, (T, B), are computed and returned.
         """
         hidden, state = self.hidden(words, state)
-        rows = hidden.flatten(0, 1)  # (T·B, d)
-        if targets is not None:
-            return self.output(rows, targets.flatten()).view(targets.shape), state
-        return self.output(rows).unflatten(0, words.shape), state
+        return over_time(self.output, hidden, targets), state
 
     def hidden(self, words: Tensor, state: State = ()) -> tuple[Tensor, State]:
         """What the output layer gets, (T, B, d), and the state."""

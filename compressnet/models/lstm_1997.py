@@ -3,8 +3,8 @@
     x (T, B, n_i) -> b blocks of S cells, all fed back -> sums of the output units (T, B, n_o)
 
 S. Hochreiter, J. Schmidhuber: Long Short-Term Memory. Neural Computation 9(8):1735-1780, 1997, section 5.
-The layer is `layers/lstm_1997.py`. Starts of gate biases are the paper's for reber and adding; those for the
-other problems are of the same kind and found by trial.
+The layer is `layers/lstm_1997.py`. Starts of gate biases are the paper's for adding and for three of the four
+blocks of reber; all others are of the same kind and found by trial.
 """
 
 from __future__ import annotations

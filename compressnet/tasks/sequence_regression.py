@@ -35,18 +35,26 @@ class Options:
 
 
 class SequenceRegression:
-    """Outputs at the end of sequences, or at each of their steps."""
+    """Outputs at the end of sequences, or at each of their steps.
+
+    Args:
+        logistic: whether output units are, else linear; None: as `data.synthetic.Problem` has them.
+    """
 
     sample_types: ClassVar[tuple[str, ...]] = ("sequence",)
     best: ClassVar[tuple[str, Literal["max", "min"]]] = ("wrong", "min")
     options: ClassVar[type] = Options
+
+    def __init__(self, logistic: bool | None = None) -> None:
+        self.logistic = logistic
 
     def prepare(self, train_data: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """What the problem is, and the sizes that follow."""
         problem = train_data.problem
         known = {"input_size": problem.input_size, "output_size": problem.output_size}
         known["problem"] = train_data.problem_name
-        assets = {"tolerance": problem.tolerance, "symbols": problem.symbols, "logistic": problem.logistic}
+        logistic = problem.logistic if self.logistic is None else self.logistic
+        assets = {"tolerance": problem.tolerance, "symbols": problem.symbols, "logistic": logistic}
         return {**known, **assets}, known
 
     def use(self, assets: Mapping[str, Any]) -> None:
@@ -72,9 +80,9 @@ class SequenceRegression:
 
     def preview(self, model: nn.Module, samples: list[SequenceBatch]) -> Iterator[tuple[str, str]]:
         """What should come out at the end, and what does."""
-        for number, sample in enumerate(samples):
+        for sample in samples:
             outputs = self._outputs(model, sample.inputs)
-            yield f"sequence-{number}", f"target {_numbers(sample.targets[-1])}, output {_numbers(outputs)}"
+            yield "sequence", f"target {_numbers(sample.targets[-1])}, output {_numbers(outputs)}"
 
     def apply(
         self, model: nn.Module, inputs: Iterable[Path], options: Mapping[str, Any], reporter: Reporter

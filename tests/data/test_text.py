@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compressnet.data.protocol import Key, NoSuchSplit
-from compressnet.data.text import Part, TextSplit
+from compressnet.data.text import Part, TextSplit, read_part
 from compressnet.data.text_sets import PTB, Hutter, TextFile, TextSample, WikiText
 from compressnet.data.vocabulary import Tokenizer, Vocabulary, count
 from compressnet.errors import CompressnetError
@@ -137,8 +137,6 @@ def test_held_out_ends_and_the_rest_are_the_text(
             part = data._part(split)._replace(text=text)
         except NoSuchSplit:
             continue
-        from compressnet.data.text import read_part
-
         pieces.append(read_part(part, data._tokenizer))
     assert "".join(pieces) == text
     if not characters:

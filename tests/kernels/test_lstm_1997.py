@@ -111,3 +111,15 @@ def test_compiled_without_breaks() -> None:
     torch.testing.assert_close(compiled(x), layer(x))
     with torch.no_grad():
         torch.testing.assert_close(compiled(x), layer(x))
+
+
+def test_what_c_has_no_room_for_is_refused() -> None:
+    hidden = 65
+    with pytest.raises(ValueError, match="65 hidden units, 64 at most"):
+        torch.ops.compressnet.lstm_1997_walk(
+            torch.zeros(2, 1, hidden),
+            torch.zeros(hidden, hidden),
+            torch.zeros(1, hidden),
+            torch.zeros(1, 63),
+            1,
+        )

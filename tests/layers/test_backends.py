@@ -13,9 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from compressnet.analysis.forms import MODES, backends_of, make_form
 from compressnet.errors import UsageError
-from compressnet.kernels import lstm, sru
+from compressnet.kernels import lstm, lstm_1997, sru
 from compressnet.layers.backends import in_c, in_torch
 from compressnet.layers.lstm import LSTM, lstmp
+from compressnet.layers.lstm_1997 import LSTM1997
 from compressnet.layers.sru import SRU
 
 LAYERS: dict[str, Callable[[], nn.Module]] = {
@@ -23,10 +24,12 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "SRU of version 1": lambda: SRU(6, 6, version=1, activation="tanh"),
     "LSTM": lambda: LSTM(6, 9),
     "LSTMP": lambda: lstmp(6, 9, proj_size=4, output_size=3),
+    "LSTM_1997": lambda: LSTM1997(6, 2, 3, 4),
     "within another module": lambda: nn.Sequential(nn.Linear(6, 6), SRU(6, 9)),
 }
 built = pytest.mark.skipif(
-    not (lstm.available() and sru.available()), reason="the kernels were not built here"
+    not all(kernel.available() for kernel in (lstm, lstm_1997, sru)),
+    reason="the kernels were not built here",
 )
 
 
@@ -82,7 +85,11 @@ def test_the_same_results_in_every_mode(name: str, mode: str, backend: str) -> N
 def test_each_is_what_it_is_called(name: str, mode: str) -> None:
     if mode == "stream-step" and not hasattr(fresh(name), "step"):
         pytest.skip("it does not stream")
-    kernel = "lstm" if "LSTM" in name else "sru"
+    forward, backward = {
+        "LSTM_1997": ("lstm_1997_walk", None),
+        "LSTM": ("lstm_forward", "lstm_backward"),
+        "LSTMP": ("lstm_forward", "lstm_backward"),
+    }.get(name, ("sru_forward", "sru_backward"))
     inputs, seen = (torch.randn(5, 3, 6),), {}
     for backend in ("reference", "c"):
         form = make_form(fresh(name), inputs, mode, backend)
@@ -90,10 +97,12 @@ def test_each_is_what_it_is_called(name: str, mode: str) -> None:
             with Seen() as operations:
                 form()
             seen[backend, call] = operations.names
-    backward = {f"compressnet::{kernel}_backward"} if mode in ("forward+backward", "train-step") else set()
+    expected = {f"compressnet::{forward}"}
+    if backward and mode in ("forward+backward", "train-step"):
+        expected.add(f"compressnet::{backward}")
     for call in ("first", "second"):
         assert seen["reference", call] == set()
-        assert seen["c", call] == {f"compressnet::{kernel}_forward"} | backward
+        assert seen["c", call] == expected
     assert lstm.available()  # as before
     assert sru.available()
 
@@ -115,9 +124,9 @@ def test_c_is_never_on_another_device() -> None:
         form()
 
 
-@pytest.mark.parametrize(("name", "kernel"), [("SRU", sru), ("LSTM", lstm)])
+@pytest.mark.parametrize(("name", "kernel"), [("SRU", sru), ("LSTM", lstm), ("LSTM_1997", lstm_1997)])
 def test_c_that_was_not_built_says_so(name: str, kernel: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel, "_BUILT", False)
+    monkeypatch.setattr(kernel._kernel, "is_built", False)
     module, inputs = fresh(name), (torch.randn(5, 3, 6),)
     assert backends_of(module) == ("eager", "compile", "reference", "c")
     with pytest.raises(UsageError, match=f"the C kernel '{name.lower()}' was not built: reinstall"):

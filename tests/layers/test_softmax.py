@@ -77,3 +77,9 @@ def test_every_word_is_in_one_class(counts: list[int], data: st.DataObject) -> N
 def test_no_more_classes_than_words(classes: int) -> None:
     with pytest.raises(ValueError, match=r"classes: 1 to 3"):
         frequency_classes([3, 2, 1], classes)
+
+
+def test_counting_needs_no_memory() -> None:
+    with torch.device("meta"):
+        layer = ClassSoftmax(6, [2, 3])
+        assert layer(torch.empty(4, 6)).shape == (4, 5)

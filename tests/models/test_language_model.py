@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from compressnet.errors import UsageError
 from compressnet.models.language_model import LanguageModel
 
 CELLS = [
@@ -35,6 +36,11 @@ def test_the_papers_counts() -> None:
         two_biases = LanguageModel(10000, 200, "torch_lstm", 2)
         sru = LanguageModel(10000, 910, "sru", 6, tied=True)
         lstm = LanguageModel(10000, 950, "torch_lstm", 2, tied=True)
+        projected = LanguageModel(10000, 340, "lstmp:proj_size=160", 2, embedding_size=200)
+        five_srus = LanguageModel(10000, 200, "sru", 5)
+        factored = LanguageModel(10000, 200, "lstm", 2, softmax="classes", class_sizes=[100] * 100)
+    # Beside the small one within 1 %: lm_ptb_lstmp, lm_ptb_sru, lm_sundermeyer.
+    assert [parameters(net) for net in (projected, five_srus, factored)] == [4_648_360, 4_614_000, 4_672_900]
     assert parameters(small) == 4_651_600  # Zaremba's small network, one bias a gate
     assert parameters(two_biases) == 4_653_200
     assert parameters(sru) == 24_037_640  # Lei et al.
@@ -130,5 +136,5 @@ def test_a_start_within_bounds() -> None:
     ],
 )
 def test_what_does_not_fit_is_refused(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises((ValueError, Exception), match=message):
+    with pytest.raises((ValueError, UsageError), match=message):
         model(**arguments)

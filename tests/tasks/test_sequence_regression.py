@@ -154,10 +154,17 @@ def test_bad_files(tmp_path: Path, problem: str, content: bytes, message: str) -
         raise error
 
 
+def test_output_units_can_be_chosen() -> None:
+    train = Synthetic("adding").open("train", {}, 0)
+    for chosen, expected in ((None, False), (True, True), (False, False)):
+        assets, _ = SequenceRegression(chosen).prepare(train)
+        assert assets["logistic"] is expected
+
+
 def test_what_is_drawn() -> None:
     sample = Synthetic("adding").open("val", {}, 0)[Key(0, 0, 0)]
     ((name, text),) = prepared("adding").preview(Given(torch.full((1, 1, 1), 0.25)), [sample])
-    assert name == "sequence-0"
+    assert name == "sequence"
     assert text == f"target {sample.targets[-1].item():.3f}, output 0.250"
 
 
