@@ -102,7 +102,8 @@ def bench(
 ) -> None:
     """Time networks: warmed up, interleaved, in several processes, with the interval of every ratio.
 
-    Images are 512x512 and sequences 35 steps unless you say else. Gradients are those of the mean square.
+    Images are 512x512 and sequences 35 steps unless you say else. Gradients are those of the mean square,
+    of language models those of the mean loss.
 
     Example: compressnet bench can24 vs can32 --backend eager,strips --input-size 1920x1080
     """

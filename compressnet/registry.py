@@ -34,6 +34,7 @@ LAYERS = {
     "lstm_1997": "compressnet.layers.lstm_1997:LSTM1997",
     "lstmp": "compressnet.layers.lstm:lstmp",
     "operator": "compressnet.operators.module:OperatorModule",
+    "recurrent_stack": "compressnet.layers.recurrent_stack:RecurrentStack",
     "sru": "compressnet.layers.sru:SRU",
     "torch_lstm": "compressnet.layers.torch_lstm:TorchLSTM",
 }

@@ -7,6 +7,7 @@ Other ways to the same result that the project has for some modules are in `regi
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, get_args
@@ -44,9 +45,9 @@ def make_form(
     Args:
         module: on the device of `inputs`.
         inputs: of its forward pass; for "stream-step" those of one step.
-        mode: "forward": evaluation, no gradients; "forward+backward": gradients of the mean square of all
-            outputs with respect to all parameters; "train-step": also a step of Adam; "stream-step": one
-            step with carried state.
+        mode: "forward": evaluation, no gradients; "forward+backward": gradients with respect to all
+            parameters of the mean square of all outputs, or, where the network takes `targets`, of the mean
+            of its losses; "train-step": also a step of Adam; "stream-step": one step with carried state.
         backend: "eager", "compile" or one of the module's own.
         dtype: the weights' and inputs' type; in modes with gradients that of torch's autocast, as in
             training.
@@ -67,7 +68,7 @@ def make_form(
         return _stream(run.to(kind), _cast(inputs, kind), compiled)
     device = inputs[0].device.type
     cast = torch.autocast(device, dtype=kind) if dtype != "float32" else nullcontext()
-    return _with_gradients(run, tuple(inputs), compiled, cast, optimise=mode == "train-step")
+    return _with_gradients(_loss_of(module, run, inputs, compiled), run, cast, mode == "train-step")
 
 
 def _check(module: nn.Module, mode: str, dtype: str, name: str) -> None:
@@ -133,27 +134,32 @@ def _stream(module: Any, inputs: tuple[Tensor, ...], compiled: bool) -> Form:
 
 
 def _with_gradients(
-    module: nn.Module,
-    inputs: tuple[Tensor, ...],
-    compiled: bool,
-    cast: AbstractContextManager[Any],
-    *,
-    optimise: bool,
+    loss: Callable[[], Tensor], module: nn.Module, cast: AbstractContextManager[Any], optimise: bool
 ) -> Form:
-    run: Callable[..., Any] = _compiled(module) if compiled else module
     # A rate of zero: the same work, and weights that stay where timing found them.
     optimizer = torch.optim.Adam(module.parameters(), lr=0.0)
 
     def form() -> object:
         optimizer.zero_grad(set_to_none=True)
         with cast:
-            loss = _mean_square(run(*inputs))
-        loss.backward()
+            value = loss()
+        value.backward()
         if optimise:
             optimizer.step()
         return None
 
     return form
+
+
+def _loss_of(
+    module: nn.Module, run: nn.Module, inputs: Sequence[Tensor], compiled: bool
+) -> Callable[[], Tensor]:
+    """What is differentiated. Language models are told what to predict: they never make all probabilities."""
+    call: Callable[..., Any] = _compiled(run) if compiled else run
+    if "targets" not in inspect.signature(module.forward).parameters:
+        return lambda: _mean_square(call(*inputs))
+    targets = inputs[0].roll(-1, 0)  # words are numbers below V, as targets are
+    return lambda: call(*inputs, targets=targets)[0].mean()
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -164,9 +170,9 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """
     compiled = torch.compile(function)
 
-    def run(*inputs: Any) -> Any:
+    def run(*inputs: Any, **named: Any) -> Any:
         try:
-            return compiled(*inputs)
+            return compiled(*inputs, **named)
         except torch._dynamo.exc.TorchDynamoException as error:
             reason = str(error).strip().split("\n", 1)[0]
             raise CompressnetError(

@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import register_flop_formula
 
 from compressnet.kernels import gradient, library
-from compressnet.kernels.product import Product
+from compressnet.kernels.product import Product, weight_gradient
 
 _kernel = library.Kernel("lstm")
 available, reference = _kernel.available, _kernel.reference
@@ -86,8 +86,10 @@ class _Walk(torch.autograd.Function):
             gates, c0, c, weight_hh, weight_hr, peephole, dh, dc, dm
         )
         before = torch.cat([h0.unsqueeze(0), h[:-1]])
-        dweight_hh = dsums.flatten(0, 1).t() @ before.flatten(0, 1)
-        dweight_hr = None if weight_hr is None else dh_whole.flatten(0, 1).t() @ m.flatten(0, 1)
+        dweight_hh = weight_gradient(dsums.flatten(0, 1), before.flatten(0, 1))
+        dweight_hr = None
+        if weight_hr is not None:
+            dweight_hr = weight_gradient(dh_whole.flatten(0, 1), m.flatten(0, 1))
         return dsums, dh0, dc0, dweight_hh, dweight_hr, None if peephole is None else dpeephole.sum(0)
 
 

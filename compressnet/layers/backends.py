@@ -69,8 +69,8 @@ class _Around(nn.Module):
             self.init_state = module.init_state
             self.step = partial(call, module.step)
 
-    def forward(self, *inputs: Any) -> Any:
-        return self._call(self.module, *inputs)
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        return self._call(partial(self.module, **named), *inputs)
 
 
 class _InC:

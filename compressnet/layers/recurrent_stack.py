@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from compressnet import signature
+from compressnet.cost import OptionalSize, Size
+from compressnet.signature import Named
 
-State = tuple[torch.Tensor, ...]
+State = tuple[Tensor, ...]
 
 
 class RecurrentStack(nn.ModuleList):
-    """Cells on top of each other. What goes on between them (dropout) is their owner's.
+    """Cells on top of each other. Who wants something between them (dropout) goes from cell to cell itself.
 
         x (T, B, input_size) -> cell 0 -> ... -> cell L-1 -> (T, B, output_size)
 
@@ -34,9 +36,15 @@ class RecurrentStack(nn.ModuleList):
     """
 
     def __init__(
-        self, cell: str, input_size: int, hidden_size: int, num_layers: int, last_size: int = 0
+        self,
+        cell: Annotated[str, Named("layer", ("input_size", "hidden_size"))],
+        input_size: Size,
+        hidden_size: Size,
+        num_layers: Size = 2,
+        last_size: OptionalSize = 0,
     ) -> None:
         super().__init__()
+        self.input_size = input_size
         name, arguments = signature.read_named(cell)
         self._pairs: list[bool] = []  # whether the state of a cell is two tensors
         width = input_size
@@ -48,6 +56,33 @@ class RecurrentStack(nn.ModuleList):
             self._pairs.append(isinstance(built.init_state(1), tuple))
             self.append(built)
         self.output_size = width
+
+    def forward(self, x: Tensor, state: State = ()) -> tuple[Tensor, State]:
+        """Outputs (T, B, output_size) of the last cell, and the state after the last step.
+
+        Args:
+            x: (T, B, input_size).
+            state: as returned, or `init_state`; (): zeros.
+        """
+        after: list[Tensor] = []
+        for cell, part in self.with_states(state or self.init_state(x.shape[1], x.device, x.dtype)):
+            x, part = cell.step(x, part)
+            after += flat(part)
+        return x, tuple(after)
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """The next T >= 1 steps (T, B, input_size) of a stream: `forward` from `state`."""
+        return self(x, state)
+
+    def example(self, batch: int = 1, size: int = 35) -> tuple[Tensor]:
+        """Inputs for counting and timing: `size` steps of `batch` sequences.
+
+        Raises:
+            ValueError: a size of images.
+        """
+        if not isinstance(size, int):
+            raise ValueError("takes sequences: their size is a number of steps")
+        return (torch.rand(size, batch, self.input_size),)
 
     def init_state(
         self, batch: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from compressnet.analysis.forms import backends_of, make_form
 from compressnet.errors import UsageError
 from compressnet.models.can import can24
+from compressnet.models.language_model import LanguageModel
 
 
 class Cumulative(nn.Module):
@@ -109,3 +110,16 @@ def test_what_cannot_be(options: dict[str, str], message: str) -> None:
         make_form(linear(), (torch.ones(2, 3),), **options)
     with pytest.raises(UsageError, match="no parameters to train"):
         make_form(nn.ReLU(), (torch.ones(2, 3),), "train-step")
+
+
+@pytest.mark.parametrize("backend", ["eager", "reference"])
+def test_language_models_are_told_what_to_predict(backend: str) -> None:
+    network = LanguageModel(12, 6, "sru", 1)
+    words = network.example(2, 5)[0]
+    make_form(network, (words,), "forward+backward", backend)()
+    given = [p.grad.clone() for p in network.parameters() if p.grad is not None]
+    network.zero_grad()
+    network(words, targets=words.roll(-1, 0))[0].mean().backward()
+    wanted = [p.grad for p in network.parameters() if p.grad is not None]
+    assert len(given) == len(wanted) > 0
+    torch.testing.assert_close(given, wanted)

@@ -41,6 +41,7 @@ NAMED: dict[str, dict[str, Any]] = {
     "lstm_1997": {"input_size": 5, "blocks": 2, "block_size": 3, "output_size": 2, "biases": "gates"},
     "lstm_1997_network": {"problem": "temporal_order_6b", "input_size": 8, "output_size": 8},
     "lstmp": {"input_size": 5, "hidden_size": 6, "proj_size": 4, "nonrecurrent_proj_size": 2},
+    "recurrent_stack": {"cell": "sru", "input_size": 5, "hidden_size": 6},
     "sru": {"input_size": 5, "hidden_size": 6},
     "torch_lstm": {"input_size": 5, "hidden_size": 6, "proj_size": 4, "bidirectional": True},
 }

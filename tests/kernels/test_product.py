@@ -32,6 +32,17 @@ def test_linear_and_its_gradients(shape: tuple[int, ...], with_bias: bool) -> No
     )
 
 
+@pytest.mark.parametrize(("n_i", "n_o"), [(300, 1800), (900, 600), (910, 576), (512, 1024)])
+@pytest.mark.parametrize("rows", [1, 40])
+def test_gradients_of_matrices_of_any_width(n_i: int, n_o: int, rows: int) -> None:
+    torch.manual_seed(0)
+    x, weight, grad = torch.randn(rows, n_i), torch.randn(n_o, n_i), torch.randn(rows, n_o)
+    torch.testing.assert_close(product.input_gradient(grad, weight), grad @ weight, atol=1e-3, rtol=1e-5)
+    ours = product.weight_gradient(grad, x)
+    torch.testing.assert_close(ours, grad.t() @ x, atol=1e-3, rtol=1e-5)
+    assert ours.is_contiguous()
+
+
 @pytest.mark.parametrize("shape", [(300,), (4, 300), (5, 3, 300)])
 def test_its_result_may_be_changed_in_place(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -29,8 +31,22 @@ def test_cells_take_what_is_below_and_states_are_flat(
         x, after = own.step(x, part)
         assert type(after) is type(part)
     assert x.shape == (5, 2, width)
+    whole, _ = stack(stack.example(2, 5)[0])
+    assert whole.shape == x.shape
     assert stack.output_size == width
     assert {name.split(".")[0] for name, _ in stack.named_parameters()} == {"0", "1"}
+
+
+@pytest.mark.parametrize("cell", ["sru", "lstmp:proj_size=4"])
+def test_the_stack_is_its_cells_one_after_the_other_and_streams(cell: str) -> None:
+    stack, x = RecurrentStack(cell, 3, 6, 2).double(), torch.rand(5, 2, 3, dtype=torch.float64)
+    below, above = list[Any](stack)
+    first, _ = below.step(x, below.init_state(2, dtype=x.dtype))
+    wanted, _ = above.step(first, above.init_state(2, dtype=x.dtype))
+    torch.testing.assert_close(stack(x)[0], wanted)
+    start, state = stack(x[:2])
+    rest, _ = stack.step(x[2:], state)
+    torch.testing.assert_close(torch.cat([start, rest]), wanted)
 
 
 def test_a_last_size() -> None:
