@@ -83,11 +83,15 @@ class ClassSoftmax(nn.Module):
         loss = F.cross_entropy(self.classes(hidden).float(), classes, reduction="none")
         order = torch.argsort(classes, stable=True)
         there, counts = torch.unique_consecutive(classes[order], return_counts=True)
-        inside, starts = [], self._starts()
-        for which, rows in zip(there.tolist(), order.split(counts.tolist()), strict=True):
-            part = slice(starts[which], starts[which + 1])
-            scores = F.linear(hidden[rows], self.words.weight[part], self.words.bias[part])
-            inside.append(F.cross_entropy(scores.float(), words[rows] - starts[which], reduction="none"))
+        # Split once: the gradient of a slice is as large as the matrix, and there would be one of each class.
+        weights, biases = (t.split(self.class_sizes) for t in (self.words.weight, self.words.bias))
+        starts, chunks = self._starts(), hidden[order].split(counts.tolist())
+        inside = []
+        for which, rows, targets in zip(
+            there.tolist(), chunks, words[order].split(counts.tolist()), strict=True
+        ):
+            scores = F.linear(rows, weights[which], biases[which]).float()
+            inside.append(F.cross_entropy(scores, targets - starts[which], reduction="none"))
         return loss.index_add(0, order, torch.cat(inside)) if inside else loss
 
     def _all(self, hidden: Tensor) -> Tensor:
