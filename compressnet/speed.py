@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from compressnet import registry
+from compressnet import registry, signature
 from compressnet.records import markdown, record_path, store, symbolic, without_places
 
 _KIND = "speed"
@@ -147,13 +147,24 @@ def _network(row: Mapping[str, Any], with_settings: bool) -> _Network:
 
 
 def _table(networks: Sequence[_Network], lines: Sequence[_Line]) -> str:
-    short = [network.short for network in networks]
-    if len(set(short)) < len(short):
-        short = [network.text for network in networks]
+    short = _shorts(networks)
     head = [*_HEAD[:4], *(f"{name} ms" for name in reversed(short)), *_HEAD[4:]]
     table = markdown(head, [line.cells for line in sorted(lines, key=lambda line: line.key)])
     typed = " against ".join(f"`{network.text}`" for network in networks)
     return f"### {' against '.join(short)}\n\n{typed}\n\n{table}"
+
+
+def _shorts(networks: Sequence[_Network]) -> list[str]:
+    """A name for each that tells them apart: of two of one kind with the first argument that differs."""
+    names = [network.short for network in networks]
+    if len(set(names)) == len(names):
+        return names
+    given = [signature.read_named(network.side)[1] for network in networks]
+    for key in sorted({key for arguments in given for key in arguments}):
+        values = [arguments.get(key) for arguments in given]
+        if len({str(value) for value in values}) == len(values):
+            return [f"{name}, {key} {value}" for name, value in zip(names, values, strict=True)]
+    return [network.text for network in networks]
 
 
 def _facts(record: Mapping[str, Any]) -> str:

@@ -117,7 +117,8 @@ def test_other_ways_and_equal_names_are_told_apart() -> None:
     assert "| conv2d ms | conv2d compile bfloat16 ms |" in section
     wider = SRU.replace("4", "8")
     (section,) = tables(record(rows=[row(SRU, 4.0, 1.0), row(wider, 8.0, 0.5)]))
-    assert section.startswith(f"### {wider} against {SRU}\n")
+    assert section.startswith("### sru, hidden_size 8 against sru, hidden_size 4\n\n")
+    assert f"`{wider}` against `{SRU}`" in section
     (section,) = tables(record(rows=[row(SRU, 4.0, 1.0), row(SRU, 2.0, 2.0, cpu="torch")]))
     assert section.startswith("### sru torch against sru auto\n")
     assert cells(section, 6)[3] == "torch against auto"
