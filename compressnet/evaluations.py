@@ -32,9 +32,13 @@ def described(architecture: Any) -> dict[str, Any]:
     return {"task": architecture.task, "model_args": arguments}
 
 
-def summary(records: Sequence[Record], published: Sequence[Record]) -> list[str]:
-    """A heading and a table for each task, data and split."""
-    return [_table(names, group, published) for names, group in _groups(records)]
+def summary(records: Sequence[Record], published: Sequence[Record], *, seeds: bool = True) -> list[str]:
+    """A heading and a table for each task, data and split.
+
+    Args:
+        seeds: a row for each; False: only their mean, where there are several.
+    """
+    return [_table(names, group, published, seeds) for names, group in _groups(records)]
 
 
 def details(records: Sequence[Record]) -> list[str]:
@@ -58,7 +62,9 @@ def _title(names: tuple[str, str, str]) -> str:
     return f"{task.replace('_', ' ').capitalize()} on {data}, {split}"
 
 
-def _table(names: tuple[str, str, str], records: Sequence[Record], published: Sequence[Record]) -> str:
+def _table(
+    names: tuple[str, str, str], records: Sequence[Record], published: Sequence[Record], seeds: bool
+) -> str:
     metrics = [key for key in records[0]["metrics"] if key not in _LEFT_OUT]
     head = ["record", "network", "parameters", "seed", *metrics, "published", "trained"]
     rows = []
@@ -67,9 +73,11 @@ def _table(names: tuple[str, str, str], records: Sequence[Record], published: Se
         theirs = next((entry for entry in published if entry.get("recipe") == recipe), None)
         if theirs and theirs["what"] not in notes:
             notes.append(theirs["what"])
-        rows += [_row(record, metrics, theirs, notes) for record in group]
+        single = [_row(record, metrics, theirs, notes) for record in group]
+        if seeds or len(group) == 1:
+            rows += single
         if len(group) > 1:
-            rows.append(_mean(group, metrics))
+            rows.append(_mean(group, metrics, single[0]))
     footnotes = "".join(f"\n\n[^{names[0]}-{number}]: {text}" for number, text in enumerate(notes, 1))
     return f"### {_title(names)}\n\n{markdown(head, rows)}{footnotes}"
 
@@ -99,18 +107,26 @@ def _row(record: Record, metrics: Sequence[str], theirs: Record | None, notes: l
     ]
 
 
-def _mean(group: Sequence[Record], metrics: Sequence[str]) -> list[str]:
-    seeds = [str(record["seed"]) for record in group]
+def _mean(group: Sequence[Record], metrics: Sequence[str], first: Sequence[str]) -> list[str]:
+    """The row of the mean, where it does not differ like the row of the `first` of them."""
     means = [sum(float(record["metrics"][key]) for record in group) / len(group) for key in metrics]
-    figures = [f"**{_figure(key, mean)}**" for key, mean in zip(metrics, means, strict=True)]
-    return [f"mean of {len(group)} seeds", "", "", ", ".join(seeds), *figures, "", ""]
+    minutes = [record["training"]["train_seconds"] / 60 for record in group if record.get("training")]
+    spread = [f"{minute:.0f}" for minute in sorted({min(minutes), max(minutes)})] if minutes else []
+    return [
+        f"mean of {len(group)} seeds",
+        *first[1:3],
+        ", ".join(str(record["seed"]) for record in group),
+        *(f"**{_figure(key, mean)}**" for key, mean in zip(metrics, means, strict=True)),
+        first[-2],
+        f"{' to '.join(dict.fromkeys(spread))} min each" if spread else "-",
+    ]
 
 
 def _network(record: Record) -> str:
-    """`language_model of lstm (lm_sample)`: the model, its cell, the recipe that made it."""
+    """`language_model of lstm (lm_sample)`: the model, its cell or problem, the recipe that made it."""
     parts = [record["model"]]
-    if cell := record["model_args"].get("cell"):
-        parts.append(f"of `{cell}`")
+    if what := record["model_args"].get("cell") or record["model_args"].get("problem"):
+        parts.append(f"of `{what}`")
     if recipe := record.get("recipe"):
         parts.append(f"({recipe})")
     return " ".join(parts)

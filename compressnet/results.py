@@ -68,8 +68,14 @@ def write_record(
     return path
 
 
-def summary_table(records: Sequence[Mapping[str, Any]], published: Sequence[Mapping[str, Any]]) -> str:
-    """One line a record of ours, with the authors' network and doing nothing beside it."""
+def summary_table(
+    records: Sequence[Mapping[str, Any]], published: Sequence[Mapping[str, Any]], *, seeds: bool = True
+) -> str:
+    """One line a record of ours, with the authors' network and doing nothing beside it.
+
+    Args:
+        seeds: runs that differ in the seed alone have a line each; False: only their mean.
+    """
     head = [
         "record",
         "operator",
@@ -104,7 +110,7 @@ def summary_table(records: Sequence[Mapping[str, Any]], published: Sequence[Mapp
         )
     lines = [markdown(head, rows), "", "PSNR in dB / SSIM, mean over images; higher is better."]
     footnotes = [f"[^{number}]: {text}" for number, text in enumerate(notes, 1)]
-    others = [f"\n{table}" for table in evaluations.summary(records, published)]
+    others = [f"\n{table}" for table in evaluations.summary(records, published, seeds=seeds)]
     return "\n".join([*lines, "", *footnotes, *others]).rstrip() + "\n"
 
 
@@ -129,7 +135,7 @@ def write_pages(folder: Path) -> list[Path]:
     page, readme = root / "RESULTS.md", root / "README.md"
     texts = {page: results_page(records, published)}
     if readme.exists():
-        table = summary_table(records, published)
+        table = summary_table(records, published, seeds=False)
         texts[readme] = with_table(readme.read_text(encoding="utf-8"), table)
     for path, text in texts.items():
         files.write_text(path, text)

@@ -66,6 +66,11 @@ def test_seeds_stand_together_with_their_mean() -> None:
     assert "loss" not in head
     assert rows[0]["published"] == "115 [^language_modelling-1]"
     assert "[^language_modelling-1]: theirs" in table
+    (brief,) = evaluations.summary(records, PUBLISHED, seeds=False)
+    assert [cells(brief, line)[0] for line in (2, 3)] == ["mean of 2 seeds", "[other](results/other.json)"]
+    mean = dict(zip(head, cells(brief, 2), strict=True))
+    assert (mean["parameters"], mean["published"]) == ("4,651,600", rows[0]["published"])
+    assert (mean["seed"], mean["trained"]) == ("0, 1", "50 min each")
 
 
 def test_how_it_was_measured() -> None:
