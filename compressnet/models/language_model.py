@@ -8,7 +8,8 @@
     M. Sundermeyer, R. Schlüter, H. Ney: LSTM Neural Networks for Language Modeling. Interspeech 2012
         (peepholes, class-factored output)
     S. Merity, N. Keskar, R. Socher: Regularizing and Optimizing LSTM Language Models. 2017,
-        arXiv 1708.02182 (AWD-LSTM: `locked_dropout`, `weight_drop`, `embedding_dropout`, a tied output)
+        arXiv 1708.02182 (AWD-LSTM: `locked_dropout`, `weight_drop`, `embedding_dropout`, both penalties, a
+        tied output)
 
 By default the small network of Zaremba et al. for the Penn Treebank: 4,651,600 parameters. The cell is any
 layer of the family that streams, with its arguments: `lstm`, `lstmp`, `sru`, `torch_lstm`.
@@ -30,6 +31,7 @@ from compressnet.signature import DERIVED, Named
 
 Softmax = Literal["full", "adaptive", "classes"]
 Probability = Annotated[float, Field(ge=0, lt=1)]
+Factor = Annotated[float, Field(ge=0)]
 State = tuple[Tensor, ...]
 
 
@@ -47,9 +49,15 @@ class LanguageModel(nn.Module):
         cutoffs: of "adaptive": words up to the first are one by one, those up to the next in a cluster, ...
         class_sizes: of "classes": words of each class, follows from the data.
         dropout: of what goes into each cell and into the output layer, in training.
+        input_dropout, output_dropout: of what goes into the first cell, and into the output layer; None: as
+            `dropout`.
         locked_dropout: one mask for all steps of a window.
         weight_drop: dropout of the recurrent matrices `weight_hh`, the same for all steps of a window.
         embedding_dropout: share of words whose embedding is zero for a whole window.
+        activation_penalty: AWD's alpha: so many times the mean square of what goes into the output layer is
+            added to each loss, in training.
+        change_penalty: AWD's beta: so many times the mean square of how the last cell's outputs change from
+            step to step is.
         init_range: all weights start uniform within ±init_range; None: as each layer does by itself.
 
     Raises:
@@ -68,16 +76,26 @@ class LanguageModel(nn.Module):
         cutoffs: list[int] | None = None,
         class_sizes: Annotated[list[int] | None, DERIVED] = None,
         dropout: Probability = 0.0,
+        input_dropout: Probability | None = None,
+        output_dropout: Probability | None = None,
         locked_dropout: bool = False,
         weight_drop: Probability = 0.0,
         embedding_dropout: Probability = 0.0,
+        activation_penalty: Factor = 0.0,
+        change_penalty: Factor = 0.0,
         init_range: Annotated[float, Field(gt=0)] | None = None,
     ) -> None:
         super().__init__()
-        self.dropout, self.locked_dropout = dropout, locked_dropout
+        first = dropout if input_dropout is None else input_dropout
+        last = dropout if output_dropout is None else output_dropout
+        self.dropouts = [first, *[dropout] * (num_layers - 1), last]  # before each cell and the output layer
+        self.locked_dropout = locked_dropout
         self.weight_drop, self.embedding_dropout = weight_drop, embedding_dropout
+        self.activation_penalty, self.change_penalty = activation_penalty, change_penalty
         width = embedding_size or hidden_size
         self.embedding = nn.Embedding(vocab_size, width)
+        if tied:  # torch's start, a variance of 1, is far too wide for an output layer; so AWD has it
+            nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
         self.cells = RecurrentStack(cell, width, hidden_size, num_layers, last_size=width if tied else 0)
         self.output = self._output(self.cells.output_size, tied, softmax, cutoffs, class_sizes)
         if weight_drop and not all(_recurrent(own) for own in self.cells):
@@ -95,19 +113,17 @@ class LanguageModel(nn.Module):
             state: as returned, or `init_state`; (): zeros.
             targets: (T, B): only their negative log-probabilities, (T, B), are computed and returned.
         """
-        hidden, state = self.hidden(words, state)
-        return over_time(self.output, hidden, targets), state
-
-    def hidden(self, words: Tensor, state: State = ()) -> tuple[Tensor, State]:
-        """What the output layer gets, (T, B, d), and the state."""
-        x = self._drop(self._embedded(words))  # (T, B, d_e)
+        x = self._embedded(words)  # (T, B, d_e)
         after: list[Tensor] = []
         state = state or self.init_state(words.shape[1], x.device, x.dtype)
-        for cell, part in self.cells.with_states(state):
-            x, part = self._read(cell, x, part)
+        for (cell, part), dropout in zip(self.cells.with_states(state), self.dropouts, strict=False):
+            x, part = self._read(cell, self._drop(x, dropout), part)
             after += flat(part)
-            x = self._drop(x)
-        return x, tuple(after)
+        hidden = self._drop(x, self.dropouts[-1])  # (T, B, d)
+        y = over_time(self.output, hidden, targets)
+        if targets is not None and self.training:
+            y = y + self._penalty(hidden, x)
+        return y, tuple(after)
 
     def step(self, words: Tensor, state: State) -> tuple[Tensor, State]:
         """The next T >= 1 words (T, B) of a stream: `forward` from `state`."""
@@ -143,10 +159,19 @@ class LanguageModel(nn.Module):
         weight = self.embedding.weight
         return F.embedding(words, weight * F.dropout(weight.new_ones(len(weight), 1), self.embedding_dropout))
 
-    def _drop(self, x: Tensor) -> Tensor:
-        if self.locked_dropout and self.dropout and self.training:
-            return x * F.dropout(x.new_ones(x.shape[1:]), self.dropout)
-        return F.dropout(x, self.dropout, self.training)
+    def _drop(self, x: Tensor, dropout: float) -> Tensor:
+        if self.locked_dropout and dropout and self.training:
+            return x * F.dropout(x.new_ones(x.shape[1:]), dropout)
+        return F.dropout(x, dropout, self.training)
+
+    def _penalty(self, hidden: Tensor, outputs: Tensor) -> Tensor | float:
+        """Of what goes into the output layer, and of the last cell's outputs before dropout; (T, B, d)."""
+        penalty: Tensor | float = 0.0
+        if self.activation_penalty:
+            penalty = self.activation_penalty * hidden.square().mean()
+        if self.change_penalty and len(outputs) > 1:
+            penalty = penalty + self.change_penalty * outputs.diff(dim=0).square().mean()
+        return penalty
 
     def _output(
         self, width: int, tied: bool, softmax: Softmax, cutoffs: list[int] | None, sizes: list[int] | None

@@ -80,9 +80,28 @@ def test_dropout_variants() -> None:
 
 def test_a_locked_mask_is_the_same_at_all_steps() -> None:
     net = model(dropout=0.5, locked_dropout=True).train()
-    dropped = net._drop(torch.ones(7, 3, 12))
+    dropped = net._drop(torch.ones(7, 3, 12), 0.5)
     assert torch.equal(dropped, dropped[:1].expand(7, 3, 12))
     assert set(dropped.unique().tolist()) == {0.0, 2.0}
+
+
+def test_the_first_cell_and_the_output_layer_may_have_rates_of_their_own() -> None:
+    assert model(dropout=0.3).dropouts == [0.3, 0.3, 0.3]
+    assert model(dropout=0.3, input_dropout=0.4, output_dropout=0.0).dropouts == [0.4, 0.3, 0.0]
+
+
+def test_penalties_are_in_the_losses_of_training_alone() -> None:
+    words, targets = torch.randint(30, (6, 2)), torch.randint(30, (6, 2))
+    net = model("sru", activation_penalty=2.0, change_penalty=3.0)
+    plain, _ = net.eval()(words, (), targets)
+    outputs, state = net.embedding(words), net.init_state(2)
+    for cell, part in net.cells.with_states(state):
+        outputs, _ = cell.step(outputs, part)
+    changes = outputs[1:] - outputs[:-1]
+    penalty = 2 * outputs.square().mean() + 3 * changes.square().mean()
+    torch.testing.assert_close(net.train()(words, (), targets)[0], plain + penalty)
+    net(words[:1], (), targets[:1])  # one step changes nothing
+    assert model(activation_penalty=1.0).train()(words)[0].shape == (6, 2, 30)
 
 
 def test_weight_drop_reaches_the_recurrent_matrices_and_their_gradients() -> None:
