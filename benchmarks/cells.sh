@@ -8,15 +8,7 @@
 #
 # What is added goes to every `compressnet bench`. Both kinds of CPU settings have a record of their own: each
 # ratio is of two networks with the same settings, and passes do not wait for another process.
-set -eu
-cd "$(dirname "$0")/.."
-PATH="$PWD/.venv/bin:$PATH"
-
-record() {
-    name=$1
-    shift
-    compressnet bench --device cpu --threads 1,all --no-memory --force --record "$name" "$@"
-}
+. "$(dirname "$0")/record.sh"
 
 for cpu in auto torch; do
     for batch in 32 1; do

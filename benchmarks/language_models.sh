@@ -8,22 +8,14 @@
 #     benchmarks/language_models.sh --rounds 2 --processes 1 --results runs/try     # does it run?
 #
 # The LSTMs: torch's, and ours without peepholes. What is added goes to every `compressnet bench`.
-set -eu
-cd "$(dirname "$0")/.."
-PATH="$PWD/.venv/bin:$PATH"
-
-record() {
-    name=$1
-    shift
-    compressnet bench --device cpu --threads 1,all --no-memory --force --record "$name" \
-        --batch 32 --seq-len 35 --mode train-step "$@"
-}
+. "$(dirname "$0")/record.sh"
+step="--batch 32 --seq-len 35 --mode train-step"
 
 record lm24m_stack \
     recurrent_stack:cell=torch_lstm,input_size=950,hidden_size=950,num_layers=2 vs \
     recurrent_stack:cell=sru,input_size=910,hidden_size=910,num_layers=6 \
-    recurrent_stack:cell=lstm:peepholes=false,input_size=950,hidden_size=950,num_layers=2 "$@"
+    recurrent_stack:cell=lstm:peepholes=false,input_size=950,hidden_size=950,num_layers=2 $step "$@"
 record lm24m_whole \
     language_model:cell=torch_lstm,hidden_size=950,num_layers=2,tied=true vs \
     language_model:cell=sru,hidden_size=910,num_layers=6,tied=true \
-    language_model:cell=lstm:peepholes=false,hidden_size=950,num_layers=2,tied=true "$@"
+    language_model:cell=lstm:peepholes=false,hidden_size=950,num_layers=2,tied=true $step "$@"
