@@ -22,6 +22,7 @@ def lstm(
     output_size: OptionalSize = 14247,
     num_layers: Size = 1,
     peepholes: bool = True,
+    biases: Literal[1, 2] = 1,
 ) -> list[Term]:
     """LSTM with peepholes and one bias a gate: W = n_c·n_c·4 + n_i·n_c·4 + n_c·n_o + n_c·3 without biases.
 
@@ -30,6 +31,7 @@ def lstm(
     Args:
         output_size: of the layer behind the last one; 0: none.
         num_layers: the upper ones take n_c inputs.
+        biases: of each gate; many libraries have two.
     """
     symbols = {"n_i": input_size, "n_c": hidden_size, "n_o": output_size, "L": num_layers}
     each = "L·" if num_layers > 1 else ""
@@ -39,7 +41,9 @@ def lstm(
         "input of upper layers": "(L-1)·n_c·n_c·4" if num_layers > 1 else "",
         "output": "n_c·n_o" if output_size else "",
     }
-    return _peephole_cell(formulas, symbols, each, peepholes, state=f"{each}n_c·2")
+    terms = _peephole_cell(formulas, symbols, each, peepholes, state=f"{each}n_c·2")
+    second = [Term("parameters", "second biases", f"{each}n_c·4", symbols)] if biases == 2 else []
+    return terms + second
 
 
 def lstmp(

@@ -17,7 +17,7 @@ Vocabulary Speech Recognition. 2014, arXiv 1402.1128; and Interspeech 2014 (elev
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -51,7 +51,7 @@ class LSTM(nn.Module):
         coupled_gates: no input gate of its own: i = 1 - f.
         cell_clip: the cells stay within ±cell_clip; 0: no limit.
         proj_clip: the same of both projections.
-        biases: of each gate. torch has 2, papers 1: their sum alone matters.
+        biases: of each gate. torch has 2, papers 1: their sum alone matters, and learns at twice the rate.
         forget_bias: of the forget gate at the start.
         bidirectional: a second cell in each layer reads the sequence backwards. Such a network has no `step`.
 
@@ -220,13 +220,17 @@ def lstm(
     output_size: OptionalSize = 0,
     num_layers: Size = 1,
     peepholes: bool = True,
+    biases: Literal[1, 2] = 1,
 ) -> LSTM:
     """The LSTM of Sak et al. (2014): peepholes, one bias a gate.
 
     Args:
         output_size: of the layer on top; 0: none.
+        biases: of each gate. Of two only the sum matters, but it learns at twice the rate of one.
     """
-    return LSTM(input_size, hidden_size, num_layers, output_size=output_size, peepholes=peepholes)
+    return LSTM(
+        input_size, hidden_size, num_layers, output_size=output_size, peepholes=peepholes, biases=biases
+    )
 
 
 def lstmp(

@@ -33,7 +33,7 @@ def parameters(net: LanguageModel) -> int:
 def test_the_papers_counts() -> None:
     with torch.device("meta"):
         small = LanguageModel(10000, 200, "lstm:peepholes=false", 2)
-        two_biases = LanguageModel(10000, 200, "torch_lstm", 2)
+        two_biases = LanguageModel(10000, 200, "lstm:peepholes=false,biases=2", 2)
         sru = LanguageModel(10000, 910, "sru", 6, tied=True)
         lstm = LanguageModel(10000, 950, "torch_lstm", 2, tied=True)
         projected = LanguageModel(10000, 340, "lstmp:proj_size=160", 2, embedding_size=200)
@@ -42,7 +42,7 @@ def test_the_papers_counts() -> None:
     # Beside the small one within 1 %: lm_ptb_lstmp, lm_ptb_sru, lm_sundermeyer.
     assert [parameters(net) for net in (projected, five_srus, factored)] == [4_648_360, 4_614_000, 4_672_900]
     assert parameters(small) == 4_651_600  # Zaremba's small network, one bias a gate
-    assert parameters(two_biases) == 4_653_200
+    assert parameters(two_biases) == 4_653_200  # as his code has them: lm_ptb_lstm
     assert parameters(sru) == 24_037_640  # Lei et al.
     assert parameters(lstm) == 23_965_200
 
