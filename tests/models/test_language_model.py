@@ -38,11 +38,13 @@ def test_the_papers_counts() -> None:
         lstm = LanguageModel(10000, 950, "torch_lstm", 2, tied=True)
         projected = LanguageModel(10000, 340, "lstmp:proj_size=160", 2, embedding_size=200)
         five_srus = LanguageModel(10000, 200, "sru", 5)
+        awd = LanguageModel(10000, 1150, "lstm:peepholes=false,biases=2", 3, embedding_size=400, tied=True)
         factored = LanguageModel(10000, 200, "lstm", 2, softmax="classes", class_sizes=[100] * 100)
     # Beside the small one within 1 %: lm_ptb_lstmp, lm_ptb_sru, lm_sundermeyer.
     assert [parameters(net) for net in (projected, five_srus, factored)] == [4_648_360, 4_614_000, 4_672_900]
     assert parameters(small) == 4_651_600  # Zaremba's small network, one bias a gate
     assert parameters(two_biases) == 4_653_200  # as his code has them: lm_ptb_lstm
+    assert parameters(awd) == 24_221_600  # Merity et al.: "24M"
     assert parameters(sru) == 24_037_640  # Lei et al.
     assert parameters(lstm) == 23_965_200
 
@@ -135,7 +137,7 @@ def test_softmaxes() -> None:
 
 def test_a_start_within_bounds() -> None:
     net = model(init_range=0.1)
-    assert max(float(p.abs().max()) for p in net.parameters()) <= 0.1
+    assert max(float(p.detach().abs().max()) for p in net.parameters()) <= 0.1
     assert all(float(p.abs().max()) > 0.05 for p in net.parameters())
 
 
