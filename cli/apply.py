@@ -125,16 +125,26 @@ def _apply(
 
 
 def _list_options(loaded: Loaded, json: bool) -> None:
-    from compressnet.signature import parameters
+    from compressnet.signature import json_schema
 
-    known = parameters(loaded.task.options)
-    rows = [(key, str(parameter.annotation), parameter.default) for key, parameter in known.items()]
+    known, _ = json_schema(loaded.task.options)
     if json:
-        console.print_json({key: {"type": kind, "default": default} for key, kind, default in rows})
+        console.print_json(known)
         return
+    rows = [
+        (key, entry.get("type", "-"), _range(entry), entry.get("default")) for key, entry in known.items()
+    ]
     console.print_table(
-        "options of this subject (--set KEY=VALUE)", ["key", "type", "default"], rows, numeric=3
+        "options of this subject (--set KEY=VALUE)", ["key", "type", "range", "default"], rows, numeric=3
     )
+
+
+def _range(schema: dict[str, Any]) -> str:
+    """Of a JSON schema: what a value may be."""
+    if "enum" in schema:
+        return ", ".join(map(str, schema["enum"]))
+    words = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
+    return " ".join(f"{word} {schema[key]}" for key, word in words.items() if key in schema)
 
 
 def _report(loaded: Loaded, written: list[dict[str, Any]], skipped: list[Path], json: bool) -> None:

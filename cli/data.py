@@ -22,6 +22,7 @@ def check(
         str,
         typer.Argument(metavar="RECIPE|NAME:KEY=VALUE,...", help="A recipe, or a data set with arguments."),
     ],
+    set_: options.Overrides = None,
     data_root: options.DataRoot = None,
     json: options.Json = False,
 ) -> None:
@@ -31,7 +32,7 @@ def check(
     """
     from compressnet.data.protocol import NoSuchSplit
 
-    component = _component(source)
+    component = _component(source, set_ or [])
     data_set = component.build()
     problems = data_set.check()
     counts: dict[str, int | str] = {}
@@ -77,14 +78,18 @@ def samples(output: options.Output = None, force: options.Force = False, json: o
         console.print_text(line)
 
 
-def _component(source: str) -> Component:
+def _component(source: str, overrides: list[str]) -> Component:
+    """What a recipe, a run, or the name of a data set means; only recipes can be overridden."""
     from compressnet import registry
     from compressnet.recipe import Component, Recipe
     from compressnet.signature import split_arguments
     from compressnet.subject import names, parse
 
     name, _, arguments = source.partition(":")
+    no_recipe = UsageError(f"--set: '{source}' is no recipe; of a data set write NAME:KEY=VALUE,...")
     if name in registry.DATASETS:
+        if overrides:
+            raise no_recipe
         return Component(kind="data", name=name, arguments=split_arguments(arguments))
     known = [*registry.DATASETS, *names("recipe")]
     wrong = UsageError(f"'{source}' is neither a data set nor a recipe{registry.suggestion(name, known)}")
@@ -93,7 +98,9 @@ def _component(source: str) -> Component:
     except UsageError:
         raise wrong from None
     if subject.kind == "recipe" and subject.path:
-        return Recipe.load(subject.path).data
+        return Recipe.load(subject.path, overrides).data
+    if overrides:
+        raise no_recipe
     if subject.kind == "run" and subject.path:
         from compressnet.run import Run
 

@@ -7,7 +7,9 @@ Published figures stand in a column of their own: entries of published.json that
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from compressnet.records import markdown
@@ -86,10 +88,18 @@ def _by_recipe(records: Sequence[Record]) -> Iterator[tuple[str, list[Record]]]:
     """Records that differ in the seed alone, together."""
     groups: dict[tuple[Any, ...], list[Record]] = {}
     for record in records:
-        arguments = tuple(sorted((key, str(value)) for key, value in record["model_args"].items()))
-        groups.setdefault((record.get("recipe"), record["model"], arguments), []).append(record)
-    for key, group in groups.items():
-        yield key[0], sorted(group, key=lambda record: record["seed"])
+        network = record["model"], *sorted((key, str(value)) for key, value in record["model_args"].items())
+        key = (record.get("recipe"), network, record["data"].get("fold"), _settings(record))
+        groups.setdefault(key, []).append(record)
+    for (recipe, *_), group in groups.items():
+        yield recipe, sorted(group, key=lambda record: record["seed"])
+
+
+def _settings(record: Record) -> tuple[str, ...]:
+    """What the command of the training sets, but for the seed."""
+    words = shlex.split((record.get("training") or {}).get("command", ""))
+    given = (value for option, value in pairwise(words) if option == "--set")
+    return tuple(sorted(value for value in given if not value.startswith("seed=")))
 
 
 def _row(record: Record, metrics: Sequence[str], theirs: Record | None, notes: list[str]) -> list[str]:
@@ -123,12 +133,14 @@ def _mean(group: Sequence[Record], metrics: Sequence[str], first: Sequence[str])
 
 
 def _network(record: Record) -> str:
-    """`language_model of lstm (lm_sample)`: the model, its cell or problem, the recipe that made it."""
+    """`language_model of lstm (lm_sample)`: the model, its cell or problem, the recipe, the fold of data."""
     parts = [record["model"]]
     if what := record["model_args"].get("cell") or record["model_args"].get("problem"):
         parts.append(f"of `{what}`")
     if recipe := record.get("recipe"):
         parts.append(f"({recipe})")
+    if (fold := record["data"].get("fold")) is not None:
+        parts.append(f"fold {fold}")
     return " ".join(parts)
 
 
@@ -142,7 +154,8 @@ def _facts(record: Record) -> str:
         f"weights `{str(record['digest'])[:16]}`",
     ]
     if training.get("curve"):
-        points = ", ".join(f"{figure:.1f}" for _, figure, _ in training["curve"])
+        digits = 1 if training["metric"] == "perplexity" else 3
+        points = ", ".join(f"{figure:.{digits}f}" for _, figure, _ in training["curve"])
         parts.append(f"{training['metric']} on its validation data: {points}")
     return "; ".join(parts)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from compressnet import registry, signature
 from compressnet.cost import Term
 from compressnet.errors import CompressnetError, UsageError
+from compressnet.places import DATA_VARIABLE
 from compressnet.subject import STORED, Subject, parse, weights_path
 
 if TYPE_CHECKING:
@@ -146,8 +147,16 @@ class Side:
             arguments = {**self.subject.arguments, **self.settings}
             return load(replace(self.subject, arguments=arguments)).model
         if kind == "recipe":
-            model_name, arguments, _ = self._recipe_arguments()
-            model = signature.build("model", model_name, arguments)
+            model_name, arguments, assumed = self._recipe_arguments()
+            try:
+                model = signature.build("model", model_name, arguments)
+            except UsageError as error:
+                if not assumed:
+                    raise
+                raise UsageError(
+                    f"{name}: {', '.join(assumed)} of its model follow from data that is not there (see "
+                    f"{DATA_VARIABLE}), and without there is no such model: {error}"
+                ) from error
             return model
         if kind == "layer" and name not in registry.LAYERS:
             raise UsageError(f"'{name}' has formulas, which count-params shows, but no module yet")

@@ -73,6 +73,16 @@ def test_seeds_stand_together_with_their_mean() -> None:
     assert (mean["seed"], mean["trained"]) == ("0, 1", "50 min each")
 
 
+def test_runs_that_differ_in_more_than_the_seed_have_no_mean() -> None:
+    trained = record("b", 1.0)["training"] | {"command": "compressnet train r --set train.lr=2 --set seed=1"}
+    records = [record("a", 1.0), record("b", 1.0, 1, training=trained)]
+    assert "mean of" not in evaluations.summary(records, [])[0]
+    folds = [record(f"f{fold}", 1.0, data={**records[0]["data"], "fold": fold}) for fold in (0, 1)]
+    (table,) = evaluations.summary(folds, [])
+    assert "mean of" not in table
+    assert "(lm_ptb_lstm) fold 1 |" in table
+
+
 def test_how_it_was_measured() -> None:
     (text,) = evaluations.details([record("a", 114.0)])
     assert "compressnet train lm_ptb_lstm --set seed=0" in text

@@ -58,7 +58,7 @@ def test_a_setting_wins_over_an_argument() -> None:
 @pytest.mark.parametrize(
     ("words", "key", "hint"),
     [
-        (["lstm"], "proj_size", "they take: hidden_size, input_size"),
+        (["lstm"], "proj_size", "they take: biases, hidden_size, input_size"),
         (["lstm"], "hiden_size", "did you mean 'hidden_size'?"),
         (["fip_fivek"], "variant", "did you mean 'model.variant'?"),
         (["zoo:rof"], "model.variant", "runs and weights are as they were built"),

@@ -103,12 +103,23 @@ def column_batches(
     """
     columns = batch // accumulate
     _check(length, columns, world)
+    return _column_stream(
+        windows_read(length, columns) // columns, columns, rank, world, start_batch, accumulate
+    )
+
+
+def windows_read(length: int, columns: int) -> int:
+    """How many of the windows of a text fill the columns; the rest is not read.
+
+    Raises:
+        CompressnetError: fewer windows than columns.
+    """
     if length < columns:
         raise CompressnetError(
             f"the text has {length} windows, fewer than the {columns} columns of train.batch: "
             "lower train.batch or data.unroll, or take a longer text"
         )
-    return _column_stream(length // columns, columns, rank, world, start_batch, accumulate)
+    return length - length % columns
 
 
 def _column_stream(

@@ -285,7 +285,7 @@ def read_lines(path: Path, classes: Sequence[str]) -> tuple[list[Line], list[str
     """The labelled sentences of a file, and what is wrong with it, line by line."""
     try:
         # Not splitlines: for it the byte 0x85, which some sentences have, ends a line too.
-        rows = path.read_bytes().decode("latin-1").split("\n")
+        rows = _decoded(path.read_bytes()).split("\n")
     except FileNotFoundError:
         place = f"relative paths are looked up below --data-root or {DATA_VARIABLE}"
         return [], [f"{path}: no such file; {place}. {_OBTAIN}"]
@@ -302,6 +302,14 @@ def read_lines(path: Path, classes: Sequence[str]) -> tuple[list[Line], list[str
         else:
             lines.append(Line(int(label), text, number, f"{path.name}:{number}"))
     return lines, problems
+
+
+def _decoded(raw: bytes) -> str:
+    """SST's files are UTF-8, of the others three are in older encodings of one byte a character."""
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
 
 
 def in_fold(lines: Sequence[Line], fold: int, inside: bool) -> list[Line]:

@@ -25,13 +25,15 @@ from compressnet.reporter import Reporter
 
 # Evaluation carries its state on, so that the length of its windows changes nothing but the speed.
 _EVALUATION_WINDOW = 256
+_LONG_LINE = 10_000  # characters
 
 
 class Part(NamedTuple):
     """A piece of a text file.
 
     Attributes:
-        begin, end: shares of its characters, 0 to 1; at word level the cuts move on to the end of a line.
+        begin, end: shares of its characters, 0 to 1; at word level the cuts move on to the end of a line, or
+            of a word in a text of very long lines.
         text: what is in it, where it is no file.
     """
 
@@ -146,12 +148,16 @@ def read_part(part: Part, tokenizer: Tokenizer) -> str:
         raise CompressnetError(f"{part.path}: cannot be read: {error.strerror}") from error
     text = tokenizer.decode(raw, str(part.path))
     begin, end = (round(len(text) * share) for share in (part.begin, part.end))
-    if tokenizer.level == "word":
-        text = text if text.endswith("\n") else f"{text}\n"
-        begin, end = (_line_end(text, cut) for cut in (begin, end))
-    return text[begin:end]
+    if tokenizer.level != "word":
+        return text[begin:end]
+    begin, end = (_moved(text, cut) for cut in (begin, end))
+    piece = text[begin:end]
+    return piece if not piece or piece.endswith("\n") else f"{piece}\n"
 
 
-def _line_end(text: str, cut: int) -> int:
-    """The first beginning of a line at `cut` or behind."""
-    return 0 if cut == 0 else text.find("\n", cut - 1) + 1
+def _moved(text: str, cut: int) -> int:
+    """Behind the first end of a line from `cut` on, or of a word where lines are too long for that."""
+    if cut in (0, len(text)):
+        return cut
+    behind = text.find("\n", cut - 1, cut + _LONG_LINE) + 1
+    return behind or text.find(" ", cut - 1) + 1 or len(text)

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from compressnet.data.protocol import NoSuchSplit
 from compressnet.data.text import Part, TextSplit
-from compressnet.data.vocabulary import Level, Tokenizer, Words
+from compressnet.data.vocabulary import Level, Tokenizer, Vocabulary, Words, count
 from compressnet.errors import CompressnetError
 from compressnet.places import DATA_VARIABLE, resolve
 
@@ -49,10 +49,16 @@ class _TextSet:
         return TextSplit(part, self._tokenizer, self._unroll, self._min_count, assets, training)
 
     def check(self) -> list[str]:
+        """Files that cannot be read, and symbols held out that the training text does not have."""
         problems = []
-        for split in ("train", "val", "test"):
+        vocabulary: Vocabulary | None = None
+        for name in ("train", "val", "test"):
             try:
-                len(self.open(split, {}, 0).text)
+                split = self.open(name, {}, 0)
+                if name == "train":
+                    vocabulary = Vocabulary.of(count(split.symbols), self._min_count)
+                elif vocabulary is not None and vocabulary.unknown is None:
+                    vocabulary.encode(split.symbols, str(split.part.path))
             except NoSuchSplit:
                 pass
             except CompressnetError as error:
@@ -141,8 +147,11 @@ class TextFile(_TextSet):
         level: symbols are words, characters or bytes.
         words: what stands between white space, or runs of letters and single punctuation marks.
         lower: in lower case.
-        min_count: symbols that are rarer in the training text are `<unk>`.
+        min_count: symbols that are rarer in the training text are `<unk>`; None: 2 of words, else 1.
         unroll: T, steps of a window of training.
+
+    Raises:
+        ValueError: `lower` at byte level.
     """
 
     def __init__(
@@ -155,10 +164,12 @@ class TextFile(_TextSet):
         level: Level = "word",
         words: Words = "whitespace",
         lower: bool = False,
-        min_count: Positive = 1,
+        min_count: Positive | None = None,
         unroll: Positive = 35,
     ) -> None:
-        super().__init__(Tokenizer(level, words, lower), unroll, min_count)
+        if lower and level == "byte":
+            raise ValueError("lower: bytes have no case; take level: character, or a text in lower case")
+        super().__init__(Tokenizer(level, words, lower), unroll, min_count or (2 if level == "word" else 1))
         self._files = {"train": train, "val": val, "test": test}
         self._held = {"val": 0.0 if val else val_percent / 100, "test": 0.0 if test else test_percent / 100}
 
@@ -192,7 +203,12 @@ class TextSample(TextFile):
 
     def __init__(self, level: Level = "word", min_count: Positive = 2, unroll: Positive = 35) -> None:
         super().__init__(
-            "topics", level=level, words="punctuation", lower=True, min_count=min_count, unroll=unroll
+            "topics",
+            level=level,
+            words="punctuation",
+            lower=level != "byte",
+            min_count=min_count,
+            unroll=unroll,
         )
 
     def _part(self, split: str) -> Part:

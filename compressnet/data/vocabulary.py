@@ -142,11 +142,18 @@ class Vocabulary:
             raise CompressnetError(
                 f"{source}: {len(strange)} symbols are not in the vocabulary, which has no {UNKNOWN}: "
                 + ", ".join(map(repr, list(strange)[:8]))
+                + f" (trained with data.min_count=2, rare ones are {UNKNOWN})"
             )
         return numbers
 
     def decode(self, numbers: Iterable[int]) -> list[str]:
         return [self.symbols[number] for number in numbers]
+
+
+def stored_words(assets: Mapping[str, Any]) -> dict[str, Any]:
+    """Tokenizer and vocabulary among what is stored with weights; {}: they are of no text."""
+    keys = ("tokenizer", "vocabulary")
+    return {key: assets[key] for key in keys} if assets.keys() >= set(keys) else {}
 
 
 def count(symbols: Sequence[str]) -> Counter[str]:

@@ -48,9 +48,10 @@ class RecurrentStack(nn.ModuleList):
         name, arguments = signature.read_named(cell)
         self._pairs: list[bool] = []  # whether the state of a cell is two tensors
         width = input_size
-        for number in range(num_layers):
-            last = bool(last_size) and number + 1 == num_layers and "proj_size" not in arguments
-            size = last_size if last else hidden_size
+        sizes = [hidden_size] * num_layers
+        if last_size and not _projects(name, arguments, input_size, hidden_size):
+            sizes[-1] = last_size
+        for size in sizes:
             built = signature.build("layer", name, {**arguments, "input_size": width, "hidden_size": size})
             width = _output_size(built, name, width)
             self._pairs.append(isinstance(built.init_state(1), tuple))
@@ -101,6 +102,15 @@ class RecurrentStack(nn.ModuleList):
 def flat(part: Any) -> State:
     """The state of one cell as a tuple."""
     return part if isinstance(part, tuple) else (part,)
+
+
+def _projects(name: str, arguments: dict[str, Any], input_size: int, hidden_size: int) -> bool:
+    """Whether a cell's outputs are of another width than it has cells."""
+    with torch.device("meta"):  # allocates nothing, and takes no random numbers
+        cell = signature.build(
+            "layer", name, {**arguments, "input_size": input_size, "hidden_size": hidden_size}
+        )
+        return _output_size(cell, name, input_size) != hidden_size
 
 
 def _output_size(cell: Any, name: str, width: int) -> int:

@@ -16,6 +16,7 @@ Words are numbers 0 to V - 1 by falling frequency in the training text.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -108,12 +109,19 @@ class ClassSoftmax(nn.Module):
 
 
 class AdaptiveSoftmax(nn.AdaptiveLogSoftmaxWithLoss):
-    """torch's, called as the others."""
+    """torch's, called as the others; in the weights' type, for under autocast it mixes types and fails."""
 
     def forward(self, hidden: Tensor, words: Tensor | None = None) -> Tensor:  # type: ignore[override]
-        if words is None:
-            return self.log_prob(hidden).float()
-        return -super().forward(hidden, words).output.float()
+        kind = hidden.device.type
+        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
+            hidden = hidden.to(self.head.weight.dtype)
+            if words is None:
+                return self.log_prob(hidden).float()
+            losses = -super().forward(hidden, words).output.float()
+            if not torch.is_grad_enabled():
+                return losses
+            # A cluster without a word has a gradient too, of zeros: ranks must agree on which have one.
+            return losses + 0 * sum(weight.sum() for weight in self.tail.parameters())
 
 
 def over_time(layer: nn.Module, hidden: Tensor, targets: Tensor | None) -> Tensor:

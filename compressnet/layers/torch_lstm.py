@@ -49,7 +49,7 @@ class TorchLSTM(nn.LSTM):
 
         `out` is `proj_size` or, without projection, `hidden_size`; twice that if bidirectional.
         """
-        output, _ = super().forward(x)
+        output, _ = super().forward(_lower(x))
         return output
 
     def init_state(
@@ -71,8 +71,8 @@ class TorchLSTM(nn.LSTM):
         """
         if self.bidirectional:
             raise ValueError("TorchLSTM: a bidirectional network needs the whole sequence, it has no step")
-        output, state = super().forward(x, state)
-        return output, state
+        output, (h, c) = super().forward(_lower(x), (_lower(state[0]), _lower(state[1])))
+        return output, (h.to(state[0].dtype), c.to(state[1].dtype))
 
     def example(self, batch: int = 1, size: int = 35) -> tuple[Tensor]:
         """Inputs for counting and timing: `size` steps of `batch` sequences.
@@ -96,3 +96,9 @@ class TorchLSTM(nn.LSTM):
             steps=steps,
             batch=batch,
         )
+
+
+def _lower(x: Tensor) -> Tensor:
+    """In the type of autocast, which torch's LSTM on a CPU refuses to go to by itself."""
+    wanted = x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+    return x.to(torch.get_autocast_dtype("cpu")) if wanted else x

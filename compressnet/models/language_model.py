@@ -99,7 +99,7 @@ class LanguageModel(nn.Module):
         self.cells = RecurrentStack(cell, width, hidden_size, num_layers, last_size=width if tied else 0)
         self.output = self._output(self.cells.output_size, tied, softmax, cutoffs, class_sizes)
         if weight_drop and not all(_recurrent(own) for own in self.cells):
-            raise ValueError(f"weight_drop: the cell '{cell}' has no recurrent matrix (weight_hh)")
+            raise ValueError(f"weight_drop: the cell '{cell}' has no recurrent matrix that it can take away")
         if init_range is not None:
             self._initialise(init_range)
 
@@ -111,7 +111,8 @@ class LanguageModel(nn.Module):
         Args:
             words: (T, B).
             state: as returned, or `init_state`; (): zeros.
-            targets: (T, B): only their negative log-probabilities, (T, B), are computed and returned.
+            targets: (T, B): only their negative log-probabilities, (T, B), are computed and returned; in
+                training with the penalties, if there are any.
         """
         x = self._embedded(words)  # (T, B, d_e)
         after: list[Tensor] = []
@@ -204,5 +205,7 @@ class LanguageModel(nn.Module):
 
 
 def _recurrent(cell: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """The recurrent matrices of a cell by name."""
+    """The recurrent matrices of a cell by name; torch's own LSTM takes no others than its own."""
+    if isinstance(cell, nn.LSTM):
+        return []
     return [(n, p) for n, p in cell.named_parameters() if n.rpartition(".")[2].startswith("weight_hh")]

@@ -28,6 +28,7 @@ from compressnet.signature import Named
 from compressnet.tasks.image_apply import Applier, Options
 from compressnet.tasks.image_metrics import ImageMetrics
 from compressnet.tasks.protocol import Loss, State
+from compressnet.weights import Architecture
 
 
 class ImageTranslation:
@@ -37,7 +38,9 @@ class ImageTranslation:
     best: ClassVar[tuple[str, Literal["max", "min"]]] = ("psnr", "max")
     options: ClassVar[type] = Options
 
-    def prepare(self, train_data: Split) -> tuple[dict[str, Any], dict[str, Any]]:
+    def prepare(
+        self, train_data: Split, parent: Architecture | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         return {}, {"in_channels": 3, "out_channels": 3}
 
     def use(self, assets: Mapping[str, Any]) -> None:
@@ -86,7 +89,9 @@ class ImageOperator(ImageTranslation):
     def __init__(self, operator: Annotated[str, Named("operator")]) -> None:
         self.operator = operator
 
-    def prepare(self, train_data: Split) -> tuple[dict[str, Any], dict[str, Any]]:
+    def prepare(
+        self, train_data: Split, parent: Architecture | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         _, model_args = super().prepare(train_data)
         return {"operator": self.operator}, model_args
 

@@ -5,6 +5,9 @@ Figures are means over all symbols of a text, `<eos>` included, in one row with 
     loss                  -ln p(symbol), nats
     perplexity            e^loss
     bits_per_character    loss / ln 2, of models of characters or bytes
+
+In training the log's loss is that of windows before they are learned from, with the penalties of a model that
+has some (AWD-LSTM).
 """
 
 from __future__ import annotations
@@ -21,12 +24,13 @@ from torch import Tensor, nn
 
 from compressnet.data.protocol import Key
 from compressnet.data.text import Part, TextBatch, TextSplit
-from compressnet.data.vocabulary import Tokenizer, Vocabulary, count
+from compressnet.data.vocabulary import Tokenizer, Vocabulary, count, stored_words
 from compressnet.errors import CompressnetError, UsageError
 from compressnet.layers.softmax import frequency_classes
 from compressnet.reporter import Reporter
 from compressnet.tasks.artefacts import Figures, Text
 from compressnet.tasks.protocol import Loss, State
+from compressnet.weights import Architecture
 
 _PREVIEW = 200  # symbols
 
@@ -45,7 +49,7 @@ class Options:
 
     prompt: str = ""
     length: Annotated[int, Field(ge=1)] = 100
-    temperature: Annotated[float, Field(ge=0)] = 1.0
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     top_k: Annotated[int, Field(ge=0)] = 0
     seed: Annotated[int, Field(ge=0)] = 0
 
@@ -65,8 +69,15 @@ class LanguageModelling:
     def __init__(self, classes: Annotated[int, Field(ge=0)] = 0) -> None:
         self.classes = classes
 
-    def prepare(self, train_data: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The vocabulary of the training text, and how it was cut."""
+    def prepare(
+        self, train_data: Any, parent: Architecture | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The vocabulary of the training text, and how it was cut.
+
+        Weights that training starts from keep their symbols, and the classes of these.
+        """
+        if parent is not None and (assets := stored_words(parent.assets)):
+            return assets, self._as_in(parent)
         counts = count(train_data.symbols)
         vocabulary = Vocabulary.of(counts, train_data.min_count)
         assets = {"tokenizer": train_data.tokenizer.to_dict(), "vocabulary": vocabulary.symbols}
@@ -81,6 +92,14 @@ class LanguageModelling:
             except ValueError as error:
                 raise UsageError(f"task.{error}") from error
         return assets, model_args
+
+    def _as_in(self, parent: Architecture) -> dict[str, Any]:
+        """Sizes that follow from the symbols of weights that training starts from."""
+        sizes: list[int] = parent.model_args.get("class_sizes") or []
+        if len(sizes) != self.classes:
+            raise UsageError(f"task.classes is {self.classes}, that of the weights in init is {len(sizes)}")
+        known: dict[str, Any] = {"vocab_size": len(parent.assets["vocabulary"])}
+        return known | ({"class_sizes": sizes} if sizes else {})
 
     def use(self, assets: Mapping[str, Any]) -> None:
         self.assets = assets
@@ -119,7 +138,7 @@ class LanguageModelling:
                 yield path, error
 
     def _write(self, model: nn.Module, settings: Options, reporter: Reporter) -> str:
-        text = self.tokenizer.decode(settings.prompt.encode(), "--prompt")
+        text = self.tokenizer.decode(settings.prompt.encode(errors="surrogateescape"), "--prompt")
         symbols = self.tokenizer.split(f"{text}\n")[:-1]
         start = torch.tensor([self.vocabulary.start])
         prompt = torch.cat([start, self.vocabulary.encode(symbols, "--prompt")])
@@ -134,6 +153,9 @@ class LanguageModelling:
         split = TextSplit(Part(path), self.tokenizer, 1, 1, self.assets, training=False)
         device, metrics = _device(model), self.metrics()
         state: State = ()
+        figures: dict[str, float] = {"symbols": split.target_count}
+        if self.vocabulary.unknown is not None:
+            figures["unknown"] = int((split.numbers[1:] == self.vocabulary.unknown).sum())
         reporter.stage(path.name, len(split), "windows")
         with torch.inference_mode():
             for index in range(len(split)):
@@ -141,7 +163,7 @@ class LanguageModelling:
                 losses, state = self.predict(model, TextBatch(*(t.to(device) for t in batch)), state)
                 metrics.update(losses.cpu(), batch)
                 reporter.advance(1)
-        return Figures({"symbols": split.target_count, **metrics.compute()})
+        return Figures({**figures, **metrics.compute()})
 
     def _text(self, numbers: Iterable[int]) -> str:
         return self.tokenizer.join(self.vocabulary.decode(numbers))
@@ -193,7 +215,8 @@ def _choose(scores: Tensor, options: Options, random: torch.Generator) -> int:
     if options.top_k:
         least = scores.topk(min(options.top_k, len(scores))).values[-1]
         scores = scores.masked_fill(scores < least, -math.inf)
-    return int(torch.multinomial((scores / options.temperature).softmax(0), 1, generator=random))
+    scores = (scores - scores.max()) / options.temperature  # 0 the greatest: nothing overflows
+    return int(torch.multinomial(scores.softmax(0), 1, generator=random))
 
 
 def _device(model: nn.Module) -> torch.device:

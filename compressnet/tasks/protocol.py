@@ -1,6 +1,6 @@
 """What a task is: the problem that a model solves, as the loop, the evaluation and `apply` see it.
 
-          prepare(train split) -> assets, model_args          (once; stored with the weights)
+          prepare(train split, parent) -> assets, model_args  (once; stored with the weights)
           use(assets)                                         (before all that follows)
 batch --> loss(model, batch, state)  -> loss, count, logs, state
 batch --> predict(model, batch, state) -> output, state --> metrics.update(output, batch)
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from compressnet.data.protocol import Split
 from compressnet.reporter import Reporter
+from compressnet.weights import Architecture
 
 State = tuple[Tensor, ...]
 
@@ -61,8 +62,15 @@ class Task(Protocol):
     options: ClassVar[type]
     """A dataclass of the options that `apply` takes (`--set key=value`)."""
 
-    def prepare(self, train_data: Split) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What follows from the training data: (assets, model arguments)."""
+    def prepare(
+        self, train_data: Split, parent: Architecture | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What follows from the training data: (assets, model arguments).
+
+        Args:
+            parent: of the weights that training starts from (`init`): what their numbers mean, as the words
+                of a vocabulary, must stay.
+        """
 
     def use(self, assets: Mapping[str, Any]) -> None:
         """Take what `prepare` returned, today or when the weights were trained."""

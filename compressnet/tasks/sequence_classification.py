@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compressnet.data.sentences import Sentence, SentenceBatch, side_by_side, words_of
-from compressnet.data.vocabulary import UNKNOWN, Tokenizer, Vocabulary
+from compressnet.data.vocabulary import UNKNOWN, Tokenizer, Vocabulary, stored_words
 from compressnet.errors import CompressnetError
 from compressnet.reporter import Reporter
 from compressnet.tasks.artefacts import Label, Labels
 from compressnet.tasks.protocol import Loss, State
+from compressnet.weights import Architecture
 
 
 @dataclass(frozen=True)
@@ -44,18 +45,22 @@ class SequenceClassification:
     best: ClassVar[tuple[str, Literal["max", "min"]]] = ("accuracy", "max")
     options: ClassVar[type] = Options
 
-    def prepare(self, train_data: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The words of the training data, how they were cut, and the classes. There is always an `<unk>`."""
-        vocabulary = Vocabulary.of(train_data.counts(), train_data.min_count)
-        if vocabulary.unknown is None:
-            vocabulary = Vocabulary([*vocabulary.symbols, UNKNOWN])
+    def prepare(
+        self, train_data: Any, parent: Architecture | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The words of the training data, how they were cut, and the classes. There is always an `<unk>`.
+
+        Weights that training starts from keep their words: the vocabulary is then theirs.
+        """
         classes = list(train_data.classes)
-        assets = {
-            "tokenizer": train_data.tokenizer.to_dict(),
-            "vocabulary": vocabulary.symbols,
-            "classes": classes,
-        }
-        return assets, {"vocab_size": len(vocabulary), "num_classes": len(classes)}
+        assets = stored_words(parent.assets) if parent else {}
+        if not assets:
+            vocabulary = Vocabulary.of(train_data.counts(), train_data.min_count)
+            if vocabulary.unknown is None:
+                vocabulary = Vocabulary([*vocabulary.symbols, UNKNOWN])
+            assets = {"tokenizer": train_data.tokenizer.to_dict(), "vocabulary": vocabulary.symbols}
+        sizes = {"vocab_size": len(assets["vocabulary"]), "num_classes": len(classes)}
+        return {**assets, "classes": classes}, sizes
 
     def use(self, assets: Mapping[str, Any]) -> None:
         self.tokenizer, self.vocabulary = Tokenizer(**assets["tokenizer"]), Vocabulary(assets["vocabulary"])

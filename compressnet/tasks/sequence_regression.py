@@ -27,6 +27,7 @@ from compressnet.errors import CompressnetError
 from compressnet.reporter import Reporter
 from compressnet.tasks.artefacts import Figures
 from compressnet.tasks.protocol import Loss, State
+from compressnet.weights import Architecture
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,9 @@ class SequenceRegression:
     def __init__(self, logistic: bool | None = None) -> None:
         self.logistic = logistic
 
-    def prepare(self, train_data: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    def prepare(
+        self, train_data: Any, parent: Architecture | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """What the problem is, and the sizes that follow."""
         problem = train_data.problem
         known = {"input_size": problem.input_size, "output_size": problem.output_size}

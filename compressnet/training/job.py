@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from compressnet import registry, signature, weights
 from compressnet.data.protocol import Key, NoSuchSplit, Split
-from compressnet.data.sampler import column_batches, endless_batches, evaluation_keys
+from compressnet.data.sampler import column_batches, endless_batches, evaluation_keys, windows_read
 from compressnet.errors import UsageError
 from compressnet.recipe import Recipe
 from compressnet.reporter import Reporter
 from compressnet.run import Run
+from compressnet.subject import read_weights
 from compressnet.tasks.protocol import Task
 from compressnet.training.device import seed_everything
 from compressnet.training.distributed import Group
@@ -57,8 +58,9 @@ def set_up(run: Run, group: Group, reporter: Reporter, stored: Architecture | No
     micro_batch = _micro_batch(recipe.train.batch, recipe.train.accumulate, group.world)
     data_set = recipe.data.build()
     train = data_set.open("train", stored.assets if stored else {}, recipe.seed)
+    parent = _Parent(*read_weights(recipe.init)) if recipe.init and stored is None else None
     if stored is None:
-        assets, model_args = task.prepare(train)
+        assets, model_args = task.prepare(train, parent.architecture if parent else None)
         train = data_set.open("train", assets, recipe.seed)
         architecture = Architecture(
             task=recipe.task.name,
@@ -80,12 +82,12 @@ def set_up(run: Run, group: Group, reporter: Reporter, stored: Architecture | No
     seed_everything(recipe.seed)
     model = weights.build(architecture)
     length = len(train)
-    if train.continuous:  # what does not fill all columns is not read
-        length -= length % (recipe.train.batch // recipe.train.accumulate)
+    if train.continuous:
+        length = windows_read(length, recipe.train.batch // recipe.train.accumulate)
     total = recipe.total_steps(length)
     job = Job(task, model, architecture, train, val, length, total, micro_batch)
-    if recipe.init and stored is None:
-        _initialise(job, recipe.init, tuple(recipe.init_skip))
+    if parent:
+        _initialise(job, parent, recipe)
     seed_everything(recipe.seed + 1_000_003 * (1 + group.rank))  # dropout and the like differ by rank
     return job
 
@@ -147,15 +149,20 @@ def _validation(data_set: Any, assets: dict[str, Any], seed: int) -> Split | Non
     return split if len(split) else None
 
 
-def _initialise(job: Job, source: str, skip: tuple[str, ...]) -> None:
-    from compressnet.subject import read_weights
+class _Parent(NamedTuple):
+    """The weights that training starts from, and their file."""
 
-    architecture, tensors, name = read_weights(source)
-    if architecture.edits:
-        job.architecture = replace(job.architecture, edits=architecture.edits)
+    architecture: Architecture
+    tensors: dict[str, Tensor]
+    path: str
+
+
+def _initialise(job: Job, parent: _Parent, recipe: Recipe) -> None:
+    if parent.architecture.edits:
+        job.architecture = replace(job.architecture, edits=parent.architecture.edits)
         job.model = weights.build(job.architecture)
-    weights.load_into(job.model, tensors, name, skip)
-    job.parent = {"run": source, "digest": weights.digest(tensors, architecture)}
+    weights.load_into(job.model, parent.tensors, parent.path, tuple(recipe.init_skip))
+    job.parent = {"run": recipe.init, "digest": weights.digest(parent.tensors, parent.architecture)}
 
 
 def to_device(model: nn.Module, device: torch.device, channels_last: bool) -> nn.Module:

@@ -30,6 +30,13 @@ def test_check_takes_what_names_data(cli: Cli, place: Path, smoke_run: Path, how
     assert json.loads(cli("data", "check", source, "--json").stdout)["data"]["name"] == "sample"
 
 
+def test_check_takes_settings_of_recipes(cli: Cli) -> None:
+    done = cli("data", "check", "lm_sample", "--set", "data.unroll=100", "--json")
+    assert json.loads(done.stdout)["data"]["unroll"] == 100
+    for source in ("text_sample", "none"):
+        assert source in cli("data", "check", source, "--set", "data.unroll=100", code=2).error
+
+
 def test_check_lists_every_defect(cli: Cli, place: Path) -> None:
     for name in ("a", "b", "c"):
         save(place / "set" / f"{name}.png", (200, 200))

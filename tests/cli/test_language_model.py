@@ -14,6 +14,7 @@ import pytest
 from compressnet.errors import Interrupted
 from compressnet.recipe import Recipe
 from compressnet.run import Run
+from compressnet.subject import read_weights
 from compressnet.training.train import Outcome, train
 from tests.cli.conftest import Cli
 from tests.conftest import Program
@@ -73,6 +74,9 @@ def test_smoke_run_writes_and_measures(cli: Cli, place: Path) -> None:
     (place / "a.txt").write_text("The class of a name.\n")
     measured = json.loads(cli("apply", "run", "a.txt", "--json").stdout)["files"]
     assert measured[0]["symbols"] == 7
+    assert measured[0]["unknown"] == 0
+    (place / "b.txt").write_text("The zzyzx of a name.\n")
+    assert json.loads(cli("apply", "run", "b.txt", "--json").stdout)["files"][0]["unknown"] == 1
     assert measured[0]["perplexity"] > 1
     assert "perplexity" in cli("apply", "run", "a.txt").stdout
     cli("apply", "run", "--prompt", "a", "-o", "out.txt")
@@ -88,6 +92,35 @@ def test_smoke_run_writes_and_measures(cli: Cli, place: Path) -> None:
     assert "no such file" in cli("apply", "run", "none.txt", code=1).error.lower()
     figures = json.loads(cli("eval", "run", "--json").stdout)["metrics"]
     assert set(figures) == {"loss", "perplexity"}
+
+
+def test_training_that_goes_on_from_weights_keeps_their_vocabulary(text: Path, cli: Cli) -> None:
+    (text / "lm.yaml").write_text(RECIPE)
+    cli("train", "lm.yaml", "-o", "first", "--device", "cpu")
+    (text / "text.txt").write_text("dog dog dog dog sat sat cat the. " * 40)  # other frequencies
+    cli("train", "lm.yaml", "-o", "second", "--device", "cpu", "--set", "init=./first")
+    first, second = (read_weights(f"./{run}")[0].assets["vocabulary"] for run in ("first", "second"))
+    assert first == second
+    (text / "text.txt").write_text("zzz " * 90)
+    settings = ("--set", "init=./first", "--set", "data.val_percent=0")
+    assert "'z'" in cli("train", "lm.yaml", "-o", "third", "--device", "cpu", *settings, code=1).error
+
+
+def test_a_text_shorter_than_its_columns_is_refused(text: Path, cli: Cli) -> None:
+    (text / "lm.yaml").write_text(RECIPE)
+    done = cli("train", "lm.yaml", "-o", "r", "--device", "cpu", "--set", "data.unroll=600", code=1)
+    assert "fewer than the 2 columns of train.batch" in done.error
+
+
+def test_two_processes_and_an_adaptive_softmax(text: Path, environment: dict[str, str]) -> None:
+    settings = ["model.softmax=adaptive", "model.cutoffs=[2, 4, 8]", "train.epochs=1", "data.unroll=1"]
+    (text / "lm.yaml").write_text(RECIPE.replace("dropout: 0.1", "dropout: 0.0"))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    command += ["-m", "compressnet_cli", "train", "lm.yaml", "-o", "two", "--device", "cpu", "--json"]
+    command += [word for setting in settings for word in ("--set", setting)]
+    done = subprocess.run(command, cwd=text, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(set(json.loads(done.stdout)["ranks"])) == 1
 
 
 def test_a_prompt_is_for_language_models(cli: Cli) -> None:

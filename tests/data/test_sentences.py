@@ -82,6 +82,12 @@ def test_latin_1_and_a_byte_that_ends_lines_elsewhere(tmp_path: Path) -> None:
     assert [line.text for line in lines] == ["un café", "wait\x85 what"]
 
 
+def test_utf_8_where_a_file_is(tmp_path: Path) -> None:
+    (tmp_path / "t").write_text("0 un caf\u00e9 \n1 na\u00efve\u00a0?\n", encoding="utf-8")
+    lines, _ = read_lines(tmp_path / "t", ["a", "b"])
+    assert [line.text for line in lines] == ["un caf\u00e9", "na\u00efve\u00a0?"]
+
+
 def test_every_defect_is_listed_with_file_and_line(tmp_path: Path) -> None:
     (tmp_path / "TREC.train.all").write_text("0 fine\nHow are you ?\n6 what\n3\n\n5 good\n3 \n-1 x\n")
     data = Sentences(str(tmp_path), "TREC")

@@ -143,6 +143,35 @@ def test_held_out_ends_and_the_rest_are_the_text(
         assert all(piece == "" or piece.endswith("\n") for piece in pieces)
 
 
+def test_words_of_one_long_line_are_held_out_too(tmp_path: Path) -> None:
+    (tmp_path / "t").write_text("one two three " * 3000)
+    data = TextFile(str(tmp_path / "t"))
+    parts = [data.open(split, {}, 0) for split in ("train", "val", "test")]
+    assert [part.symbols[-1] for part in parts] == ["<eos>"] * 3
+    words = [[word for word in part.symbols if word != "<eos>"] for part in parts]
+    assert [*words[0], *words[1], *words[2]] == ["one", "two", "three"] * 3000
+    assert [round(len(piece) / 90) for piece in words] == [90, 5, 5]
+
+
+def test_what_the_training_text_lacks_is_found_before_training(tmp_path: Path) -> None:
+    (tmp_path / "t").write_text("ab" * 200 + "\u20ac")
+    (problem,) = TextFile(str(tmp_path / "t"), level="character").check()
+    assert "not in the vocabulary" in problem
+    assert "'\u20ac'" in problem
+    assert "data.min_count=2" in problem
+    (tmp_path / "t").write_text("c" + "ab" * 200 + "\u20ac")  # c comes once and is <unk>
+    assert TextFile(str(tmp_path / "t"), level="character", min_count=2).check() == []
+
+
+def test_rare_words_of_ones_own_file_are_unknown(tmp_path: Path) -> None:
+    (tmp_path / "t").write_text("c\n" + "a b\n" * 20 + "d\n" * 4)
+    assert TextFile(str(tmp_path / "t")).check() == []
+    assert TextFile(str(tmp_path / "t")).open("train", {}, 0).min_count == 2
+    assert TextFile(str(tmp_path / "t"), level="byte").open("train", {}, 0).min_count == 1
+    with pytest.raises(ValueError, match="bytes have no case"):
+        TextFile(str(tmp_path / "t"), level="byte", lower=True)
+
+
 def test_files_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("x y\n" * 50)
     (tmp_path / "b").write_text("y\n")

@@ -52,6 +52,8 @@ def test_the_stack_is_its_cells_one_after_the_other_and_streams(cell: str) -> No
 def test_a_last_size() -> None:
     assert RecurrentStack("lstm", 3, 6, 3, last_size=7).output_size == 7
     assert RecurrentStack("lstmp:proj_size=4", 3, 6, 3, last_size=7).output_size == 4
+    # The `proj_size` of an SRU is an inner one: it does not project its outputs.
+    assert RecurrentStack("sru:proj_size=4", 3, 6, 3, last_size=7).output_size == 7
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,21 @@ def test_gradients_of_the_loss_are_those_of_the_probabilities(name: str) -> None
     torch.testing.assert_close(of_loss, torch.autograd.grad(whole, known), atol=1e-5, rtol=1e-5)
 
 
+def test_adaptive_clusters_without_a_word_have_a_gradient_and_autocast_is_taken() -> None:
+    """Processes that train together must agree on the parameters that have one."""
+    torch.manual_seed(0)
+    layer, hidden, words = AdaptiveSoftmax(6, 20, [4, 10]), torch.randn(5, 6), torch.tensor([0, 1, 2, 5, 4])
+    expected = layer(hidden, words)
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = layer(hidden.bfloat16(), words)
+    torch.testing.assert_close(losses, expected, atol=0.02, rtol=0.02)
+    losses.sum().backward()
+    gradients = [parameter.grad for parameter in layer.parameters()]
+    assert [gradient is None for gradient in gradients] == [False] * len(gradients)
+    unused = [parameter.grad for parameter in layer.tail[1].parameters()]
+    assert [bool(gradient.any()) for gradient in unused if gradient is not None] == [False, False]
+
+
 def test_the_class_factored_softmax_by_hand() -> None:
     torch.manual_seed(0)
     layer, hidden = ClassSoftmax(6, [2, 3]), torch.randn(1, 6)

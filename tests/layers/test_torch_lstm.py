@@ -69,3 +69,15 @@ def test_a_stream_is_the_whole(proj_size: int) -> None:
     torch.testing.assert_close(torch.cat(pieces), layer(x))
     with pytest.raises(ValueError, match="has no step"):
         TorchLSTM(3, 4, bidirectional=True).step(x, state)
+
+
+def test_autocast_on_a_cpu_reaches_it() -> None:
+    torch.manual_seed(0)
+    layer, x = TorchLSTM(6, 8), torch.randn(5, 2, 6)
+    expected, (h, c) = layer.step(x, layer.init_state(2))
+    with torch.autocast("cpu", torch.bfloat16):
+        y, state = layer.step(x, layer.init_state(2))
+        torch.testing.assert_close(layer(x), y)
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y.float(), expected, atol=0.02, rtol=0.02)
+    torch.testing.assert_close(state, (h, c), atol=0.02, rtol=0.02)  # in the weights' type

@@ -43,7 +43,7 @@ def test_the_papers_counts() -> None:
     # Beside the small one within 1 %: lm_ptb_lstmp, lm_ptb_sru, lm_sundermeyer.
     assert [parameters(net) for net in (projected, five_srus, factored)] == [4_648_360, 4_614_000, 4_672_900]
     assert parameters(small) == 4_651_600  # Zaremba's small network, one bias a gate
-    assert parameters(two_biases) == 4_653_200  # as his code has them: lm_ptb_lstm
+    assert parameters(two_biases) == 4_653_200  # as his code has them
     assert parameters(awd) == 24_221_600  # Merity et al.: "24M"
     assert parameters(sru) == 24_037_640  # Lei et al.
     assert parameters(lstm) == 23_965_200
@@ -148,6 +148,7 @@ def test_a_start_within_bounds() -> None:
         ({"cell": "linear"}, "unknown key"),
         ({"cell": "sru:bidirectional=true"}, "cannot stream"),
         ({"cell": "sru", "weight_drop": 0.5}, "no recurrent matrix"),
+        ({"cell": "torch_lstm", "weight_drop": 0.5}, "no recurrent matrix"),
         ({"tied": True, "softmax": "adaptive", "cutoffs": [5]}, "tied: needs softmax full"),
         ({"cell": "lstmp:proj_size=5", "tied": True}, r"they are 12 and 5"),
         ({"softmax": "adaptive"}, "needed by softmax adaptive"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from compressnet.models.language_model import LanguageModel
 from compressnet.reporter import Silent
 from compressnet.tasks.artefacts import Figures, Text
 from compressnet.tasks.language_modelling import LanguageModelling, Options, TextMetrics, generate
+from compressnet.weights import Architecture
 
 
 class Next(nn.Module):
@@ -74,6 +76,18 @@ def test_classes_follow_the_training_text() -> None:
         LanguageModelling(classes=5).prepare(split)
 
 
+def test_weights_that_training_starts_from_keep_their_symbols() -> None:
+    split = TextSplit(Part(Path("t"), text="ddddccba"), Tokenizer("character"), 2, 1, {}, True)
+    assets = {"tokenizer": Tokenizer("character").to_dict(), "vocabulary": ["a", "b", "c", "d"]}
+    parent = Architecture("language_modelling", {}, "m", {"class_sizes": [1, 3]}, assets=assets)
+    sizes = {"vocab_size": 4, "class_sizes": [1, 3]}
+    assert LanguageModelling(classes=2).prepare(split, parent) == (assets, sizes)
+    with pytest.raises(UsageError, match=r"task\.classes is 0, that of the weights in init is 2"):
+        LanguageModelling().prepare(split, parent)
+    of_images = replace(parent, assets={"operator": "l0"})
+    assert LanguageModelling().prepare(split, of_images)[0]["vocabulary"] == ["d", "c", "a", "b"]
+
+
 def test_the_loss_is_the_mean_over_the_targets_and_carries_the_state() -> None:
     torch.manual_seed(0)
     model, task = LanguageModel(5, 4), prepared("abcde")
@@ -90,6 +104,8 @@ def test_generation_goes_on_and_is_repeatable() -> None:
     model, prompt = Next(7), torch.tensor([0, 1, 2])
     assert list(generate(model, prompt, Options(length=6, temperature=0))) == [3, 4, 5, 6, 0, 1]
     assert list(generate(model, prompt, Options(length=6, top_k=1))) == [3, 4, 5, 6, 0, 1]
+    for top_k in (0, 2):
+        assert list(generate(model, prompt, Options(length=2, temperature=1e-45, top_k=top_k))) == [3, 4]
     hot = Options(length=50, temperature=5.0, seed=3)
     one = list(generate(model, prompt, hot))
     assert one == list(generate(model, prompt, hot))
@@ -123,6 +139,8 @@ def test_unknown_words_of_a_prompt_are_named() -> None:
     ((_, artefact),) = task.apply(Next(4), [], {"prompt": "the dog", "length": 1}, Silent())
     assert isinstance(artefact, Text)
     assert artefact.text.startswith("the <unk> ")
+    with pytest.raises(CompressnetError, match="--prompt: not UTF-8"):
+        list(task.apply(Next(4), [], {"prompt": "\udcff"}, Silent()))
 
 
 def test_files_are_measured_and_a_bad_one_does_not_stop_the_others(tmp_path: Path) -> None:
@@ -134,6 +152,7 @@ def test_files_are_measured_and_a_bad_one_does_not_stop_the_others(tmp_path: Pat
     figures = results[tmp_path / "good"]
     assert isinstance(figures, Figures)
     assert figures.values["symbols"] == 5
+    assert "unknown" not in figures.values
     # What stands before the text is e (number 0), after which d is expected; then all is as expected.
     sure = math.log(math.exp(3) + 4 * math.exp(-3)) - 3
     assert figures.values["loss"] == pytest.approx((5 * sure + 6) / 5, rel=1e-5)
