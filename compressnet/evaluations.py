@@ -8,6 +8,7 @@ Published figures stand in a column of their own: entries of published.json that
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -71,11 +72,14 @@ def _table(
     head = ["record", "network", "parameters", "seed", *metrics, "published", "trained"]
     rows = []
     notes: list[str] = []
-    for recipe, group in _by_recipe(records):
+    groups = list(_by_recipe(records))
+    plain = Counter(_network(group[0]) for _, group in groups)
+    for recipe, group in groups:
         theirs = next((entry for entry in published if entry.get("recipe") == recipe), None)
         if theirs and theirs["what"] not in notes:
             notes.append(theirs["what"])
-        single = [_row(record, metrics, theirs, notes) for record in group]
+        alike = plain[_network(group[0])] > 1  # only what their commands set tells them apart
+        single = [_row(record, metrics, theirs, notes, alike) for record in group]
         if seeds or len(group) == 1:
             rows += single
         if len(group) > 1:
@@ -102,13 +106,15 @@ def _settings(record: Record) -> tuple[str, ...]:
     return tuple(sorted(value for value in given if not value.startswith("seed=")))
 
 
-def _row(record: Record, metrics: Sequence[str], theirs: Record | None, notes: list[str]) -> list[str]:
+def _row(
+    record: Record, metrics: Sequence[str], theirs: Record | None, notes: list[str], alike: bool
+) -> list[str]:
     beside = "-"
     if theirs:
         beside = f"{theirs['figure']} [^{record['task']}-{notes.index(theirs['what']) + 1}]"
     return [
         f"[{record['name']}](results/{record['name']}.json)",
-        _network(record),
+        " ".join([_network(record), *(f"`{setting}`" for setting in _settings(record) if alike)]),
         f"{record['parameters']:,}",
         str(record["seed"]),
         *(f"**{_figure(key, record['metrics'].get(key))}**" for key in metrics),

@@ -76,7 +76,10 @@ def test_seeds_stand_together_with_their_mean() -> None:
 def test_runs_that_differ_in_more_than_the_seed_have_no_mean() -> None:
     trained = record("b", 1.0)["training"] | {"command": "compressnet train r --set train.lr=2 --set seed=1"}
     records = [record("a", 1.0), record("b", 1.0, 1, training=trained)]
-    assert "mean of" not in evaluations.summary(records, [])[0]
+    (table,) = evaluations.summary(records, [])
+    assert "mean of" not in table
+    assert "(lm_ptb_lstm) |" in table
+    assert "(lm_ptb_lstm) `train.lr=2` |" in table
     folds = [record(f"f{fold}", 1.0, data={**records[0]["data"], "fold": fold}) for fold in (0, 1)]
     (table,) = evaluations.summary(folds, [])
     assert "mean of" not in table
