@@ -91,6 +91,13 @@ def test_a_recipe_whose_sizes_are_unknown(tmp_path: Path, monkeypatch: pytest.Mo
     assert side.module("meta").get_parameter("weight").shape == (7, 4)
 
 
+def test_a_recipe_that_is_no_model_without_its_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COMPRESSNET_DATA", raising=False)
+    (side,) = read_sides(["lm_sundermeyer"], {})
+    with pytest.raises(UsageError, match="class_sizes of its model follow from data that is not there"):
+        side.module("meta")
+
+
 def test_modules_on_meta_take_no_memory() -> None:
     (side,) = read_sides(["can24"], {})
     assert {p.device.type for p in side.module("meta").parameters()} == {"meta"}

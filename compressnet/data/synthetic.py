@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -78,6 +79,7 @@ class Problem(NamedTuple):
         tolerance: a sequence is processed correctly if all outputs are off by less; None: if the legal
             outputs are more active than all others, at every step.
         symbols: what the inputs stand for, where one of them is 1 and the others 0.
+        outputs: what they stand for, where that has a name: the next symbol, or which came in which order.
         logistic: output units are; else linear. Which the paper has for adding we do not know: with a
             logistic one none of five seeds met its criterion, with a linear one all did (`task.logistic`).
     """
@@ -87,6 +89,7 @@ class Problem(NamedTuple):
     output_size: int
     tolerance: float | None
     symbols: str = ""
+    outputs: tuple[str, ...] = ()
     logistic: bool = True
 
 
@@ -257,6 +260,11 @@ def _temporal_order(places: tuple[float, ...]) -> Callable[[Random, int], tuple[
     return make
 
 
+def _orders(count: int) -> tuple[str, ...]:
+    """What the outputs of `count` symbols X or Y mean: XX, XY, ..."""
+    return tuple(map("".join, product("XY", repeat=count)))
+
+
 def _length(random: Random, steps: int) -> int:
     return int(random.integers(steps, steps + steps // 10 + 1))
 
@@ -273,10 +281,10 @@ def one_hot(text: str, symbols: str) -> Array:
 
 
 PROBLEMS: dict[str, Problem] = {
-    "reber": Problem(_reber, 7, 7, None, REBER),
+    "reber": Problem(_reber, 7, 7, None, REBER, tuple(REBER)),
     "two_sequence": Problem(_two_sequence, 1, 1, 0.2),
     "adding": Problem(_adding, 2, 1, 0.04, logistic=False),
     "multiplication": Problem(_multiplication, 2, 1, 0.04, logistic=False),
-    "temporal_order_6a": Problem(_temporal_order((0.1, 0.5)), 8, 4, 0.3, ORDER),
-    "temporal_order_6b": Problem(_temporal_order((0.1, 0.33, 0.66)), 8, 8, 0.3, ORDER),
+    "temporal_order_6a": Problem(_temporal_order((0.1, 0.5)), 8, 4, 0.3, ORDER, _orders(2)),
+    "temporal_order_6b": Problem(_temporal_order((0.1, 0.33, 0.66)), 8, 8, 0.3, ORDER, _orders(3)),
 }

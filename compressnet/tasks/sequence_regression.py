@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compressnet.data.synthetic import SequenceBatch, one_hot
+from compressnet.data.synthetic import PROBLEMS, SequenceBatch, one_hot
 from compressnet.errors import CompressnetError
 from compressnet.reporter import Reporter
 from compressnet.tasks.artefacts import Figures
@@ -97,7 +97,8 @@ class SequenceRegression:
         for path in inputs:
             try:
                 outputs = self._outputs(model, self._read(path)).tolist()
-                yield path, Figures({f"output_{number}": value for number, value in enumerate(outputs)})
+                names = PROBLEMS[self.assets["problem"]].outputs or range(len(outputs))
+                yield path, Figures({f"output_{name}": x for name, x in zip(names, outputs, strict=True)})
             except CompressnetError as error:
                 yield path, error
 

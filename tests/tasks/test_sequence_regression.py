@@ -130,6 +130,7 @@ def test_files_of_numbers_and_of_symbols(tmp_path: Path) -> None:
     assert figures == Figures({"output_0": 3.0})
     ((_, figures),) = prepared("temporal_order_6a").apply(Given(sums), [symbols], {}, Silent())
     assert isinstance(figures, Figures)
+    assert list(figures.values) == ["output_XX", "output_XY", "output_YX", "output_YY"]
     assert list(figures.values.values()) == pytest.approx([1 / (1 + math.exp(-x)) for x in range(4)])
 
 
