@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from compressnet.errors import UsageError
-from compressnet.kernels import lstm, lstm_1997, sru
+from compressnet.kernels import cross_entropy, lstm, lstm_1997, sru
 from compressnet.layers.lstm_1997 import LSTM1997
 from compressnet.layers.lstm_cell import LSTMCell
+from compressnet.layers.softmax import ClassSoftmax, FullSoftmax
 from compressnet.layers.sru import SRU
 
 # A layer and its kernel: NAME.py with `available()` and `reference()`, operations `compressnet::NAME_...`.
@@ -28,13 +29,18 @@ _KERNELS: tuple[tuple[type[nn.Module], ModuleType], ...] = (
     (LSTM1997, lstm_1997),
     (SRU, sru),
 )
+# Of what only a loss has: an inference does without, so that nobody can be sure to see it used.
+_OF_LOSSES: tuple[tuple[type[nn.Module], ModuleType], ...] = (
+    (FullSoftmax, cross_entropy),
+    (ClassSoftmax, cross_entropy),
+)
 
 _Call = Callable[..., Any]  # of a function and its arguments
 
 
 def in_torch(module: nn.Module) -> nn.Module | None:
     """The module with the kernels' torch references in their place; None where it holds no such layer."""
-    kernels = _kernels(module).values()
+    kernels = _kernels(module, _KERNELS + _OF_LOSSES).values()
 
     def call(function: _Call, *arguments: Any) -> Any:
         with ExitStack() as stack:
@@ -51,7 +57,7 @@ def in_c(module: nn.Module) -> nn.Module | None:
     Raises:
         UsageError: of the first call: a kernel was not built, does not compute these tensors or was not used.
     """
-    kernels = _kernels(module)
+    kernels = _kernels(module, _KERNELS)
     return _Around(module, _InC(module, kernels)) if kernels else None
 
 
@@ -118,11 +124,11 @@ class _Operations(TorchFunctionMode):
         return function(*arguments, **(keywords or {}))
 
 
-def _kernels(module: nn.Module) -> dict[str, ModuleType]:
+def _kernels(module: nn.Module, known: Sequence[tuple[type[nn.Module], ModuleType]]) -> dict[str, ModuleType]:
     """The kernels of the layers in it, by name."""
     parts = list(module.modules())
     return {
         kernel.__name__.rpartition(".")[2]: kernel
-        for kind, kernel in _KERNELS
+        for kind, kernel in known
         if any(isinstance(part, kind) for part in parts)
     }

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from compressnet import cost
 from compressnet.cost import Term
+from compressnet.kernels.cross_entropy import cross_entropy
 from compressnet.kernels.product import linear
 
 
@@ -45,7 +46,7 @@ class FullSoftmax(nn.Module):
         scores = linear(hidden, self.weight, self.bias).float()
         if words is None:
             return F.log_softmax(scores, dim=-1)
-        return F.cross_entropy(scores, words, reduction="none")
+        return cross_entropy(scores, words)
 
     def cost(self, input_shape: tuple[int, ...]) -> list[Term]:
         """Of hidden vectors (N, d): all words."""
@@ -81,7 +82,7 @@ class ClassSoftmax(nn.Module):
     def _losses(self, hidden: Tensor, words: Tensor) -> Tensor:
         """Only the words of the classes that occur are computed, each class for its own rows."""
         classes = self.class_of[words]
-        loss = F.cross_entropy(self.classes(hidden).float(), classes, reduction="none")
+        loss = cross_entropy(self.classes(hidden).float(), classes)
         order = torch.argsort(classes, stable=True)
         there, counts = torch.unique_consecutive(classes[order], return_counts=True)
         # Split once: the gradient of a slice is as large as the matrix, and there would be one of each class.
@@ -92,7 +93,7 @@ class ClassSoftmax(nn.Module):
             there.tolist(), chunks, words[order].split(counts.tolist()), strict=True
         ):
             scores = F.linear(rows, weights[which], biases[which]).float()
-            inside.append(F.cross_entropy(scores, targets - starts[which], reduction="none"))
+            inside.append(cross_entropy(scores, targets - starts[which]))
         return loss.index_add(0, order, torch.cat(inside)) if inside else loss
 
     def _all(self, hidden: Tensor) -> Tensor:
