@@ -1,11 +1,12 @@
-"""Cross-entropy of many classes in C, as operations of torch: `compressnet::cross_entropy_forward`, `_backward`.
+"""Cross-entropy of many classes in C, as operations of torch: `compressnet::cross_entropy_forward` and
+`cross_entropy_backward`.
 
     scores (N, V) --> normalizers n = ln Σ e^score (N,) --> losses n - score of the word (N,)
     dscores = dloss · (e^(score - n) - [is the word])
 
-`F.cross_entropy` writes all log-probabilities, then zeros of their size and the gradient of these and of the scores:
-of a language model each is as large as the scores, and the way to main memory and back is most of the time. Here
-nothing is written but the losses and one gradient. The reference is `F.cross_entropy`.
+`F.cross_entropy`, the reference, writes all log-probabilities, then zeros of their size, then the gradients
+of both: of a language model each is as large as the scores, and the way to main memory and back takes most of
+the time. Here nothing is written but the losses and one gradient.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _operations.define(
 
 
 def serves(scores: Tensor) -> bool:
-    """Whether the kernel can work on these and pays: many, of float32, on the CPU, not within torch.compile."""
+    """Whether the kernel can work on these and pays: many, float32, on the CPU, not within torch.compile."""
     if torch.compiler.is_compiling() or not available():
         return False
     return scores.is_cpu and scores.dtype == torch.float32 and scores.numel() >= _ENOUGH
@@ -70,10 +71,9 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 def _forward(scores: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
-    if (
-        len(words) and not 0 <= int(words.min()) <= int(words.max()) < scores.shape[1]
-    ):  # C would read anywhere
-        raise IndexError(f"cross_entropy: words must be from 0 to {scores.shape[1] - 1}")
+    count = scores.shape[1]
+    if len(words) and not 0 <= int(words.min()) <= int(words.max()) < count:  # C would write anywhere
+        raise IndexError(f"cross_entropy: words must be from 0 to {count - 1}")
     greatest, sums = _fake_forward(scores, words)
     _call("forward", [scores.contiguous(), greatest, sums], scores)
     normalizers = greatest + sums.log()  # here, so that C needs no library

@@ -67,10 +67,8 @@ def test_threads_and_memory_layouts_change_nothing() -> None:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        odd = loss_and_gradient(scores.t().contiguous().t(), words.repeat(2)[::2][:3000].clone(), dlosses)
-        assert odd[0].shape == plain[0].shape
         torch.testing.assert_close(loss_and_gradient(scores, words, dlosses), plain, rtol=0, atol=0)
-        strided = torch.stack([words, words])[:, :][0], torch.stack([dlosses, dlosses], 1)[:, 0]
+        strided = torch.stack([words, words], 1)[:, 0], torch.stack([dlosses, dlosses], 1)[:, 0]
         torch.testing.assert_close(
             loss_and_gradient(scores.t().contiguous().t(), *strided), plain, rtol=0, atol=0
         )
