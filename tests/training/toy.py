@@ -90,7 +90,7 @@ class ToyTask:
     best: ClassVar[tuple[str, str]] = ("mse", "min")
     options: ClassVar[type] = Options
 
-    def prepare(self, train_data: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    def prepare(self, train_data: Any, parent: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"offset": 0.5}, {}
 
     def use(self, assets: Mapping[str, Any]) -> None:
