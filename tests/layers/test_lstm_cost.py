@@ -72,4 +72,5 @@ def test_keys_are_those_of_the_formulas(name: str) -> None:
         "output_size",
         "num_layers",
         "peepholes",
+        "biases",
     }
