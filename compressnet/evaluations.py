@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -127,15 +127,24 @@ def _mean(group: Sequence[Record], metrics: Sequence[str], first: Sequence[str])
     """The row of the mean, where it does not differ like the row of the `first` of them."""
     means = [sum(float(record["metrics"][key]) for record in group) / len(group) for key in metrics]
     minutes = [record["training"]["train_seconds"] / 60 for record in group if record.get("training")]
-    spread = [f"{minute:.0f}" for minute in sorted({min(minutes), max(minutes)})] if minutes else []
+    trained = [f"{_span(minutes, '.0f')} min each"] if minutes else []
+    steps = {record["training"]["step"] for record in group if record.get("training")}
+    if len(steps) > 1:  # not all to the end
+        trained.insert(0, f"{_span(steps, ',')} steps")
     return [
         f"mean of {len(group)} seeds",
         *first[1:3],
         ", ".join(str(record["seed"]) for record in group),
         *(f"**{_figure(key, mean)}**" for key, mean in zip(metrics, means, strict=True)),
         first[-2],
-        f"{' to '.join(dict.fromkeys(spread))} min each" if spread else "-",
+        ", ".join(trained) or "-",
     ]
+
+
+def _span(values: Iterable[float], form: str) -> str:
+    """`44 to 106`, or `44` where they look alike."""
+    values = list(values)
+    return " to ".join(dict.fromkeys(f"{value:{form}}" for value in (min(values), max(values))))
 
 
 def _network(record: Record) -> str:

@@ -73,6 +73,12 @@ def test_seeds_stand_together_with_their_mean() -> None:
     assert (mean["seed"], mean["trained"]) == ("0, 1", "50 min each")
 
 
+def test_the_mean_says_where_not_all_were_trained_to_the_end() -> None:
+    stopped = record("b", 1.0)["training"] | {"step": 14202, "train_seconds": 6000.0}
+    (table,) = evaluations.summary([record("a", 1.0), record("b", 1.0, 1, training=stopped)], [])
+    assert "| 14,202 to 30,199 steps, 50 to 100 min each |" in table
+
+
 def test_runs_that_differ_in_more_than_the_seed_have_no_mean() -> None:
     trained = record("b", 1.0)["training"] | {"command": "compressnet train r --set train.lr=2 --set seed=1"}
     records = [record("a", 1.0), record("b", 1.0, 1, training=trained)]

@@ -55,6 +55,7 @@ class _TextSet:
         for name in ("train", "val", "test"):
             try:
                 split = self.open(name, {}, 0)
+                _ = split.text  # raises what is wrong with it, also where no symbol can be unknown
                 if name == "train":
                     vocabulary = Vocabulary.of(count(split.symbols), self._min_count)
                 elif vocabulary is not None and vocabulary.unknown is None:

@@ -163,6 +163,14 @@ def test_what_the_training_text_lacks_is_found_before_training(tmp_path: Path) -
     assert TextFile(str(tmp_path / "t"), level="character", min_count=2).check() == []
 
 
+def test_a_bad_file_is_found_where_every_symbol_is_known(tmp_path: Path) -> None:
+    for name, raw in (("train", b" a <unk> \n"), ("valid", b" \xff \n"), ("test", b"")):
+        (tmp_path / f"ptb.{name}.txt").write_bytes(raw)
+    not_text, empty = PTB(str(tmp_path)).check()
+    assert "ptb.valid.txt: not UTF-8" in not_text
+    assert "ptb.test.txt: there is no text in it" in empty
+
+
 def test_rare_words_of_ones_own_file_are_unknown(tmp_path: Path) -> None:
     (tmp_path / "t").write_text("c\n" + "a b\n" * 20 + "d\n" * 4)
     assert TextFile(str(tmp_path / "t")).check() == []
