@@ -275,9 +275,12 @@ def test_a_signal_ends_the_children_too(environment: dict[str, str], tmp_path: P
     running = subprocess.Popen(
         words, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    child = wait_for_child(running.pid)
-    running.send_signal(number)
-    _, stderr = running.communicate(timeout=60)
+    try:
+        child = wait_for_child(running.pid)
+        running.send_signal(number)
+        _, stderr = running.communicate(timeout=60)
+    finally:
+        running.kill()
     assert running.returncode == 128 + number
     assert "Traceback" not in stderr
     assert not process_alive(child)
