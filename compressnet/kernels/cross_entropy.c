@@ -1,8 +1,8 @@
 /* Cross-entropy of rows of scores, forward and backward (formulas: kernels/cross_entropy.py). Plain C.
 
    scores and their gradient are (N, V); words, most, sums, normalizers and dlosses (N,). All contiguous, words
-   int64 and below V, the rest float32. A row is a task; a language model's fits into the level-2 cache, so that it comes from
-   main memory once. */
+   int64 and below V, the rest float32. A row is a task; a language model's fits into the level-2 cache, so that it
+   comes from main memory once. */
 
 #include "vectors.h"
 
