@@ -129,7 +129,7 @@ def _mean(group: Sequence[Record], metrics: Sequence[str], first: Sequence[str])
     minutes = [record["training"]["train_seconds"] / 60 for record in group if record.get("training")]
     trained = [f"{_span(minutes, '.0f')} min each"] if minutes else []
     steps = {record["training"]["step"] for record in group if record.get("training")}
-    if len(steps) > 1:  # not all to the end
+    if len(steps) > 1:  # a stop rule, or a person, ended some
         trained.insert(0, f"{_span(steps, ',')} steps")
     return [
         f"mean of {len(group)} seeds",
