@@ -28,7 +28,8 @@ def train(
     resume: Annotated[
         Optional[str],
         typer.Option(
-            metavar="RUN|auto", help="Continue a run; auto: the newest unfinished one of RECIPE, if any."
+            metavar="RUN|auto",
+            help="Continue a run, or from RUN@step-<n>; auto: the newest unfinished one of RECIPE, if any.",
         ),
     ] = None,
     smoke: Annotated[
@@ -54,7 +55,8 @@ def train(
     chosen = devices.choose(device, local_rank())
     with group(chosen) as processes:
         opened = _open_everywhere(processes, recipe, set_ or [], resume, smoke, output, runs)
-        if opened.facts.get("status") == "done" and _wanted_steps(opened) <= opened.facts["total_steps"]:
+        finished = opened.facts["status"] == "done" and _wanted_steps(opened) <= opened.facts["total_steps"]
+        if finished and opened.start is None:
             _report_finished(opened, json)
             return
         _apply_threads(opened, threads)
@@ -88,13 +90,13 @@ def _open_everywhere(
         except CompressnetError as error:
             answer = error
     failure = answer if isinstance(answer, CompressnetError) else None
-    place = str(answer.folder) if isinstance(answer, Run) else None
+    place = (str(answer.folder), answer.start) if isinstance(answer, Run) else None
     place, failed = processes.from_main((place, failure is not None))
     if failure is not None:
         raise failure
     if failed or place is None:
         raise SystemExit(1)  # rank 0 tells why
-    return answer if isinstance(answer, Run) else Run.open(Path(place))
+    return answer if isinstance(answer, Run) else Run.open(Path(place[0]), place[1])
 
 
 def _open(
@@ -105,7 +107,7 @@ def _open(
     if resume is not None and resume != "auto":
         if folder:
             raise UsageError("--resume continues the run where it is: leave -o away")
-        opened = Run.open(Path(resume))
+        opened = Run.open(*_run_and_start(resume))
         if recipe is None:
             opened.change(overrides)
         else:
@@ -116,6 +118,18 @@ def _open(
     if resume == "auto" and (unfinished := find_unfinished(runs, loaded, folder)):
         return unfinished
     return Run.create(loaded, runs, folder)
+
+
+def _run_and_start(text: str) -> tuple[Path, str | None]:
+    """`RUN` or `RUN@step-<n>`: the folder, and the checkpoint to resume from."""
+    folder, at, start = text.rpartition("@")
+    if not at or Path(text).exists():
+        return Path(text), None
+    if start in ("last", "best"):
+        from compressnet.run import Run
+
+        start = Run.open(Path(folder)).checkpoint(start).name
+    return Path(folder), start
 
 
 def _load(text: str, overrides: list[str], smoke: bool) -> Recipe:

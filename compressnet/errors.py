@@ -27,7 +27,15 @@ class RecipeError(UsageError):
         self.problems = problems
 
 
+class NotFinite(CompressnetError):
+    """A network or an operator gave numbers that are NaN or infinite; the message names the sample."""
+
+
 class Interrupted(CompressnetError):
     """Ctrl-C or SIGTERM, after everything was saved. Exit code 130."""
 
     exit_code = 130
+
+
+class CompressnetNote(UserWarning):
+    """Something to know that is no failure: one line, raised with `warnings.warn` anywhere in the library."""

@@ -53,8 +53,11 @@ def finite(value: Any) -> Any:
 
 
 @contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
+def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a hidden neighbour folder to fill; it becomes `target` in one rename, or vanishes on an error.
+
+    Args:
+        replace: take the place of a folder that is there, which is moved away first.
 
     Raises:
         CompressnetError: the disk is full or read-only.
@@ -64,7 +67,13 @@ def new_folder(target: Path) -> Iterator[Path]:
         temporary.mkdir(parents=True)
         yield temporary
         _sync_folder(temporary)
-        os.replace(temporary, target)
+        if replace and target.exists():
+            old = temporary.with_name(f"{temporary.name.removesuffix('.tmp')}-old.tmp")
+            os.replace(target, old)
+            os.replace(temporary, target)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.replace(temporary, target)
         _sync_folder(target.parent)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)

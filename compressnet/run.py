@@ -4,7 +4,7 @@ runs/fip_sample-1/
   recipe.yaml     as resolved: trains again to the same weights
   run.json        what, when, on what; status running | done | interrupted | failed
   metrics.jsonl   one line an event: log, evaluation, resume
-  checkpoints/    step-<n>/ (model.safetensors; state.* of the newest), last, best: one-line pointers
+  checkpoints/    step-<n>/ (weights; of the newest two the training state), last, best: pointers
   eval.json, previews/
 """
 
@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from compressnet import files
-from compressnet.errors import CompressnetError, RecipeError, UsageError
+from compressnet.checkpoints import Checkpoints
+from compressnet.errors import CompressnetError, RecipeError
 from compressnet.recipe import Recipe
+from compressnet.run_files import read_facts, read_rows
 
-CHECKPOINT_FILES = ("model.safetensors", "state.safetensors", "state.json")
 CHANGEABLE = (
     "train.steps",
     "train.epochs",
@@ -45,10 +46,15 @@ CHANGEABLE = (
 
 
 class Run:
-    """An opened run directory. `Run.create` and `Run.open` are the ways in."""
+    """An opened run directory. `Run.create` and `Run.open` are the ways in.
 
-    def __init__(self, folder: Path, recipe: Recipe) -> None:
-        self.folder, self.recipe = folder, recipe
+    Args:
+        start: the checkpoint to resume from, `step-<n>`; None: the newest.
+    """
+
+    def __init__(self, folder: Path, recipe: Recipe, start: str | None = None) -> None:
+        self.folder, self.recipe, self.start = folder, recipe, start
+        self.checkpoints = Checkpoints(folder / "checkpoints")
 
     @classmethod
     def create(cls, recipe: Recipe, runs: Path = Path("runs"), folder: Path | None = None) -> Run:
@@ -81,20 +87,24 @@ class Run:
         return run
 
     @classmethod
-    def open(cls, folder: Path) -> Run:
+    def open(cls, folder: Path, start: str | None = None) -> Run:
         """Open an existing run.
 
+        Args:
+            start: resume from this checkpoint, `step-<n>`, instead of the newest.
+
         Raises:
-            CompressnetError: not a run directory, or its files are damaged.
+            CompressnetError: not a run directory, its files are damaged, or there is no such checkpoint.
         """
         if not (folder / "run.json").is_file():
             raise CompressnetError(f"{folder} is not a run directory (it has no run.json)")
-        facts = _read_json(folder / "run.json")
+        facts = read_facts(folder / "run.json")
         recipe = Recipe.load(folder / "recipe.yaml")
-        if not {"recipe", "smoke"} <= set(facts):
-            raise CompressnetError(f"{folder / 'run.json'} is damaged: it does not name the recipe")
         recipe = recipe.model_copy(update={"name": facts["recipe"], "is_smoke": facts["smoke"]})
-        return cls(folder, recipe)
+        run = cls(folder, recipe, start)
+        if start is not None:
+            run.resume_point()
+        return run
 
     def change(self, overrides: Sequence[str]) -> None:
         """Change settings of a run that will be continued, where that keeps it the same run.
@@ -129,7 +139,7 @@ class Run:
     def facts(self) -> dict[str, Any]:
         """The content of run.json."""
         path = self.folder / "run.json"
-        return _read_json(path) if path.exists() else {}
+        return read_facts(path) if path.exists() else {}
 
     def update(self, **facts: Any) -> None:
         """Merge `facts` into run.json."""
@@ -149,77 +159,27 @@ class Run:
     def metrics(self, event: str | None = None) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, of one event or of all.
 
-        What a kill made worthless is left out: a torn line, and the steps that the resumed run did again.
+        What a kill made worthless is left out: a torn or damaged line, and the steps that the resumed run did
+        again.
         """
-        path = self.folder / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         rows: list[dict[str, Any]] = []
-        for line in lines:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if row.get("event") == "resume":
-                rows = [before for before in rows if before.get("step", 0) <= row["step"]]
+        for row in read_rows(self.folder / "metrics.jsonl"):
+            if row["event"] == "resume":
+                rows = [before for before in rows if before["step"] <= row["step"]]
             rows.append(row)
-        return [row for row in rows if event is None or row.get("event") == event]
+        return [row for row in rows if event is None or row["event"] == event]
 
     def checkpoint(self, which: str = "best") -> Path:
-        """The folder of a checkpoint.
-
-        Args:
-            which: `best`, `last` or `step-<n>`.
-
-        Raises:
-            CompressnetError: there is none (yet); the message lists those there are.
-        """
-        pointer = self.folder / "checkpoints" / which
-        try:
-            name = pointer.read_text().strip() if pointer.is_file() else which
-        except (OSError, UnicodeDecodeError) as error:
-            raise CompressnetError(f"cannot read {pointer}: {error}") from error
-        folder = self.folder / "checkpoints" / name
-        if not (folder / "model.safetensors").is_file():
-            there = ", ".join(f"step-{step}" for step in self.steps()) or "none yet"
-            raise CompressnetError(f"{self.folder} has no checkpoint '{which}' (there are: {there})")
-        return folder
+        """The folder of the checkpoint `best`, `last` or `step-<n>` (see `Checkpoints.find`)."""
+        return self.checkpoints.find(which)
 
     def steps(self) -> list[int]:
         """The steps of all whole checkpoints, in order."""
-        names = [path.name for path in (self.folder / "checkpoints").glob("step-*")]
-        return sorted(
-            int(name.removeprefix("step-")) for name in names if name.removeprefix("step-").isdigit()
-        )
+        return self.checkpoints.steps()
 
     def resume_point(self) -> Path | None:
-        """The newest checkpoint with its training state, whether or not `last` names it already."""
-        for step in reversed(self.steps()):
-            folder = self.folder / "checkpoints" / f"step-{step}"
-            if all(
-                (folder / name).is_file() for name in ("model.safetensors", "state.safetensors", "state.json")
-            ):
-                return folder
-        return None
-
-    def point(self, pointer: str, step: int) -> None:
-        """Make `last` or `best` name the checkpoint of `step`."""
-        files.write_text(self.folder / "checkpoints" / pointer, f"step-{step}\n")
-
-    def prune(self, keep: int) -> None:
-        """Keep `best` and the newest `keep` checkpoints; only the newest keeps its training state."""
-        steps = self.steps()
-        best = self.folder / "checkpoints" / "best"
-        kept = {f"step-{step}" for step in steps[-keep:]}
-        kept.add(best.read_text().strip() if best.is_file() else "")
-        last = self.checkpoint("last").name
-        for step in steps:
-            folder = self.folder / "checkpoints" / f"step-{step}"
-            if folder.name == last:
-                continue
-            for state in folder.glob("state.*"):
-                files.remove(state)
-            if folder.name not in kept:
-                shutil.rmtree(folder, ignore_errors=True)
+        """The checkpoint to go on from (see `Checkpoints.resume_point`)."""
+        return self.checkpoints.resume_point(self.start)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -243,7 +203,7 @@ class Run:
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
             file.flush()
-            files.remove_stale(self.folder / "checkpoints")
+            files.remove_stale(self.checkpoints.folder)
             files.remove_stale(self.folder)
             try:
                 yield
@@ -299,16 +259,6 @@ def _next_free(runs: Path, name: str) -> Path:
 def _number_of(path: Path) -> int:
     number = path.name.rpartition("-")[2]
     return int(number) if number.isdigit() else 0
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CompressnetError(f"cannot read {path}: {error}") from error
-    if not isinstance(value, Mapping):
-        raise UsageError(f"{path}: expected a JSON object")
-    return dict(value)
 
 
 def _last_byte(file: IO[bytes]) -> bytes:

@@ -174,12 +174,43 @@ def load(subject: str | Subject) -> Loaded:
             f"'{subject.name}' is of kind {subject.kind}: give a run, weights, zoo:NAME or operator:NAME"
         )
     path, run = weights_path(subject)
-    architecture, tensors = weights.load(path)
-    model = weights.build(architecture)
-    weights.load_into(model, tensors, str(path))
-    task = signature.build("task", architecture.task, architecture.task_args)
-    task.use(architecture.assets)
-    return Loaded(subject, model.eval(), task, architecture, run)
+    architecture, model = weights.open_model(path)
+    return Loaded(subject, model.eval(), task_of(architecture, str(path)), architecture, run)
+
+
+def task_of(architecture: Architecture, source: str) -> Task:
+    """The task that weights were trained for, with what is stored for it.
+
+    Args:
+        source: the weights, for messages.
+
+    Raises:
+        CompressnetError: there is no such task, what is stored is not its, or the model is of another.
+    """
+    try:
+        task: Task = signature.build("task", architecture.task, architecture.task_args)
+        task.use(architecture.assets)
+        check_sizes(architecture.model, architecture.model_args, architecture.task, task.sizes())
+    except CompressnetError as error:
+        raise CompressnetError(f"{source}: {error}") from error
+    return task
+
+
+def check_sizes(model: str, model_args: dict[str, Any], task: str, sizes: dict[str, Any]) -> None:
+    """Refuse a model that is not for a task, or not of the sizes that follow from the task's data.
+
+    Raises:
+        CompressnetError: what does not fit.
+    """
+    known = signature.parameters(registry.find("model", model))
+    asked = {key for key, parameter in known.items() if parameter.derived and parameter.default is not None}
+    if strange := sorted(sizes.keys() - known.keys()) or sorted(asked - sizes.keys()):
+        raise CompressnetError(
+            f"the model '{model}' is not for the task '{task}': {strange[0]} is of one alone"
+        )
+    for key, value in sizes.items():
+        if (has := model_args.get(key, known[key].default)) != value:
+            raise CompressnetError(f"the model has {key}={has!r:.40}, the task '{task}' needs {value!r:.40}")
 
 
 def create(name: str, **arguments: Any) -> nn.Module:

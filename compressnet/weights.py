@@ -1,16 +1,19 @@
 """Weights files: safetensors that say what they are the weights of. No pickle, no path, no time inside.
 
-model -> save -> FILE {tensors, architecture} -> load -> build(architecture) -> model
+    model -> save -> FILE {tensors, description} -> load       -> Architecture, tensors
+                                                 -> open_model -> Architecture, model
+
+A file carries the digest of its tensors and a seal of its description; both are checked on opening. Its
+values are finite and of the model's names, shapes and types, or it is refused.
 """
 
 from __future__ import annotations
 
 import copy
-import dataclasses
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,86 +22,28 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from compressnet import files, signature
-from compressnet.errors import CompressnetError, UsageError
+from compressnet import architecture as description
+from compressnet import files, finite
+from compressnet.architecture import Architecture, Description, apply_edit, build
+from compressnet.errors import CompressnetError, CompressnetNote, UsageError
 
-FORMAT = 1
+__all__ = [
+    "KEY",
+    "Architecture",
+    "apply_edit",
+    "build",
+    "digest",
+    "load",
+    "load_into",
+    "open_model",
+    "raw_tensors",
+    "read_architecture",
+    "save",
+    "tensors_of",
+    "to_bytes",
+]
+
 KEY = "compressnet"
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """What a weights file says of itself.
-
-    Attributes:
-        task, task_args: the task's name and arguments as a recipe writes them.
-        model, model_args: the model's name and arguments, with those that follow from the data.
-        edits: what was done to the model after it was built, in order; each
-            `{"modules": {path: {"layer": name, "args": {...}}}, "ties": [[path, path], ...]}`.
-        assets: what the task needs besides weights (vocabulary, class names, ...).
-        data: what identifies the training data; no paths.
-        smoke: whether the weights come from a smoke run.
-        format: version of this description.
-    """
-
-    task: str
-    task_args: dict[str, Any]
-    model: str
-    model_args: dict[str, Any]
-    edits: list[dict[str, Any]] = field(default_factory=list)
-    assets: dict[str, Any] = field(default_factory=dict)
-    data: dict[str, Any] = field(default_factory=dict)
-    smoke: bool = False
-    format: int = FORMAT
-
-    def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str, source: str) -> Architecture:
-        """Parse `to_json`'s text.
-
-        Raises:
-            CompressnetError: written by a newer version, or not ours.
-        """
-        try:
-            raw = json.loads(text)
-            version = int(raw["format"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise CompressnetError(f"{source}: its description is not readable: {error}") from error
-        if version > FORMAT:
-            raise CompressnetError(
-                f"{source}: weights format {version} is newer than this compressnet reads ({FORMAT}): "
-                "upgrade compressnet"
-            )
-        try:
-            architecture = cls(**raw)
-        except TypeError as error:
-            raise CompressnetError(f"{source}: its description is not readable: {error}") from error
-        if not isinstance(architecture.model_args, dict) or not isinstance(architecture.edits, list):
-            raise CompressnetError(f"{source}: its description is not readable: model_args or edits")
-        return architecture
-
-
-def build(architecture: Architecture) -> nn.Module:
-    """The module that an architecture describes, freshly initialised: the only way from a name to a module.
-
-    Raises:
-        UsageError: unknown model, layer or argument.
-    """
-    model: nn.Module = signature.build("model", architecture.model, architecture.model_args)
-    for edit in architecture.edits:
-        apply_edit(model, edit)
-    return model
-
-
-def apply_edit(model: nn.Module, edit: Mapping[str, Any]) -> None:
-    """Replace modules and tie parameters as one edit says (see `Architecture.edits`), in place."""
-    for path, layer in edit.get("modules", {}).items():
-        model.set_submodule(path, signature.build("layer", layer["layer"], layer["args"]))
-    for kept, alias in edit.get("ties", []):
-        owner, _, name = alias.rpartition(".")
-        setattr(model.get_submodule(owner), name, model.get_parameter(kept))
 
 
 def save(path: Path, model: nn.Module, architecture: Architecture) -> None:
@@ -107,15 +52,21 @@ def save(path: Path, model: nn.Module, architecture: Architecture) -> None:
     A module with a `before_save()` is asked to run it on the copy that is saved.
 
     Raises:
-        CompressnetError: the disk is full or read-only.
+        CompressnetError: the disk is full or read-only, or a value is not finite.
     """
-    files.write_bytes(path, to_bytes(tensors_of(model), architecture))
+    files.write_bytes(path, to_bytes(tensors_of(model), architecture, str(path)))
 
 
-def to_bytes(tensors: Mapping[str, Tensor], architecture: Architecture) -> bytes:
-    """A weights file as bytes: the same for the same weights, whatever layout they have in memory."""
+def to_bytes(tensors: Mapping[str, Tensor], architecture: Architecture, source: str = "weights") -> bytes:
+    """A weights file as bytes: the same for the same weights, whatever layout they have in memory.
+
+    Raises:
+        CompressnetError: a value is not finite.
+    """
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
-    return safetensors.torch.save(stored, metadata={KEY: architecture.to_json()})
+    _check_finite(stored, f"cannot write {source}")
+    text = description.to_json(architecture, digest(stored, architecture))
+    return safetensors.torch.save(stored, metadata={KEY: text})
 
 
 def raw_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -134,31 +85,52 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
     return raw_tensors(model)
 
 
-def load(path: Path) -> tuple[Architecture, dict[str, Tensor]]:
+def load(path: Path, *, unchanged: bool = True) -> tuple[Architecture, dict[str, Tensor]]:
     """Read a weights file.
 
+    Args:
+        unchanged: refuse a file that is not as it was written; False: take it as it is.
+
     Raises:
-        CompressnetError: missing, truncated, not ours, or written by a newer version.
+        CompressnetError: missing, truncated, changed, not ours, written by a newer version, or some of its
+            values are not finite.
     """
-    architecture = read_architecture(path)
     try:
-        return architecture, safetensors.torch.load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
+        with safetensors.safe_open(_existing(path), framework="pt") as file:
+            stored = _described(path, file.metadata(), sealed=unchanged)
+            # Copies: what was checked must not change under our hands with the file.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise _unreadable(path, error) from error
+    if unchanged:
+        _check_digest(path, stored, tensors)
+    _check_finite(tensors, str(path))
+    return stored.architecture, tensors
+
+
+def open_model(path: Path) -> tuple[Architecture, nn.Module]:
+    """The model of a weights file: compared with the file before memory is taken, and never initialised.
+
+    Raises:
+        CompressnetError: as of `load`; or the description cannot be built, or does not fit the tensors.
+    """
+    architecture, tensors = load(path)
+    model = description.build_on_meta(architecture, len(tensors), str(path))
+    _fill(model, _fitting(raw_tensors(model), tensors, str(path)))
+    return architecture, model
 
 
 def read_architecture(path: Path) -> Architecture:
-    """What a weights file says of itself, without reading the weights."""
-    if not path.is_file():
-        raise CompressnetError(f"{path}: no such weights file")
+    """What a weights file says of itself, without reading the weights.
+
+    Raises:
+        CompressnetError: missing, not ours, changed, or written by a newer version.
+    """
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except (OSError, safetensors.SafetensorError) as error:
+        with safetensors.safe_open(_existing(path), framework="pt") as file:
+            return _described(path, file.metadata(), sealed=True).architecture
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise _unreadable(path, error) from error
-    if KEY not in metadata:
-        raise CompressnetError(f"{path}: a safetensors file, but not one that compressnet wrote")
-    return Architecture.from_json(metadata[KEY], str(path))
 
 
 def load_into(
@@ -173,26 +145,17 @@ def load_into(
         skip: modules that keep their fresh weights (prefixes of names).
 
     Raises:
-        CompressnetError: names or shapes differ.
+        CompressnetError: names, shapes or types differ.
     """
     own = raw_tensors(model)
     for prefix in skip:
         if not any(_below(name, prefix) for name in own):
             raise UsageError(f"init_skip: the model has no '{prefix}' (it has: {', '.join(_top_names(own))})")
-    own = {name: t for name, t in own.items() if not any(_below(name, prefix) for prefix in skip)}
-    wrong = [name for name in own if name not in tensors]
-    wrong += [name for name in tensors if name not in own and not any(_below(name, p) for p in skip)]
-    if wrong:
-        raise CompressnetError(
-            f"{source} does not fit the model: {len(wrong)} names differ, first '{wrong[0]}'"
-        )
-    for name, tensor in own.items():
-        if tensor.shape != tensors[name].shape:
-            shapes = f"{tuple(tensors[name].shape)} in the file, {tuple(tensor.shape)} in the model"
-            raise CompressnetError(f"{source} does not fit the model: '{name}' is {shapes}")
+    own = {name: tensor for name, tensor in own.items() if not any(_below(name, p) for p in skip)}
+    given = {name: t for name, t in tensors.items() if name in own or not any(_below(name, p) for p in skip)}
     with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(tensors[name])
+        for name, tensor in _fitting(own, given, source).items():
+            own[name].copy_(tensor)
 
 
 def digest(tensors: Mapping[str, Tensor], architecture: Architecture) -> str:
@@ -203,17 +166,109 @@ def digest(tensors: Mapping[str, Tensor], architecture: Architecture) -> str:
     for name, tensor in sorted(tensors.items()):
         flat = tensor.detach().cpu().contiguous()
         summary.update(f"{name} {flat.dtype} {tuple(flat.shape)}\n".encode())
-        summary.update(flat.view(-1).view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
+        if flat.numel():
+            summary.update(flat.view(-1).view(torch.uint8).numpy().data)
     return summary.hexdigest()
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise CompressnetError(f"{path}: no such weights file")
+    return path
+
+
+def _described(path: Path, metadata: Mapping[str, str] | None, *, sealed: bool) -> Description:
+    if metadata is None or KEY not in metadata:
+        raise CompressnetError(f"{path}: a safetensors file, but not one that compressnet wrote")
+    return description.from_json(metadata[KEY], str(path), sealed=sealed)
+
+
+def _check_digest(path: Path, stored: Description, tensors: Mapping[str, Tensor]) -> None:
+    if stored.digest is None:
+        _note(
+            f"{path}: written by compressnet 0.1 without a digest: damage to its values cannot be noticed; "
+            f"`compressnet import {path} -o NEW.safetensors` writes it anew"
+        )
+    elif stored.digest != digest(tensors, stored.architecture):
+        raise CompressnetError(
+            f"{path}: its values are not those that were written (their digest differs); "
+            f"{description.import_it(str(path))}"
+        )
+
+
+def _check_finite(tensors: Mapping[str, Tensor], source: str) -> None:
+    for name, tensor in tensors.items():
+        finite.checked(tensor, f"{source}: '{name}'")
+
+
+def _fitting(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """`tensors` for the tensors of a model, in their types.
+
+    Raises:
+        CompressnetError: names, shapes or types differ; other floating types are converted, and that is said.
+    """
+    if wrong := sorted(own.keys() ^ tensors.keys()):
+        raise CompressnetError(
+            f"{source} does not fit the model: {len(wrong)} names differ, first {wrong[0][:200]!r}"
+        )
+    converted: list[str] = []
+    for name, tensor in own.items():
+        theirs = tensors[name]
+        if tensor.shape != theirs.shape:
+            shapes = f"{tuple(theirs.shape)} in the file, {tuple(tensor.shape)} in the model"
+            raise CompressnetError(f"{source} does not fit the model: '{name}' is {shapes}")
+        if tensor.dtype != theirs.dtype:
+            if not (tensor.is_floating_point() and theirs.is_floating_point()):
+                kinds = f"{_kind(theirs)} in the file, {_kind(tensor)} in the model"
+                raise CompressnetError(f"{source} does not fit the model: '{name}' is {kinds}")
+            converted.append(name)
+    if converted:
+        first = converted[0]
+        _note(
+            f"{source}: {len(converted)} of {len(own)} tensors are converted to the model's type, first "
+            f"'{first}' from {_kind(tensors[first])} to {_kind(own[first])}"
+        )
+    return {name: tensors[name].to(tensor.dtype) for name, tensor in own.items()}
+
+
+def _fill(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put `tensors` (by the names of `raw_tensors`) in the places of a model's tensors on `meta`.
+
+    What is not stored the model makes again: a module that has such buffers says how in `make_buffers()`.
+    """
+    named = [*model.named_parameters(), *model.named_buffers()]
+    filled: dict[int, Tensor] = {}
+    for name, tensor in named:
+        if name in tensors:
+            is_parameter = isinstance(tensor, nn.Parameter)
+            new = nn.Parameter(tensors[name], tensor.requires_grad) if is_parameter else tensors[name]
+            filled[id(tensor)] = new
+    for module in model.modules():
+        for name, held in [*module._parameters.items(), *module._buffers.items()]:
+            if held is not None and id(held) in filled:
+                setattr(module, name, filled[id(held)])
+        if (make_buffers := getattr(module, "make_buffers", None)) is not None:
+            make_buffers()
+    left = [name for name, tensor in [*model.named_parameters(), *model.named_buffers()] if tensor.is_meta]
+    assert not left, f"{type(model).__name__}: {left[0]} is neither stored nor made by make_buffers()"
+
+
+def _note(text: str) -> None:
+    warnings.warn(text, CompressnetNote, stacklevel=2)
+
+
+def _kind(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _below(name: str, prefix: str) -> bool:
     return name == prefix or name.startswith(f"{prefix}.")
 
 
-def _top_names(tensors: Mapping[str, Tensor]) -> list[str]:
+def _top_names(tensors: Mapping[str, Any]) -> list[str]:
     return sorted({name.split(".")[0] for name in tensors})
 
 
 def _unreadable(path: Path, error: Exception) -> CompressnetError:
-    return CompressnetError(f"{path}: damaged or not a safetensors file: {' '.join(str(error).split())}")
+    reason = " ".join(str(error).split())[:300]
+    return CompressnetError(f"{path}: damaged or not a safetensors file: {reason}")

@@ -24,6 +24,7 @@ ORDER = [
 RANK = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 GROUND = {"errors", "files", "places", "recipe", "registry", "reporter", "run", "signature", "subject"}
 GROUND |= {"weights", "yaml_file", "tf_bundle", "cost", "cost_cells", "side"}
+GROUND |= {"architecture", "checkpoints", "finite", "json_file", "run_files"}
 SOURCES = [*(ROOT / "compressnet").rglob("*.py"), *(ROOT / "cli").glob("*.py")]
 
 

@@ -13,6 +13,7 @@ from torch import nn
 
 import compressnet
 from compressnet import files, weights
+from compressnet.architecture import Edit, seal, to_json
 from compressnet.errors import CompressnetError, UsageError
 from compressnet.weights import Architecture
 
@@ -58,7 +59,7 @@ def test_file_mode_follows_the_umask(model: nn.Module, tmp_path: Path) -> None:
 
 
 def test_an_edit_replaces_and_ties(model: nn.Module) -> None:
-    edit = {
+    edit: Edit = {
         "modules": {"blocks.1": {"layer": "identity", "args": {}}, "last": {"layer": "conv2d", "args": CONV}},
         "ties": [["blocks.2.conv.weight", "blocks.3.conv.weight"]],
     }
@@ -113,9 +114,10 @@ def test_bad_files(model: nn.Module, tmp_path: Path) -> None:
 
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
-    text = json.dumps({**json.loads(ARCHITECTURE.to_json()), "format": 2, "more": 1})
+    fields = {**json.loads(to_json(ARCHITECTURE, "0" * 64)), "format": 3, "more": 1}
+    text = json.dumps({**fields, "seal": seal(fields)})
     safetensors.torch.save_file({"x": torch.zeros(1)}, path, metadata={weights.KEY: text})
-    with pytest.raises(CompressnetError, match="format 2 is newer than this compressnet reads"):
+    with pytest.raises(CompressnetError, match="format 3 is newer than this compressnet reads"):
         weights.load(path)
 
 

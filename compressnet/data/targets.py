@@ -17,7 +17,7 @@ import numpy as np
 
 from compressnet.data.cache import Cache
 from compressnet.data.images import read_image, resize_short_side, to_uint8
-from compressnet.errors import CompressnetError
+from compressnet.errors import CompressnetError, NotFinite
 from compressnet.operators.protocol import Operator
 from compressnet.signature import canonical, make
 
@@ -91,13 +91,19 @@ class Targets:
         }
 
     def _get(self, path: Path, side: int, pixels: Callable[[], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        arrays = self.cache.get(self._key(path, side), lambda: self._compute(pixels(), side))
+        try:
+            arrays = self.cache.get(self._key(path, side), lambda: self._compute(pixels(), side))
+        except NotFinite as error:
+            raise NotFinite(f"{path}: {error}") from error
         return arrays["input"], arrays["target"]
 
     def _compute(self, pixels: np.ndarray, side: int) -> dict[str, np.ndarray]:
         input_ = to_uint8(resize_short_side(pixels, side))
         # The operator sees what the network will see: the rounded input.
-        return {"input": input_, "target": to_uint8(self.operator(input_.astype(np.float32) / 255))}
+        target = self.operator(input_.astype(np.float32) / 255)
+        if not (np.isfinite(target.min()) and np.isfinite(target.max())):
+            raise NotFinite(f"{self._text}: the operator's output is not finite (NaN or infinite)")
+        return {"input": input_, "target": to_uint8(target)}
 
     def _digest(self, path: Path) -> str:
         try:

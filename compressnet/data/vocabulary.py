@@ -9,17 +9,22 @@ Both are stored with the weights, so that a prompt is cut as the training text w
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from compressnet import json_file
 from compressnet.errors import CompressnetError
+from compressnet.json_file import Form
 
 Level = Literal["word", "character", "byte"]
 Words = Literal["whitespace", "punctuation"]
@@ -28,7 +33,7 @@ _WORD = re.compile(r"\w+(?:['\u2019]\w+)*|[^\w\s]")
 _NO_SPACE_BEFORE = re.compile(r" ([.,;:!?%)\]}\u2019'])")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))
 class Tokenizer:
     """How text becomes symbols.
 
@@ -86,7 +91,7 @@ class Vocabulary:
         symbols: by falling frequency; a symbol's number is its place.
 
     Raises:
-        CompressnetError: none, or one twice.
+        CompressnetError: none, one twice, or one that is no text.
     """
 
     def __init__(self, symbols: Sequence[str]) -> None:
@@ -96,7 +101,12 @@ class Vocabulary:
             raise CompressnetError("the vocabulary is empty: the training text has no symbols")
         if len(self._numbers) < len(self.symbols):
             twice = next(symbol for symbol, count in Counter(self.symbols).items() if count > 1)
-            raise CompressnetError(f"the vocabulary has {twice!r} twice")
+            raise CompressnetError(f"the vocabulary has {twice[:60]!r} twice")
+        try:
+            "".join(self.symbols).encode()
+        except UnicodeEncodeError as error:
+            half = error.object[error.start]
+            raise CompressnetError(f"the vocabulary has half a character: {half!r}") from None
 
     @classmethod
     def of(cls, counts: Mapping[str, int], min_count: int = 1) -> Vocabulary:
@@ -148,6 +158,28 @@ class Vocabulary:
 
     def decode(self, numbers: Iterable[int]) -> list[str]:
         return [self.symbols[number] for number in numbers]
+
+
+class StoredWords(Form):
+    """How a text was cut and what was found in it, as it is stored with weights."""
+
+    tokenizer: dict[str, Any]
+    vocabulary: list[str]
+
+    def read(self) -> tuple[Tokenizer, Vocabulary]:
+        """Tokenizer and vocabulary, of one kind.
+
+        Raises:
+            CompressnetError: they are none, or do not go together.
+        """
+        tokenizer = json_file.check(Tokenizer, self.tokenizer, "the stored tokenizer")
+        vocabulary = Vocabulary(self.vocabulary)
+        if tokenizer.level != "word":
+            largest = "\xff" if tokenizer.level == "byte" else chr(sys.maxunicode)
+            for symbol in vocabulary.symbols:
+                if symbol not in (END, UNKNOWN) and (len(symbol) != 1 or symbol > largest):
+                    raise CompressnetError(f"the vocabulary of {tokenizer.level}s has {symbol[:60]!r}")
+        return tokenizer, vocabulary
 
 
 def stored_words(assets: Mapping[str, Any]) -> dict[str, Any]:

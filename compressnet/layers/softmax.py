@@ -69,12 +69,17 @@ class ClassSoftmax(nn.Module):
         self.class_sizes = list(class_sizes)
         self.classes = nn.Linear(hidden_size, len(class_sizes))
         self.words = nn.Linear(hidden_size, sum(class_sizes))
-        classes = [number for number, size in enumerate(class_sizes) for _ in range(size)]
         self.class_of: Tensor
-        self.register_buffer("class_of", torch.tensor(classes), persistent=False)
+        self.make_buffers()
         for layer in (self.classes, self.words):
             nn.init.normal_(layer.weight, std=hidden_size**-0.5)
             nn.init.zeros_(layer.bias)
+
+    def make_buffers(self) -> None:
+        """The class of each word (V,), which follows from the sizes and is not stored."""
+        sizes = torch.tensor(self.class_sizes)
+        classes = torch.repeat_interleave(torch.arange(len(sizes)), sizes, output_size=sum(self.class_sizes))
+        self.register_buffer("class_of", classes, persistent=False)
 
     def forward(self, hidden: Tensor, words: Tensor | None = None) -> Tensor:
         return self._all(hidden) if words is None else self._losses(hidden, words)

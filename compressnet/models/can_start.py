@@ -14,7 +14,8 @@ _SLOPE = 0.2
 @torch.no_grad()
 def identity_kernels(weight: Tensor) -> None:
     """3x3 kernels (out, in, 3, 3) as in the paper: each feature map repeats one input, or is zero."""
-    nn.init.dirac_(weight)
+    if not weight.is_meta:
+        nn.init.dirac_(weight)
 
 
 @torch.no_grad()
@@ -30,6 +31,8 @@ def mixed_kernels(weight: Tensor, first: bool) -> None:
         weight: (out, in, 3, 3), more than three outputs.
         first: of the layer that reads the picture.
     """
+    if weight.is_meta:  # torch takes its time to compute nothing
+        return
     out_channels, in_channels = weight.shape[:2]
     he = math.sqrt(2 / ((1 + _SLOPE**2) * 9 * in_channels))
     weight.normal_(0, he)
@@ -51,6 +54,8 @@ def pass_image_through(weight: Tensor) -> None:
 
     Not zero elsewhere: the other feature maps are zero at the start, so no gradient would ever reach them.
     """
+    if weight.is_meta:
+        return
     weight *= 0.3
     weight[:, :_IMAGE_PLANES] = 0
     nn.init.dirac_(weight[:, :_IMAGE_PLANES])

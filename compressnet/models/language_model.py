@@ -195,6 +195,8 @@ class LanguageModel(nn.Module):
                 )
             return AdaptiveSoftmax(width, vocab_size, cutoffs)
         if sizes is not None:
+            if sum(sizes) != vocab_size:
+                raise ValueError(f"class_sizes: their sum is {sum(sizes)}, there are {vocab_size} words")
             return ClassSoftmax(width, sizes)
         return FullSoftmax(width, vocab_size, shared if tied else None)
 

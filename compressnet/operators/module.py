@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compressnet import finite
 from compressnet.signature import Named, make
 
 
@@ -30,5 +31,5 @@ class OperatorModule(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> the same."""
         images = x.float().cpu().permute(0, 2, 3, 1).numpy()
-        outputs = np.stack([self.operator(image) for image in images])
-        return torch.from_numpy(outputs).permute(0, 3, 1, 2).to(x)
+        outputs = torch.from_numpy(np.stack([self.operator(image) for image in images]))
+        return finite.checked(outputs, "the operator's output").permute(0, 3, 1, 2).to(x)

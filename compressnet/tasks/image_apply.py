@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compressnet import finite
 from compressnet.data.images import Image
 from compressnet.errors import CompressnetError
 from compressnet.models.can import CAN
@@ -73,7 +74,8 @@ class Applier:
         ]  # (1, 3, H, W) channels_last
         with torch.inference_mode():
             y = self._forward(x.to(self.device))[0].permute(1, 2, 0)  # (H, W, 3)
-            y = (y.mean(dim=2, keepdim=True) if gray else y).float().clamp_(0, 1)
+            y = finite.checked((y.mean(dim=2, keepdim=True) if gray else y).float(), "the network's output")
+            y = y.clamp_(0, 1)
             return replace(image, pixels=y.contiguous().cpu().numpy())
 
     def _forward(self, x: Tensor) -> Tensor:

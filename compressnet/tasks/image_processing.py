@@ -18,10 +18,11 @@ from PIL import Image as PILImage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from compressnet import finite, json_file, signature
 from compressnet.data.image_pair import ImageBatch, ImagePair
 from compressnet.data.images import Image, read_image
 from compressnet.data.protocol import Split
-from compressnet.errors import CompressnetError
+from compressnet.errors import CompressnetError, NotFinite
 from compressnet.models.can_strips import infer
 from compressnet.reporter import Reporter
 from compressnet.signature import Named
@@ -29,6 +30,12 @@ from compressnet.tasks.image_apply import Applier, Options
 from compressnet.tasks.image_metrics import ImageMetrics
 from compressnet.tasks.protocol import Loss, State
 from compressnet.weights import Architecture
+
+
+class Assets(json_file.Form):
+    """What is stored with weights: the operator that makes the targets, where one does."""
+
+    operator: str | None = None
 
 
 class ImageTranslation:
@@ -41,10 +48,16 @@ class ImageTranslation:
     def prepare(
         self, train_data: Split, parent: Architecture | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        return {}, {"in_channels": 3, "out_channels": 3}
+        return {}, self.sizes()
 
     def use(self, assets: Mapping[str, Any]) -> None:
-        pass  # the network needs nothing beside its weights
+        """The network needs nothing beside its weights; an operator that is named must be one."""
+        operator = json_file.check(Assets, assets, "the stored assets").operator
+        if operator is not None and (problems := signature.check_named(Named("operator"), operator)):
+            raise CompressnetError(f"the stored assets: {problems[0]}")
+
+    def sizes(self) -> dict[str, Any]:
+        return {"in_channels": 3, "out_channels": 3}
 
     def loss(self, model: nn.Module, batch: ImageBatch, state: State) -> Loss:
         output = model(_unit(batch.inputs))  # (B, 3, H, W)
@@ -73,6 +86,8 @@ class ImageTranslation:
         for path in inputs:
             try:
                 yield path, applier(read_image(path))
+            except NotFinite as error:
+                yield path, NotFinite(f"{path}: {error}")
             except CompressnetError as error:
                 yield path, error
 
@@ -114,4 +129,5 @@ def _unit(images: Tensor) -> Tensor:
 
 
 def _to_uint8(images: Tensor) -> Tensor:
+    images = finite.checked(images, "the network's output")
     return images.float().clamp(0, 1).mul(255).round().to(torch.uint8)

@@ -22,10 +22,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from compressnet import finite, json_file
 from compressnet.data.protocol import Key
 from compressnet.data.text import Part, TextBatch, TextSplit
-from compressnet.data.vocabulary import Tokenizer, Vocabulary, count, stored_words
-from compressnet.errors import CompressnetError, UsageError
+from compressnet.data.vocabulary import StoredWords, Vocabulary, count, stored_words
+from compressnet.errors import CompressnetError, NotFinite, UsageError
 from compressnet.layers.softmax import frequency_classes
 from compressnet.reporter import Reporter
 from compressnet.tasks.artefacts import Figures, Text
@@ -33,6 +34,7 @@ from compressnet.tasks.protocol import Loss, State
 from compressnet.weights import Architecture
 
 _PREVIEW = 200  # symbols
+_LARGEST_EXPONENT = 709.0  # e to it is about the largest float
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,10 @@ class LanguageModelling:
 
     def use(self, assets: Mapping[str, Any]) -> None:
         self.assets = assets
-        self.tokenizer, self.vocabulary = Tokenizer(**assets["tokenizer"]), Vocabulary(assets["vocabulary"])
+        self.tokenizer, self.vocabulary = json_file.check(StoredWords, assets, "the stored assets").read()
+
+    def sizes(self) -> dict[str, Any]:
+        return {"vocab_size": len(self.vocabulary)}
 
     def loss(self, model: nn.Module, batch: TextBatch, state: State) -> Loss:
         losses, state = model(batch.inputs, state, batch.targets)  # (T, B)
@@ -161,6 +166,7 @@ class LanguageModelling:
             for index in range(len(split)):
                 batch = split.collate([split[Key(0, index, index)]])
                 losses, state = self.predict(model, TextBatch(*(t.to(device) for t in batch)), state)
+                finite.checked(losses, f"{path}: the network's output")
                 metrics.update(losses.cpu(), batch)
                 reporter.advance(1)
         return Figures({**figures, **metrics.compute()})
@@ -192,7 +198,7 @@ class TextMetrics:
 
     def compute(self) -> dict[str, float]:
         loss = self.total / self.count
-        figures = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
+        figures = {"loss": loss, "perplexity": math.exp(loss) if loss < _LARGEST_EXPONENT else math.inf}
         return figures | ({"bits_per_character": loss / math.log(2)} if self.characters else {})
 
 
@@ -209,7 +215,13 @@ def generate(model: Any, prompt: Tensor, options: Options) -> Iterator[int]:
 
 
 def _choose(scores: Tensor, options: Options, random: torch.Generator) -> int:
-    """One of the symbols by their log-probabilities (V,)."""
+    """One of the symbols by their log-probabilities (V,).
+
+    Raises:
+        NotFinite: they are none.
+    """
+    if scores.isnan().any() or not scores.max().isfinite():  # one symbol may be impossible, not all
+        raise NotFinite("the network's output: its probabilities are not finite (NaN)")
     if options.temperature == 0:
         return int(scores.argmax())
     if options.top_k:

@@ -73,7 +73,14 @@ class Task(Protocol):
         """
 
     def use(self, assets: Mapping[str, Any]) -> None:
-        """Take what `prepare` returned, today or when the weights were trained."""
+        """Take what `prepare` returned, today or when the weights were trained.
+
+        Raises:
+            CompressnetError: it is not of the form that this task stores: weights may come from strangers.
+        """
+
+    def sizes(self) -> dict[str, Any]:
+        """Arguments of the model that follow from the assets in use, and must be those of the weights."""
 
     def loss(self, model: nn.Module, batch: Any, state: State) -> Loss: ...
 

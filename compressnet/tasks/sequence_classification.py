@@ -18,9 +18,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from compressnet import finite, json_file
 from compressnet.data.sentences import Sentence, SentenceBatch, side_by_side, words_of
-from compressnet.data.vocabulary import UNKNOWN, Tokenizer, Vocabulary, stored_words
-from compressnet.errors import CompressnetError
+from compressnet.data.vocabulary import UNKNOWN, StoredWords, Vocabulary, stored_words
+from compressnet.errors import CompressnetError, NotFinite
 from compressnet.reporter import Reporter
 from compressnet.tasks.artefacts import Label, Labels
 from compressnet.tasks.protocol import Loss, State
@@ -36,6 +37,12 @@ class Options:
     """
 
     batch: Annotated[int, Field(ge=1)] = 64
+
+
+class Assets(StoredWords):
+    """What is stored with weights: words, and the names of the classes."""
+
+    classes: Annotated[list[Annotated[str, Field(min_length=1, max_length=1000)]], Field(min_length=1)]
 
 
 class SequenceClassification:
@@ -59,15 +66,20 @@ class SequenceClassification:
             if vocabulary.unknown is None:
                 vocabulary = Vocabulary([*vocabulary.symbols, UNKNOWN])
             assets = {"tokenizer": train_data.tokenizer.to_dict(), "vocabulary": vocabulary.symbols}
-        sizes = {"vocab_size": len(assets["vocabulary"]), "num_classes": len(classes)}
-        return {**assets, "classes": classes}, sizes
+        assets["classes"] = classes
+        self.use(assets)
+        return assets, self.sizes()
 
     def use(self, assets: Mapping[str, Any]) -> None:
-        self.tokenizer, self.vocabulary = Tokenizer(**assets["tokenizer"]), Vocabulary(assets["vocabulary"])
-        self.classes: list[str] = assets["classes"]
+        stored = json_file.check(Assets, assets, "the stored assets")
+        self.tokenizer, self.vocabulary = stored.read()
+        self.classes = stored.classes
         twice = [name for name, times in Counter(self.classes).items() if times > 1]
         if twice:
             raise CompressnetError(f"the list of classes has {twice[0]!r} twice")
+
+    def sizes(self) -> dict[str, Any]:
+        return {"vocab_size": len(self.vocabulary), "num_classes": len(self.classes)}
 
     def loss(self, model: nn.Module, batch: SentenceBatch, state: State) -> Loss:
         scores = model(batch.words, batch.lengths)  # (B, K)
@@ -117,7 +129,10 @@ class SequenceClassification:
         for begin in range(0, len(lines), settings.batch):
             piece = lines[begin : begin + settings.batch]
             words = [self.vocabulary.encode(words_of(self.tokenizer, text), str(path)) for _, text in piece]
-            answers = self._classify(model, words)
+            try:
+                answers = self._classify(model, words)
+            except NotFinite as error:
+                raise NotFinite(f"{path}: lines {piece[0][0]} to {piece[-1][0]}: {error}") from error
             labels += [Label(n, *answer, text) for (n, text), answer in zip(piece, answers, strict=True)]
             reporter.advance(len(piece))
         return Labels(labels)
@@ -127,7 +142,8 @@ class SequenceClassification:
         """The most probable class of each sentence (T_i,), with its probability."""
         device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
         words, lengths = side_by_side(sentences)
-        probabilities, best = model(words.to(device), lengths.to(device)).softmax(-1).max(-1)
+        scores = finite.checked(model(words.to(device), lengths.to(device)), "the network's output")
+        probabilities, best = scores.softmax(-1).max(-1)
         return [
             (self.classes[number], probability)
             for number, probability in zip(best.tolist(), probabilities.tolist(), strict=True)

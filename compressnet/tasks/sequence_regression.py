@@ -22,7 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compressnet.data.synthetic import PROBLEMS, SequenceBatch, one_hot
+from compressnet import finite, json_file
+from compressnet.data.synthetic import PROBLEMS, Name, SequenceBatch, one_hot
 from compressnet.errors import CompressnetError
 from compressnet.reporter import Reporter
 from compressnet.tasks.artefacts import Figures
@@ -33,6 +34,17 @@ from compressnet.weights import Architecture
 @dataclass(frozen=True)
 class Options:
     """What `apply` takes: nothing but files."""
+
+
+class Assets(json_file.Form):
+    """What is stored with weights: the problem, and what follows from it."""
+
+    problem: Name
+    input_size: int
+    output_size: int
+    tolerance: float | None
+    symbols: str
+    logistic: bool
 
 
 class SequenceRegression:
@@ -61,8 +73,18 @@ class SequenceRegression:
         return {**known, **assets}, known
 
     def use(self, assets: Mapping[str, Any]) -> None:
+        stored = json_file.check(Assets, assets, "the stored assets")
+        problem = PROBLEMS[stored.problem]
+        mine = (stored.input_size, stored.output_size, stored.symbols)
+        if mine != (problem.input_size, problem.output_size, problem.symbols):
+            raise CompressnetError(
+                f"the stored assets are not of the problem '{stored.problem}': {mine}"[:300]
+            )
         self.assets = assets
-        self.tolerance: float | None = assets["tolerance"]
+        self.tolerance = stored.tolerance
+
+    def sizes(self) -> dict[str, Any]:
+        return {key: self.assets[key] for key in ("input_size", "output_size", "problem")}
 
     def loss(self, model: nn.Module, batch: SequenceBatch, state: State) -> Loss:
         outputs, _ = self.predict(model, batch, ())
@@ -96,7 +118,8 @@ class SequenceRegression:
         """
         for path in inputs:
             try:
-                outputs = self._outputs(model, self._read(path)).tolist()
+                last = self._outputs(model, self._read(path))
+                outputs = finite.checked(last, f"{path}: the network's output").tolist()
                 names = PROBLEMS[self.assets["problem"]].outputs or range(len(outputs))
                 yield path, Figures({f"output_{name}": x for name, x in zip(names, outputs, strict=True)})
             except CompressnetError as error:

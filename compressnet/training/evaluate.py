@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from compressnet import files
+from compressnet import files, finite
 from compressnet.data.protocol import Key, Split
 from compressnet.data.sampler import evaluation_keys
+from compressnet.errors import NotFinite
 from compressnet.recipe import Eval
 from compressnet.reporter import Reporter
 from compressnet.tasks.protocol import State, Task
@@ -32,7 +33,11 @@ def evaluate(
     group: Group | None = None,
     title: str = "evaluating",
 ) -> dict[str, float]:
-    """The task's metrics over every sample of `split`, each once, equal on all ranks."""
+    """The task's metrics over every sample of `split`, each once, equal on all ranks.
+
+    Raises:
+        NotFinite: an output holds NaN or infinity; the message names its samples. Raised on all ranks.
+    """
     settings, group = settings or Eval(), group or Group()
     if split.continuous:  # the state is carried through all of it: one process, one sample at a time
         keys, size = evaluation_keys(len(split)) if group.is_main else [], 1
@@ -43,13 +48,40 @@ def evaluate(
     metrics = task.metrics()
     state: State = ()
     reporter.stage(title, len(split), "samples")
+    problem = ""
     with evaluating(model), torch.inference_mode():
         for keys_of_batch, batch in zip(batches, loader, strict=True):
-            output, state = task.predict(model, move(batch, device), state)
+            try:
+                output, state = task.predict(model, move(batch, device), state)
+                check_output(output)
+            except NotFinite as error:
+                problem = f"{_names(split, keys_of_batch)}: {error}"
+                break
             metrics.update(_to_cpu(output), batch)
             reporter.advance(len(keys_of_batch))
-    metrics.merge(group.gather(metrics.state()))
+    states, problems = zip(*group.gather((metrics.state(), problem)), strict=True)
+    if any(problems):
+        raise NotFinite(next(filter(None, problems)))
+    metrics.merge(list(states))
     return metrics.compute()
+
+
+def check_output(output: Any) -> None:
+    """Refuse an output of a network that holds NaN or infinity, in whatever tensors it comes.
+
+    Raises:
+        NotFinite: it does.
+    """
+    if isinstance(output, torch.Tensor):
+        finite.checked(output, "the network's output")
+    elif isinstance(output, tuple | list):
+        for part in output:
+            check_output(part)
+
+
+def _names(split: Split, keys: Sequence[Key]) -> str:
+    names = list(dict.fromkeys(split.name(key.index) for key in keys))
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def draw(

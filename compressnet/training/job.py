@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from compressnet import registry, signature, weights
+from compressnet import weights
 from compressnet.data.protocol import Key, NoSuchSplit, Split
 from compressnet.data.sampler import column_batches, endless_batches, evaluation_keys, windows_read
-from compressnet.errors import UsageError
+from compressnet.errors import CompressnetError, UsageError
 from compressnet.recipe import Recipe
 from compressnet.reporter import Reporter
 from compressnet.run import Run
-from compressnet.subject import read_weights
+from compressnet.subject import check_sizes, read_weights
 from compressnet.tasks.protocol import Task
 from compressnet.training.device import seed_everything
 from compressnet.training.distributed import Group
@@ -66,7 +66,7 @@ def set_up(run: Run, group: Group, reporter: Reporter, stored: Architecture | No
             task=recipe.task.name,
             task_args=recipe.task.arguments,
             model=recipe.model.name,
-            model_args={**recipe.model.arguments, **_known(recipe.model.name, model_args)},
+            model_args=_with_sizes(recipe, model_args),
             assets=assets,
             data={"name": recipe.data.name, **train.facts()},
             smoke=recipe.is_smoke,
@@ -92,10 +92,14 @@ def set_up(run: Run, group: Group, reporter: Reporter, stored: Architecture | No
     return job
 
 
-def _known(model: str, derived: dict[str, Any]) -> dict[str, Any]:
-    """What follows from the data and the model asks for."""
-    asked = signature.parameters(registry.find("model", model))
-    return {key: value for key, value in derived.items() if key in asked}
+def _with_sizes(recipe: Recipe, sizes: dict[str, Any]) -> dict[str, Any]:
+    """The model's arguments with those that follow from the data."""
+    arguments = {**recipe.model.arguments, **sizes}
+    try:
+        check_sizes(recipe.model.name, arguments, recipe.task.name, sizes)
+    except CompressnetError as error:
+        raise UsageError(str(error)) from error
+    return arguments
 
 
 def derive_ahead(job: Job, run: Run, group: Group, start: int, reporter: Reporter) -> None:

@@ -203,7 +203,7 @@ class Loop:
         self.validation_owed = False
         reached = self._validate()
         if self.group.is_main and self.validation.is_best(self.step):
-            self.run.point("best", self.step)
+            self.run.checkpoints.point("best", self.step)
         return reached
 
     def _save(self) -> None:
@@ -231,8 +231,8 @@ class Loop:
             }
             checkpoint.write(self.run, self.step, self.published, self.job.architecture, tensors, values)
             if self.validation.is_best(self.step):
-                self.run.point("best", self.step)
-            self.run.prune(self.settings.keep)
+                self.run.checkpoints.point("best", self.step)
+            self.run.checkpoints.prune(self.settings.keep)
         self.group.barrier()
 
     def restore(self) -> None:
@@ -243,26 +243,29 @@ class Loop:
         """
         folder = self.run.resume_point()
         assert folder is not None
-        tensors, values = checkpoint.read(folder)
+        tensors, values = checkpoint.read(self.run, folder)
         raw = _below(tensors, "model.")
         weights.load_into(self.model, raw, str(folder))
         if values.get("average_since") is not None and not self.average:
             self.average = Average(self.model, None, values["average_since"])
         if self.average:
             weights.load_into(self.average.model, _below(tensors, "average."), str(folder))
-        checkpoint.restore_optimizer(self.optimizer, self.model, tensors)
+        checkpoint.restore_optimizer(self.optimizer, self.model, tensors, str(folder))
         mine = _below(tensors, f"rank{self.group.rank}.")
-        checkpoint.restore_random_state(mine, self.device)
+        checkpoint.restore_random_state(mine, self.device, str(folder))
         carried = sorted(_below(mine, "carried.").items(), key=lambda item: int(item[0]))
         self.state = tuple(tensor.to(self.device) for _, tensor in carried)
         self.step, self.epoch, self.seconds = values["step"], values["epoch"], values["seconds"]
         self.validation_owed = values["validation_owed"]
         self.validation.restore(values)
-        if self.group.is_main:  # a kill may have come between a checkpoint and its pointers
-            self.run.point("last", self.step)
-            best = self.validation.best_step if self.job.val is not None else self.step
-            if best in self.run.steps():
-                self.run.point("best", best)
+        kept = self.group.from_main(self.run.steps())
+        if self.job.val is None or self.validation.best_step not in kept:
+            # Without validation data the best is the last. And the best so far may be gone, where a later one
+            # was better and this resumes from before it: the next validation chooses anew.
+            self.validation.forget_best()
+        if self.group.is_main:
+            best = self.step if self.job.val is None else self.validation.best_step
+            self.run.checkpoints.go_on_from(self.step, best)
 
     def _equalise_buffers(self) -> None:
         """Make float buffers the mean over ranks: each rank has seen other data."""

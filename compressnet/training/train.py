@@ -70,7 +70,7 @@ def train(
     resumed = start is not None
     stored = weights.read_architecture(start / "model.safetensors") if start else None
     if start:
-        checkpoint.check_world(start, group.world)
+        checkpoint.check_world(run, start, group.world)
         _warn_of_other_settings(run, device, reporter)
     with stop_on_signals() as stop:
         job = set_up(run, group, reporter, stored)

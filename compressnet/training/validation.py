@@ -12,7 +12,7 @@ from torch import nn
 
 from compressnet import files
 from compressnet.data.protocol import Split
-from compressnet.errors import CompressnetError
+from compressnet.errors import CompressnetError, NotFinite
 from compressnet.reporter import Reporter
 from compressnet.training.distributed import Group
 from compressnet.training.evaluate import draw, evaluate
@@ -58,17 +58,7 @@ class Validation:
         if self.job.val is None:
             self._preview(model, step, self.job.train)
             return False
-        figures = evaluate(
-            self.job.task,
-            model,
-            self.job.val,
-            self.device,
-            self.reporter,
-            self.run.recipe.eval,
-            self.group,
-            title="validating",
-        )
-        means = {key: value for key, value in figures.items() if "/" not in key}
+        means = self._figures(model, self.job.val, step)
         metric, direction = self.job.task.best
         self.history.append(means[metric])
         if self._improves(means[metric], direction):
@@ -77,6 +67,24 @@ class Validation:
             self.tracker.log("evaluation", step, seconds=round(seconds, 3), split="val", **means)
         self._preview(model, step, self.job.val)
         return self._reached(means)
+
+    def _figures(self, model: nn.Module, val: Split, step: int) -> dict[str, float]:
+        """The means over the validation data; NaN, which is never the best, where an output is not finite."""
+        try:
+            figures = evaluate(
+                self.job.task,
+                model,
+                val,
+                self.device,
+                self.reporter,
+                self.run.recipe.eval,
+                self.group,
+                title="validating",
+            )
+        except NotFinite as error:
+            self.reporter.note("warning", f"the validation of step {step} has no figures: {error}")
+            return {self.job.task.best[0]: math.nan}
+        return {key: value for key, value in figures.items() if "/" not in key}
 
     def is_best(self, step: int) -> bool:
         """Whether `best` should name the checkpoint of `step`."""
@@ -93,6 +101,10 @@ class Validation:
         self.best_step = values["best_step"]
         self.history = [float(value) for value in values.get("history", [])]
 
+    def forget_best(self) -> None:
+        """Let the next validation be the best so far."""
+        self.best, self.best_step = None, None
+
     def _improves(self, figure: float, direction: str) -> bool:
         if math.isnan(figure):
             return False
@@ -100,7 +112,7 @@ class Validation:
 
     def _reached(self, figures: dict[str, float]) -> bool:
         rule = self.run.recipe.train.stop
-        if rule is None:
+        if rule is None or any(map(math.isnan, figures.values())):
             return False
         if rule.metric not in figures:
             there = ", ".join(sorted(figures))

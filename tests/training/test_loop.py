@@ -113,7 +113,7 @@ def test_work_after_each_step_and_what_is_published(tmp_path: Path) -> None:
     assert (saved["last.weight"] >= 0).all()  # an average of what was clamped after every step
     from compressnet.training import checkpoint
 
-    state, values = checkpoint.read(run.checkpoint("last"))
+    state, values = checkpoint.read(run, run.checkpoint("last"))
     assert not torch.equal(state["model.last.weight"], saved["last.weight"])
     assert values["step"] == 12
 

@@ -96,6 +96,9 @@ class ToyTask:
     def use(self, assets: Mapping[str, Any]) -> None:
         pass
 
+    def sizes(self) -> dict[str, Any]:
+        return {}
+
     def loss(self, model: nn.Module, batch: Batch, state: State) -> Loss:
         h = state[0] if state else torch.zeros(len(batch.x), 4, device=batch.x.device)
         y, h = model(batch.x, h)
