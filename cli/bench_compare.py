@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compressnet import json_file
 from compressnet.errors import CompressnetError
+from compressnet.record_forms import Report
 from compressnet.speed import milliseconds, ratio_text
 
 from . import console
@@ -39,28 +41,17 @@ def read(path: Path) -> dict[str, Any]:
         CompressnetError: missing, or not what bench wrote.
     """
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CompressnetError(f"--compare {path}: cannot be read: {error}") from error
-    wanted = {"format", "machine", "rows", "cpu_settings"}
-    if not isinstance(report, dict) or not wanted <= report.keys() or not isinstance(report["rows"], list):
+        report: dict[str, Any] = json_file.read(path)
+    except CompressnetError as error:
+        raise CompressnetError(f"--compare {error}") from error
+    if not isinstance(report, dict) or not {"format", "machine", "rows", "cpu_settings"} <= report.keys():
         raise CompressnetError(f"--compare {path}: not a file that `compressnet bench --json` wrote")
     if report["format"] != FORMAT:
-        raise CompressnetError(f"--compare {path}: format {report['format']!r}, this reads format {FORMAT}")
-    for number, row in enumerate(report["rows"], 1):
-        if not _is_whole(row):
-            raise CompressnetError(f"--compare {path}: damaged: row {number} lacks figures")
+        has = json_file.shown(report["format"])
+        raise CompressnetError(f"--compare {path}: format {has}, this reads format {FORMAT}")
+    json_file.check(Report, report, f"--compare {path}")
     _machine(report, path)
     return report
-
-
-def _is_whole(row: Any) -> bool:
-    if not isinstance(row, dict) or not {*_KEY, "seconds", "median_ms"} <= row.keys():
-        return False
-    seconds = row["seconds"]
-    if not isinstance(seconds, list) or len(seconds) < 2:
-        return False
-    return all(type(value) in (int, float) and value > 0 for value in [row["median_ms"], *seconds])
 
 
 def _machine(report: Mapping[str, Any], path: Path) -> Machine:
@@ -68,7 +59,7 @@ def _machine(report: Mapping[str, Any], path: Path) -> Machine:
 
     try:
         return Machine.from_dict(report["machine"])
-    except (CompressnetError, TypeError, ValueError) as error:
+    except CompressnetError as error:
         raise CompressnetError(f"--compare {path}: damaged: {error}") from error
 
 

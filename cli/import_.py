@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
@@ -11,12 +11,18 @@ from compressnet.errors import CompressnetError, UsageError
 
 from . import console, options
 
+if TYPE_CHECKING:
+    from torch import nn
+
+    from compressnet.weights import Architecture
+
 
 def import_(
     source: Annotated[
         Path,
         typer.Argument(
-            help="A TensorFlow checkpoint (its folder, prefix or .index file) or an .npz of arrays."
+            help="A TensorFlow checkpoint (its folder, prefix or .index file), an .npz of arrays, or a "
+            "weights file that was edited or is of an older format."
         ),
     ],
     output: options.Output = None,
@@ -26,20 +32,46 @@ def import_(
     force: options.Force = False,
     json: options.Json = False,
 ) -> None:
-    """Turn the authors' released networks into a weights file. Needs no TensorFlow.
+    """Turn the authors' released networks into a weights file, without TensorFlow.
+
+    A weights file that was edited, which all other commands refuse, is taken as it is.
 
     Example: compressnet import CAN24_AN/L0_smoothing -o l0_released.safetensors
     """
+    if output is None or output.suffix != ".safetensors":
+        raise UsageError("name the weights file to write: -o NAME.safetensors")
+    if output.exists() and not force:
+        raise CompressnetError(f"{output} exists: add --force to overwrite it")
+    if source.suffix == ".safetensors":
+        if operator:
+            raise UsageError("--operator: a weights file says itself what it imitates")
+        architecture, network = _weights(source)
+    else:
+        architecture, network = _released(source, operator)
+    from compressnet import weights
+
+    weights.save(output, network, architecture)
+    _report(output, architecture, network, json)
+
+
+def _weights(source: Path) -> tuple[Architecture, nn.Module]:
+    """A weights file of ours whose values or description may have been changed: whatever they are now."""
+    from compressnet import weights
+    from compressnet.subject import task_of
+
+    architecture, network = weights.open_model(source, unchanged=False)
+    task_of(architecture, str(source))
+    return architecture, network
+
+
+def _released(source: Path, operator: str | None) -> tuple[Architecture, nn.Module]:
+    """The network of the authors of fast image processing that these arrays are."""
     from compressnet import weights
     from compressnet.models.can import CAN
     from compressnet.models.can_released import released_kind
     from compressnet.signature import Named, check_named
     from compressnet.tf_bundle import read_arrays
 
-    if output is None or output.suffix != ".safetensors":
-        raise UsageError("name the weights file to write: -o NAME.safetensors")
-    if output.exists() and not force:
-        raise CompressnetError(f"{output} exists: add --force to overwrite it")
     if operator and (problems := check_named(Named("operator"), operator)):
         raise UsageError(f"--operator {operator}: {problems[0]}")
     arrays = read_arrays(source)
@@ -53,11 +85,19 @@ def import_(
         assets={"operator": operator} if operator else {},
         data={"name": "released"},
     )
-    weights.save(output, network, architecture)
+    return architecture, network
+
+
+def _report(output: Path, architecture: Architecture, network: nn.Module, json: bool) -> None:
     parameters = sum(parameter.numel() for parameter in network.parameters())
     if json:
         console.print_json(
-            {"output": str(output), "model": name, "arguments": arguments, "parameters": parameters}
+            {
+                "output": str(output),
+                "model": architecture.model,
+                "arguments": architecture.model_args,
+                "parameters": parameters,
+            }
         )
     else:
-        console.print_text(f"{output}: {name}, {parameters:,} parameters")
+        console.print_text(f"{output}: {architecture.model}, {parameters:,} parameters")

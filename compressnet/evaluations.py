@@ -170,7 +170,7 @@ def _facts(record: Record) -> str:
     ]
     if training.get("curve"):
         digits = 1 if training["metric"] == "perplexity" else 3
-        points = ", ".join(f"{figure:.{digits}f}" for _, figure, _ in training["curve"])
+        points = ", ".join(f"{float(figure):.{digits}f}" for _, figure, _ in training["curve"])
         parts.append(f"{training['metric']} on its validation data: {points}")
     return "; ".join(parts)
 

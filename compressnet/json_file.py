@@ -42,7 +42,8 @@ def read(path: Path, limit: int = MAX_BYTES) -> Any:
         with open(path, "rb") as file:
             data = file.read(limit + 1)
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL
-        raise CompressnetError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise CompressnetError(f"{path}: cannot be read: {reason}") from error
     return parse(data, str(path), limit)
 
 

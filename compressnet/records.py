@@ -5,7 +5,6 @@ eval --record NAME, bench --record NAME -> results/NAME.json -> RESULTS.md (`res
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -13,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from compressnet import files
+from compressnet import files, json_file
 from compressnet.errors import CompressnetError, UsageError
 from compressnet.places import CACHE_VARIABLE, DATA_VARIABLE, cache_dir, data_root
+from compressnet.record_forms import Evaluation, Published, SpeedRecord
 
 PUBLISHED = "published.json"
 
@@ -87,22 +87,30 @@ def _hidden(text: str, folder: Path, symbol: str) -> str:
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
-    """All records of a folder, by name."""
+    """All records of a folder, by name.
+
+    Raises:
+        CompressnetError: one is damaged.
+    """
     records = []
     for path in sorted(folder.glob("*.json")):
         if path.name == PUBLISHED:
             continue
-        try:
-            records.append(json.loads(path.read_text(encoding="utf-8")))
-        except ValueError as error:
-            raise CompressnetError(f"{path}: not JSON: {error}") from error
+        record = json_file.read(path)
+        is_speed = isinstance(record, dict) and record.get("kind") is not None
+        json_file.check(SpeedRecord if is_speed else Evaluation, record, str(path))
+        records.append(record)
     return records
 
 
 def read_published(folder: Path) -> list[dict[str, Any]]:
     """Others' figures: `{operator, psnr, ssim, ...}` or `{recipe, figure, ...}`, with `what` and `source`."""
     path = folder / PUBLISHED
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    if not path.exists():
+        return []
+    entries: list[dict[str, Any]] = json_file.read(path)
+    json_file.check(list[Published], entries, str(path))
+    return entries
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

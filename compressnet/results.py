@@ -172,7 +172,9 @@ def _training_of(loaded: Loaded) -> dict[str, Any] | None:
         training["parent"] = {**training["parent"], "run": symbolic(training["parent"]["run"])}
     metric = loaded.task.best[0]
     curve = [
-        [row["step"], row[metric], row.get(f"{metric}_nothing")] for row in loaded.run.metrics("evaluation")
+        [row["step"], row[metric], row.get(f"{metric}_nothing")]
+        for row in loaded.run.metrics("evaluation")
+        if metric in row
     ]
     command = symbolic(shlex.join(facts.get("command", [])))
     resumed = [symbolic(shlex.join(words)) for words in facts.get("resumed_with", [])]
@@ -198,9 +200,9 @@ def _section(record: Mapping[str, Any]) -> str:
         )
     facts += [f"- went on with `{command}`" for command in training.get("resumed_with", [])]
     if training.get("curve"):
-        points = ", ".join(f"{step}: {figure:.2f}" for step, figure, _ in training["curve"])
+        points = ", ".join(f"{step}: {float(figure):.2f}" for step, figure, _ in training["curve"])
         nothing = training["curve"][-1][2]
-        beside = "" if nothing is None else f" (doing nothing: {nothing:.2f})"
+        beside = "" if nothing is None else f" (doing nothing: {float(nothing):.2f})"
         facts.append(f"- {training['metric']} on its validation data by step{beside}: {points}")
     if training.get("parent"):
         facts.append(

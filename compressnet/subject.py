@@ -136,7 +136,7 @@ def parse(text: str) -> Subject:
         forms = " or ".join(f"{kind}:{name}" for kind in kinds)
         raise UsageError(f"'{name}' means {len(kinds)} things: write {forms}")
     if not kinds:
-        if Path(name).exists():
+        if Path(name).exists() or ("@" in name and Path(name.rpartition("@")[0]).is_dir()):
             return _from_path(name)
         known = sorted({entry for kind in KINDS for entry in names(kind)})
         raise UsageError(

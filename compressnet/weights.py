@@ -108,13 +108,16 @@ def load(path: Path, *, unchanged: bool = True) -> tuple[Architecture, dict[str,
     return stored.architecture, tensors
 
 
-def open_model(path: Path) -> tuple[Architecture, nn.Module]:
+def open_model(path: Path, *, unchanged: bool = True) -> tuple[Architecture, nn.Module]:
     """The model of a weights file: compared with the file before memory is taken, and never initialised.
+
+    Args:
+        unchanged: as of `load`.
 
     Raises:
         CompressnetError: as of `load`; or the description cannot be built, or does not fit the tensors.
     """
-    architecture, tensors = load(path)
+    architecture, tensors = load(path, unchanged=unchanged)
     model = description.build_on_meta(architecture, len(tensors), str(path))
     _fill(model, _fitting(raw_tensors(model), tensors, str(path)))
     return architecture, model

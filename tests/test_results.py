@@ -20,6 +20,9 @@ def record(name: str = "mine", **changes: Any) -> dict[str, Any]:
     figures = {"mse": 1.0, "psnr": 40.0, "ssim": 0.98, "psnr_nothing": 30.0, "ssim_nothing": 0.9}
     return {
         "name": name,
+        "subject": "zoo:rof",
+        "smoke": False,
+        "released": False,
         "metrics": figures,
         "rows": {"cat": figures, "dot": {"mse": 0.0, "psnr": "inf", "psnr_nothing": 50.0}},
         "operator": "rof",

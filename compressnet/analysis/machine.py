@@ -6,12 +6,15 @@ import os
 import platform
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
 
+from compressnet import json_file
 from compressnet.errors import CompressnetError
 
 _CPUINFO = Path("/proc/cpuinfo")
@@ -34,7 +37,7 @@ _DECISIVE = (
 _NONE_TELLS = ("gpu", "quota")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(strict=True))
 class Machine:
     """Facts of a machine; None where the system does not tell.
 
@@ -95,9 +98,9 @@ class Machine:
             if not isinstance(data, Mapping) or data.get(name) is None:
                 raise CompressnetError(f"not the facts of a machine: lacks {name!r}")
         values: dict[str, Any] = {field.name: data.get(field.name) for field in fields(cls)}
-        if values["flags"] is not None:
+        if isinstance(values["flags"], list):
             values["flags"] = tuple(values["flags"])
-        return cls(**values)
+        return json_file.check(cls, values, "the facts of a machine")
 
 
 def facts(device: str | torch.device = "cpu") -> Machine:

@@ -125,7 +125,7 @@ def test_earlier_measurements_that_do_not_fit(cli: Cli, place: Path) -> None:
     assert "none of these rows" in other["remarks"][-1]
     del old["rows"][0]["seconds"]
     Path("row.json").write_text(json.dumps(old))
-    assert "row 1 lacks figures" in cli("bench", *SMALL, "--compare", "row.json", code=1).error
+    assert "rows.0.seconds' is missing" in cli("bench", *SMALL, "--compare", "row.json", code=1).error
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": 1, "machine": {}, "rows": 3}'])
