@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import re
+
+# What steers a terminal or turns its text around: C0, DEL, C1, ends of lines, bidirectional overrides.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_SHORT = 60
+
 
 class CompressnetError(Exception):
-    """An expected failure. The message is one line that names the file, key or line, and the fix."""
+    """An expected failure. The message is one line that names the file, key or line, and the fix.
+
+    Args:
+        message: control characters in it, which names and values from files may have, are escaped.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__("\n".join(map(escaped, message.split("\n"))))
 
 
 class UsageError(CompressnetError):
@@ -23,11 +36,26 @@ class RecipeError(UsageError):
     """
 
     def __init__(self, problems: list[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
+        self.problems = list(map(escaped, problems))
+        super().__init__("\n".join(self.problems))
 
 
 class Interrupted(CompressnetError):
     """Ctrl-C or SIGTERM, after everything was saved. Exit code 130."""
 
     exit_code = 130
+
+
+def escaped(text: str) -> str:
+    """`text` with its control characters, ends of lines among them, as Python writes them: `\\x1b`."""
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def short(text: str) -> str:
+    """A text of a file or a command line as a message repeats it: its beginning, if it is long."""
+    return text if len(text) <= _SHORT else f"{text[: _SHORT - 3]}..."
+
+
+def shown(value: object) -> str:
+    """A value as a message repeats it: as Python writes it, the beginning if that is long."""
+    return short(repr(value))

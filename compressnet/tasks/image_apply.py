@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compressnet.bounds import Size
 from compressnet.data.images import Image
 from compressnet.errors import CompressnetError
 from compressnet.models.can import CAN
@@ -39,7 +40,7 @@ class Options:
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False
-    max_memory: int | None = None
+    max_memory: Size | None = None
 
 
 class Applier:

@@ -11,13 +11,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from compressnet.bounds import Batch
 from compressnet.data.sentences import Sentence, SentenceBatch, side_by_side, words_of
 from compressnet.data.vocabulary import UNKNOWN, Tokenizer, Vocabulary, stored_words
 from compressnet.errors import CompressnetError
@@ -35,7 +35,7 @@ class Options:
         batch: lines at a time.
     """
 
-    batch: Annotated[int, Field(ge=1)] = 64
+    batch: Batch = 64
 
 
 class SequenceClassification:
