@@ -6,7 +6,8 @@ import re
 
 # What steers a terminal or turns its text around: C0, DEL, C1, ends of lines, bidirectional overrides.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-_SHORT = 60
+_CHOICE = re.compile(r" \(there are: [^()]*\)$")  # of `registry.suggestion`
+_MOST = 15  # problems of one message
 
 
 class CompressnetError(Exception):
@@ -32,12 +33,20 @@ class RecipeError(UsageError):
     """Every mistake found in a recipe at once.
 
     Args:
-        problems: one line each, with `file:line` or the override that is wrong.
+        problems: one line each, with `file:line` or the override that is wrong. The message has the first of
+            them, and a list of what could have been meant only once.
     """
 
     def __init__(self, problems: list[str]) -> None:
         self.problems = list(map(escaped, problems))
-        super().__init__("\n".join(self.problems))
+        told: set[str] = set()
+        lines = []
+        for problem in self.problems[:_MOST]:
+            choice = _CHOICE.search(problem)
+            lines.append(problem[: choice.start()] if choice and choice[0] in told else problem)
+            told.add(choice[0] if choice else "")
+        more = len(self.problems) - _MOST
+        super().__init__("\n".join([*lines, f"and {more} more"] if more > 0 else lines))
 
 
 class Interrupted(CompressnetError):
@@ -51,9 +60,9 @@ def escaped(text: str) -> str:
     return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
-def short(text: str) -> str:
+def short(text: str, most: int = 60) -> str:
     """A text of a file or a command line as a message repeats it: its beginning, if it is long."""
-    return text if len(text) <= _SHORT else f"{text[: _SHORT - 3]}..."
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def shown(value: object) -> str:
