@@ -23,7 +23,7 @@ ORDER = [
 ]
 RANK = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 GROUND = {"errors", "files", "places", "recipe", "registry", "reporter", "run", "signature", "subject"}
-GROUND |= {"weights", "yaml_file", "tf_bundle", "cost", "cost_cells", "side", "bounds"}
+GROUND |= {"weights", "yaml_file", "tf_bundle", "cost", "cost_cells", "side", "bounds", "npz_file"}
 SOURCES = [*(ROOT / "compressnet").rglob("*.py"), *(ROOT / "cli").glob("*.py")]
 
 
