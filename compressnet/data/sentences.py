@@ -144,7 +144,8 @@ class SentenceSplit:
         """The words of each sentence, as numbers."""
         assert self._vocabulary is not None, "opened without a vocabulary"
         return [
-            self._vocabulary.encode(words_of(self.tokenizer, line.text), line.source) for line in self.lines
+            self._vocabulary.encode(words_of(self.tokenizer, line.text), line.source, self.min_count)
+            for line in self.lines
         ]
 
     def __len__(self) -> int:

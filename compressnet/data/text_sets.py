@@ -59,7 +59,7 @@ class _TextSet:
                 if name == "train":
                     vocabulary = Vocabulary.of(count(split.symbols), self._min_count)
                 elif vocabulary is not None and vocabulary.unknown is None:
-                    vocabulary.encode(split.symbols, str(split.part.path))
+                    vocabulary.encode(split.symbols, str(split.part.path), self._min_count)
             except NoSuchSplit:
                 pass
             except CompressnetError as error:
