@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressnet import json_file
-from compressnet.errors import CompressnetError
+from compressnet.errors import CompressnetError, named
 from compressnet.record_forms import Report
 from compressnet.speed import milliseconds, ratio_text
 
@@ -47,7 +47,7 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(report, dict) or not {"format", "machine", "rows", "cpu_settings"} <= report.keys():
         raise CompressnetError(f"--compare {path}: not a file that `compressnet bench --json` wrote")
     if report["format"] != FORMAT:
-        has = json_file.shown(report["format"])
+        has = named(report["format"])
         raise CompressnetError(f"--compare {path}: format {has}, this reads format {FORMAT}")
     json_file.check(Report, report, f"--compare {path}")
     _machine(report, path)

@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from compressnet.errors import UsageError
+from compressnet.errors import RecipeError, UsageError, short
 from compressnet.places import CACHE_VARIABLE, DATA_VARIABLE
 
 from . import console
@@ -88,18 +88,17 @@ def parse_settings(overrides: Optional[list[str]]) -> dict[str, object]:
     Raises:
         UsageError: not of that form.
     """
-    from compressnet.errors import RecipeError
     from compressnet.yaml_file import scalar
 
     settings: dict[str, object] = {}
     for text in overrides or []:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise UsageError(f"--set {text}: write it as key=value")
+            raise UsageError(f"--set {short(text)}: write it as key=value")
         try:
             settings[key] = scalar(value)
         except RecipeError as error:
-            raise UsageError(f"--set {text}: {value!r} is not a YAML value") from error
+            raise UsageError(f"--set {short(text)}: {error}") from error
     return settings
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -54,6 +55,7 @@ def train(
 
     chosen = devices.choose(device, local_rank())
     with group(chosen) as processes:
+        absent = _absent(output.parent if output else runs)
         opened = _open_everywhere(processes, recipe, set_ or [], resume, smoke, output, runs)
         finished = opened.facts["status"] == "done" and _wanted_steps(opened) <= opened.facts["total_steps"]
         if finished and opened.start is None:
@@ -67,8 +69,22 @@ def train(
                 "smoke run: a few steps on built-in samples; its weights are marked and worth nothing"
             )
         console.note(f"run: {opened.folder}")
-        outcome = _train_locked(opened, processes, chosen)
+        try:
+            outcome = _train_locked(opened, processes, chosen)
+        finally:
+            _remove_empty(absent)  # a run that was never begun leaves nothing, `runs` included
         _report(opened, outcome, json)
+
+
+def _absent(folder: Path) -> list[Path]:
+    """It and what it lies in, as far as they are not there; the innermost first."""
+    return [place for place in (folder, *folder.parents) if not place.exists()]
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _open_everywhere(

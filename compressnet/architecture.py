@@ -26,7 +26,7 @@ from torch import nn
 from typing_extensions import TypedDict
 
 from compressnet import json_file, signature
-from compressnet.errors import CompressnetError, UsageError
+from compressnet.errors import CompressnetError, UsageError, named
 
 FORMAT = 2
 Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -229,7 +229,7 @@ def _check_paths(model: nn.Module, paths: Mapping[str, Any]) -> None:
         if not known:
             raise UsageError("an edit replaces a part of a model that is one layer and has none")
         if path not in known:
-            raise UsageError(f"an edit replaces '{json_file.shown(path)}', which the model has not")
+            raise UsageError(f"an edit replaces '{named(path)}', which the model has not")
         outer = path.rpartition(".")[0]
         while outer:
             if outer in paths:
@@ -242,7 +242,7 @@ def _tied(model: nn.Module, kept: str, alias: str) -> nn.Parameter:
     parameters = dict(model.named_parameters(remove_duplicate=False))
     for name in (kept, alias):
         if name not in parameters:
-            raise UsageError(f"an edit ties '{json_file.shown(name)}', which the model has not")
+            raise UsageError(f"an edit ties '{named(name)}', which the model has not")
     mine, theirs = parameters[kept], parameters[alias]
     if kept == alias or mine.shape != theirs.shape or mine.dtype != theirs.dtype:
         shapes = f"{tuple(mine.shape)} and {tuple(theirs.shape)}"

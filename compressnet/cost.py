@@ -16,13 +16,9 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 Kind = Literal["parameters", "bytes", "macs", "elementwise", "lookups", "state"]
-Size = Annotated[int, Field(gt=0)]
-OptionalSize = Annotated[int, Field(ge=0)]
 
 _OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
     ast.Add: operator.add,

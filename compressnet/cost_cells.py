@@ -13,16 +13,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from compressnet.cost import OptionalSize, Size, Term
+from compressnet.bounds import Layers, OneOrTwo, OptionalSize, Size
+from compressnet.cost import Term
 
 
 def lstm(
     input_size: Size = 40,
     hidden_size: Size = 2048,
     output_size: OptionalSize = 14247,
-    num_layers: Size = 1,
+    num_layers: Layers = 1,
     peepholes: bool = True,
-    biases: Literal[1, 2] = 1,
+    biases: OneOrTwo = 1,
 ) -> list[Term]:
     """LSTM with peepholes and one bias a gate: W = n_c·n_c·4 + n_i·n_c·4 + n_c·n_o + n_c·3 without biases.
 
@@ -52,7 +53,7 @@ def lstmp(
     proj_size: Size = 512,
     nonrecurrent_proj_size: OptionalSize = 0,
     output_size: OptionalSize = 14247,
-    num_layers: Size = 1,
+    num_layers: Layers = 1,
     peepholes: bool = True,
 ) -> list[Term]:
     """LSTM with projections: W = n_c·n_r·4 + n_i·n_c·4 + n_r·n_o + n_c·n_r + n_c·3 without biases.
@@ -147,8 +148,8 @@ def sru(
     hidden_size: Size = 2048,
     proj_size: OptionalSize = 0,
     output_size: OptionalSize = 14247,
-    num_layers: Size = 1,
-    version: Literal[1, 2] = 2,
+    num_layers: Layers = 1,
+    version: OneOrTwo = 2,
     bidirectional: bool = False,
 ) -> list[Term]:
     """Simple recurrent unit: three matrices a layer, a fourth where its input is not n_c wide.

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import re
+
+# What steers a terminal or turns its text around: C0, DEL, C1, ends of lines, bidirectional overrides.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_CHOICE = re.compile(r" \(there are: [^()]*\)$")  # of `registry.suggestion`
+_MOST = 15  # problems of one message
+
 
 class CompressnetError(Exception):
-    """An expected failure. The message is one line that names the file, key or line, and the fix."""
+    """An expected failure. The message is one line that names the file, key or line, and the fix.
+
+    Args:
+        message: control characters in it, which names and values from files may have, are escaped.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__("\n".join(map(escaped, message.split("\n"))))
 
 
 class UsageError(CompressnetError):
@@ -19,12 +33,20 @@ class RecipeError(UsageError):
     """Every mistake found in a recipe at once.
 
     Args:
-        problems: one line each, with `file:line` or the override that is wrong.
+        problems: one line each, with `file:line` or the override that is wrong. The message has the first of
+            them, and a list of what could have been meant only once.
     """
 
     def __init__(self, problems: list[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
+        self.problems = list(map(escaped, problems))
+        told: set[str] = set()
+        lines = []
+        for problem in self.problems[:_MOST]:
+            choice = _CHOICE.search(problem)
+            lines.append(problem[: choice.start()] if choice and choice[0] in told else problem)
+            told.add(choice[0] if choice else "")
+        more = len(self.problems) - _MOST
+        super().__init__("\n".join([*lines, f"and {more} more"] if more > 0 else lines))
 
 
 class NotFinite(CompressnetError):
@@ -39,3 +61,23 @@ class Interrupted(CompressnetError):
 
 class CompressnetNote(UserWarning):
     """Something to know that is no failure: one line, raised with `warnings.warn` anywhere in the library."""
+
+
+def escaped(text: str) -> str:
+    """`text` with its control characters, ends of lines among them, as Python writes them: `\\x1b`."""
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def short(text: str, most: int = 60) -> str:
+    """A text of a file or a command line as a message repeats it: its beginning, if it is long."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def shown(value: object) -> str:
+    """A value as a message repeats it: as Python writes it, the beginning if that is long."""
+    return short(repr(value))
+
+
+def named(name: object) -> str:
+    """A name that a stranger may have chosen, as a message repeats it: escaped, and cut if it is long."""
+    return short(escaped(str(name)[:1000]))

@@ -17,13 +17,13 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from compressnet.errors import CompressnetError
+from compressnet.errors import CompressnetError, named, short
 from compressnet.signature import describe
 
 T = TypeVar("T")
 MAX_BYTES = 16 << 20
 MAX_DEPTH = 32
-_SHOWN = 60
+_SHOWN = 120  # characters of a reason
 
 
 class Form(BaseModel):
@@ -88,13 +88,13 @@ def check(form: TypeAdapter[T] | type[T], value: Any, source: str) -> T:
         return adapter.validate_python(value)
     except ValidationError as error:
         first = dict(error.errors(include_url=False)[0])
-        place = ".".join(shown(part) for part in error.errors()[0]["loc"])
+        place = ".".join(named(part) for part in error.errors()[0]["loc"])
         if first["type"] == "missing":
             raise CompressnetError(f"{source}: damaged: '{place}' is missing") from None
         if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             raise CompressnetError(f"{source}: damaged: there is no field '{place}'") from None
-        named = f"'{place}' " if place else ""
-        raise CompressnetError(f"{source}: damaged: {named}{describe(first)}") from None
+        which = f"'{place}' " if place else ""
+        raise CompressnetError(f"{source}: damaged: {which}{describe(first)}") from None
 
 
 def read_form(form: TypeAdapter[T] | type[T], path: Path) -> T:
@@ -102,16 +102,9 @@ def read_form(form: TypeAdapter[T] | type[T], path: Path) -> T:
     return check(form, read(path), str(path))
 
 
-def shown(name: object) -> str:
-    """A name that a stranger may have chosen, for a message: cut, and without control characters."""
-    text = str(name)[: 2 * _SHOWN]
-    text = text if text.isprintable() else repr(text)[1:-1]
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
-
-
 def _first_line(error: ValueError) -> str:
     text = " ".join(str(error).split())
-    return text if len(text) <= 2 * _SHOWN else f"{text[: 2 * _SHOWN]}..."
+    return short(text, _SHOWN)
 
 
 def _too_deep(source: str) -> str:
@@ -122,19 +115,19 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
-        raise ValueError(f"the key '{shown(twice)}' is given twice")
+        raise ValueError(f"the key '{named(twice)}' is given twice")
     return found
 
 
 def _whole(text: str) -> int:
     if len(text) > 20 or not -(2**63) <= (number := int(text)) < 2**64:
-        raise ValueError(f"the number {shown(text)} has more than 64 bits")
+        raise ValueError(f"the number {named(text)} has more than 64 bits")
     return number
 
 
 def _finite(text: str) -> float:
     if not math.isfinite(number := float(text)):
-        raise ValueError(f"the number {shown(text)} is not finite")
+        raise ValueError(f"the number {named(text)} is not finite")
     return number
 
 

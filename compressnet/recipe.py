@@ -9,19 +9,21 @@ smoke block-+-> one tree with the origin of every key -> settings (pydantic)    
 from __future__ import annotations
 
 import copy
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from compressnet import registry, signature, yaml_file
-from compressnet.errors import CompressnetError, RecipeError, UsageError
+from compressnet import bounds, registry, signature, yaml_file
+from compressnet.bounds import Batch, Count, Factor, Positive, Probability, Steps, Workers
+from compressnet.errors import CompressnetError, RecipeError, UsageError, short
 
 _COMPONENTS = {"task": "task", "model": "model", "data": "data"}
-Positive = Annotated[int, Field(gt=0)]
+_DEEPEST_KEY = 8  # of `--set`: smoke.train.stop.metric has 4
+_SURELY_SHORT = 2048  # as JSON: no such tree comes near the limits of a YAML file when it is written out
 
 
 class _Settings(BaseModel):
@@ -46,44 +48,41 @@ class Train(_Settings):
     in `accumulate` pieces.
     """
 
-    steps: Positive | None = None
-    epochs: Annotated[float, Field(gt=0)] | None = None
-    batch: Positive = 1
-    accumulate: Positive = 1
+    steps: Steps | None = None
+    epochs: Positive | None = None
+    batch: Batch = 1
+    accumulate: Batch = 1
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    lr: Annotated[float, Field(gt=0)] = 1e-3
-    betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)] = [
-        0.9,
-        0.999,
-    ]
-    eps: Annotated[float, Field(gt=0)] = 1e-8
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    lr: Positive = 1e-3
+    betas: Annotated[list[Probability], Field(min_length=2, max_length=2)] = [0.9, 0.999]
+    eps: Positive = 1e-8
+    momentum: Probability = 0.0
+    weight_decay: Factor = 0.0
     # decay: lr x `decay` at the end of every epoch from the `decay_from`-th on; rise: lr x `decay` after each
     # validation that is worse than the one before.
     schedule: Literal["constant", "linear", "cosine", "decay", "rise"] = "constant"
     decay: Annotated[float, Field(gt=0, le=1)] = 0.5
-    decay_from: Positive = 1
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-    final_lr: Annotated[float, Field(ge=0)] = 0.0
-    clip_norm: Annotated[float, Field(gt=0)] | None = None
-    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    decay_from: Steps = 1
+    warmup_steps: bounds.OptionalSteps = 0
+    final_lr: Factor = 0.0
+    clip_norm: Positive | None = None
+    ema: bounds.Fraction | None = None
     # Averaged SGD: once a validation is worse than the best of those up to so many before it, the mean of all
     # weights from there on is evaluated and saved (Merity et al. 2017: "non-monotonically triggered").
-    average_after: Positive | None = None
+    average_after: Steps | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     channels_last: bool = False
     compile: bool = False
     deterministic: bool = False
     # float32 products on a CPU: auto takes torch's fast way where a probe finds it accurate and faster.
     cpu_matmul: Literal["auto", "exact", "fast"] = "auto"
-    workers: Annotated[int, Field(ge=0)] = 0
-    log_every: Positive = 50
-    evaluate_every: Positive = 1000
-    checkpoint_every: Positive | None = 1000
-    checkpoint_minutes: Annotated[float, Field(gt=0)] | None = 10.0
-    keep: Positive = 3
-    previews: Annotated[int, Field(ge=0)] = 2
+    workers: Workers = 0
+    log_every: Steps = 50
+    evaluate_every: Steps = 1000
+    checkpoint_every: Steps | None = 1000
+    checkpoint_minutes: Positive | None = 10.0
+    keep: Count = 3
+    previews: Annotated[int, Field(ge=0, le=1000)] = 2
     stop: Stop | None = None
     # The log also as TensorBoard's event files in RUN/tensorboard (extra `track`).
     track: Literal["none", "tensorboard"] = "none"
@@ -92,8 +91,8 @@ class Train(_Settings):
 class Eval(_Settings):
     """How to evaluate: samples a batch, worker processes."""
 
-    batch: Positive = 1
-    workers: Annotated[int, Field(ge=0)] = 0
+    batch: Batch = 1
+    workers: Workers = 0
 
 
 class Component(BaseModel):
@@ -115,13 +114,13 @@ class Component(BaseModel):
 class Recipe(_Settings):
     """A checked recipe. `Recipe.load` is the way in."""
 
-    version: Literal[1]
+    version: bounds.One
     task: Component
     model: Component
     data: Component
     train: Train
     eval: Eval = Eval()
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: bounds.Seed = 0
     init: str | None = None
     init_skip: list[str] = []
     smoke: dict[str, Any] | None = None
@@ -142,8 +141,11 @@ class Recipe(_Settings):
             CompressnetError: the file cannot be read.
         """
         try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            if path.exists() and not path.is_file():
+                raise CompressnetError(f"cannot read the recipe {path}: not a file")
+            with open(path, "rb") as file:
+                text = file.read(yaml_file.MAX_BYTES + 1).decode("utf-8")
+        except (OSError, ValueError) as error:
             raise CompressnetError(f"cannot read the recipe {path}: {error}") from error
         return cls.parse(text, str(path), overrides, smoke=smoke)
 
@@ -151,25 +153,30 @@ class Recipe(_Settings):
     def parse(cls, text: str, source: str, overrides: Sequence[str] = (), *, smoke: bool = False) -> Recipe:
         """`load` of a text that came from `source`."""
         tree = _Tree.read(text, source)
-        problems: list[str] = []
+        # The smoke block is checked without --smoke too: a mistake in it must not wait for CI to find it.
+        problems = [] if smoke else tree.smoke_problems(source)
         if smoke and "smoke" not in tree.data:
             problems.append(f"{source}: the recipe has no 'smoke' block")
-        if not smoke:
-            # The smoke block is checked too: a mistake in it must not wait for CI to find it.
-            _, trial = _validate(tree.with_smoke(), source)
-            problems += [p for p in trial if tree.inside_smoke(p)]
         tree = tree.with_smoke() if smoke else tree
         problems += tree.override(overrides)
         checked, found = _validate(tree, source)
+        contradicted = tree.smoke_problems(source) if overrides else []
+        found += [problem for problem in contradicted if problem.startswith("--set smoke.")]
         problems = list(dict.fromkeys([*problems, *found]))
         if problems or checked is None:
             raise RecipeError(problems)
+        if contradicted:
+            # What is resolved loads again; there is no smoke run of it once a --set contradicts the block.
+            checked = checked.model_copy(update={"smoke": None})
         name = Path(source).stem + ("-smoke" if smoke else "")
-        return checked.model_copy(update={"name": name, "is_smoke": smoke})
+        checked = checked.model_copy(update={"name": name, "is_smoke": smoke})
+        if len(json.dumps(checked.to_dict())) > _SURELY_SHORT:
+            yaml_file.loads(checked.to_yaml(), f"{source}, with aliases and overrides written out")
+        return checked
 
     def to_yaml(self) -> str:
         """The recipe as it was resolved: loads again to the same run."""
-        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+        return yaml_file.dumps(self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
         """The data of `to_yaml`."""
@@ -208,9 +215,11 @@ class _Tree:
         inside = (origin for known, origin in self.origins.items() if known[: len(path)] == tuple(path))
         return next(inside, self.source) if path else self.source
 
-    def inside_smoke(self, problem: str) -> bool:
+    def smoke_problems(self, source: str) -> list[str]:
+        """What is wrong with the smoke block, applied."""
         lines = {origin for path, origin in self.origins.items() if path[0] == "smoke"}
-        return any(problem.startswith(f"{line}: ") for line in lines)
+        _, found = _validate(self.with_smoke(), source)
+        return [problem for problem in found if any(problem.startswith(f"{line}: ") for line in lines)]
 
     def with_smoke(self) -> _Tree:
         """The tree with its smoke block applied; a block that says `name` replaces the whole component."""
@@ -235,17 +244,17 @@ class _Tree:
         problems = []
         for text in overrides:
             keys, equals, value = text.partition("=")
-            path = tuple(keys.split("."))
-            if not equals or not all(path):
-                problems.append(f"--set {text}: write it as key.key=value")
+            path, origin = tuple(keys.split(".")), f"--set {short(text)}"
+            if not equals or not all(path) or len(path) > _DEEPEST_KEY:
+                problems.append(f"{origin}: write it as key.key=value")
                 continue
             try:
                 self._put(path, yaml_file.scalar(value))
-            except RecipeError:
-                problems.append(f"--set {text}: {value!r} is not a YAML value")
+            except RecipeError as error:
+                problems.append(f"{origin}: {error}")
             except TypeError:
-                problems.append(f"--set {text}: '{'.'.join(path[:-1])}' holds no keys")
-            self.origins[path] = f"--set {text}"
+                problems.append(f"{origin}: '{short('.'.join(path[:-1]))}' holds no keys")
+            self.origins[path] = origin
         return problems
 
     def _make_room(self, path: tuple[str, ...]) -> None:
@@ -297,13 +306,13 @@ def _component(tree: _Tree, key: str, kind: str, problems: list[str]) -> Compone
         problems.append(f"{tree.origin([key, 'name'])}: {error}")
         return None
     _, found = signature.check(target, arguments, from_recipe=True)
-    problems += [f"{tree.origin([key, p.key])}: {key}.{p.key}: {p.message}" for p in found]
+    problems += [f"{tree.origin([key, p.key])}: {key}.{short(p.key)}: {p.message}" for p in found]
     return None if found else Component(kind=kind, name=block["name"], arguments=arguments)
 
 
 def _explain(tree: _Tree, error: Mapping[str, Any]) -> str:
     location = [part for part in error["loc"] if isinstance(part, str | int)]
-    where, path = tree.origin(location), ".".join(str(part) for part in location)
+    where, path = tree.origin(location), short(".".join(str(part) for part in location))
     if error["type"] == "extra_forbidden":
         place: Any = Recipe
         for part in location[:-1]:

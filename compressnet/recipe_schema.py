@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from compressnet import registry, signature
+from compressnet.bounds import Seed
 from compressnet.recipe import Eval, Train
 
 
@@ -20,7 +23,7 @@ def schema() -> dict[str, Any]:
         "data": _component("data"),
         "train": {"$ref": "#/$defs/Train"},
         "eval": {"$ref": "#/$defs/Eval"},
-        "seed": {"type": "integer", "minimum": 0, "default": 0},
+        "seed": {**TypeAdapter(Seed).json_schema(), "default": 0},
         "init": {**text, "description": "A run or weights to start from: fine-tuning, second stages."},
         "init_skip": {
             "type": "array",

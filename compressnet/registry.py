@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Any
 
-from compressnet.errors import UsageError
+from compressnet.errors import UsageError, short
 
 TASKS = {
     "image_operator": "compressnet.tasks.image_processing:ImageOperator",
@@ -89,7 +89,7 @@ def find(kind: str, name: str) -> Callable[..., Any]:
     """
     names = REGISTRIES[kind]
     if name not in names:
-        raise UsageError(f"there is no {kind} '{name}'{suggestion(name, names)}")
+        raise UsageError(f"there is no {kind} '{short(name)}'{suggestion(name, names)}")
     module, attribute = names[name].split(":")
     return getattr(import_module(module), attribute)
 
@@ -97,7 +97,7 @@ def find(kind: str, name: str) -> Callable[..., Any]:
 def suggestion(wrong: str, names: Iterable[str]) -> str:
     """' - did you mean ...?' with the nearest name, or the list of all when none is near."""
     names = sorted(names)
-    near = difflib.get_close_matches(wrong, names, n=1)
+    near = difflib.get_close_matches(short(wrong), names, n=1)
     if near:
         return f" - did you mean '{near[0]}'?"
     return f" (there are: {', '.join(names)})" if names else ""

@@ -15,8 +15,12 @@ from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hi
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from compressnet import registry, yaml_file
-from compressnet.errors import RecipeError, UsageError
+from compressnet.errors import RecipeError, UsageError, short, shown
 from compressnet.registry import suggestion
+
+_STRICT = ConfigDict(strict=True, allow_inf_nan=False)
+_MOST_ARGUMENTS = 100
+_NESTED = 8  # names within names: recurrent_stack:cell=lstm:peepholes=false
 
 
 class Derived:
@@ -100,7 +104,7 @@ def check(
     for key, value in arguments.items():
         parameter = known.get(key)
         if parameter is None:
-            problems.append(Problem(key, f"unknown key '{key}'{suggestion(str(key), known)}"))
+            problems.append(Problem(key, f"unknown key '{short(key)}'{suggestion(key, known)}"))
         elif parameter.derived and from_recipe:
             problems.append(Problem(key, f"'{key}' follows from the data: remove it from the recipe"))
         else:
@@ -125,7 +129,7 @@ def build(kind: str, name: str, arguments: Mapping[str, Any]) -> Any:
         raise UsageError("; ".join(f"{kind} {name}: {problem.message}" for problem in problems))
     try:
         return target(**keywords)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise UsageError(f"{kind} {name}: {error}") from error
 
 
@@ -146,14 +150,14 @@ def json_schema(target: Callable[..., Any]) -> tuple[dict[str, Any], list[str]]:
 
 def describe(error: Mapping[str, Any]) -> str:
     """One of pydantic's errors in our words: what was expected, and what was found."""
-    message = error["msg"].replace("Input should be", "should be")
-    return f"{message[0].lower()}{message[1:]} (got {error['input']!r})"
+    message = error["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+    return f"{message[0].lower()}{message[1:]} (got {shown(error['input'])})"
 
 
 def _value_problems(parameter: Parameter, value: Any) -> list[str]:
     key = parameter.python_name.removesuffix("_")
     try:
-        TypeAdapter(parameter.annotation, config=ConfigDict(strict=True)).validate_python(value)
+        TypeAdapter(parameter.annotation, config=_STRICT).validate_python(value)
     except ValidationError as error:
         # A union reports one error per member; the first says enough.
         return [f"'{key}' {describe(dict(error.errors()[0]))}"]
@@ -197,6 +201,8 @@ def canonical(kind: str, text: str) -> str:
 def check_named(named: Named, text: str) -> list[str]:
     """What is wrong with `NAME[:key=value,...]` as a name of its kind."""
     kind = named.kind
+    if text.count(":") > _NESTED:
+        return [f"{kind} {short(text)}: names within names, more than {_NESTED} deep"]
     try:
         name, arguments = read_named(text.removeprefix(f"{kind}:"))
         target = registry.find(kind, name)
@@ -215,21 +221,27 @@ def split_arguments(text: str) -> dict[str, Any]:
     """`a=1,b=[2, 3]` as a dict; values are read as YAML.
 
     Raises:
-        UsageError: not of that form.
+        UsageError: not of that form, or a key that is given twice.
     """
+    if len(text) > yaml_file.MAX_BYTES:
+        raise UsageError(f"'{short(text)}': longer than {yaml_file.MAX_BYTES // 1024} kB")
     parts, depth, begin = [], 0, 0
     for index, letter in enumerate(text + ","):
         depth += (letter in "[{") - (letter in "]}")
         if letter == "," and (depth == 0 or index == len(text)):
             parts.append(text[begin:index])
             begin = index + 1
-    arguments = {}
+    arguments: dict[str, Any] = {}
     for part in filter(str.strip, parts):
         key, equals, value = part.partition("=")
-        if not equals or not key.strip():
-            raise UsageError(f"'{part}': write arguments as key=value,key=value")
+        key = key.strip()
+        if not equals or not key:
+            raise UsageError(f"'{short(part)}': write arguments as key=value,key=value")
+        if key in arguments or len(arguments) == _MOST_ARGUMENTS:
+            wrong = "is given twice" if key in arguments else f"is more than the {_MOST_ARGUMENTS}th argument"
+            raise UsageError(f"'{short(part)}': '{short(key)}' {wrong}")
         try:
-            arguments[key.strip()] = yaml_file.scalar(value)
+            arguments[key] = yaml_file.scalar(value)
         except RecipeError as error:
-            raise UsageError(f"'{part}': {value!r} is not a YAML value") from error
+            raise UsageError(f"'{short(part)}': {error}") from error
     return arguments

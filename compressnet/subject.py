@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from compressnet import registry, signature
-from compressnet.errors import CompressnetError, UsageError
+from compressnet.errors import CompressnetError, UsageError, short
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -130,18 +130,18 @@ def parse(text: str) -> Subject:
     kinds = [kind for kind in KINDS if prefix in names(kind)]
     if colon and not kinds:
         near = registry.suggestion(prefix, [f"{kind}:" for kind in KINDS])
-        raise UsageError(f"there is nothing called '{prefix}'{near}")
+        raise UsageError(f"there is nothing called '{short(prefix)}'{near}")
     name, arguments = signature.read_named(text)
     if len(kinds) > 1:
         forms = " or ".join(f"{kind}:{name}" for kind in kinds)
         raise UsageError(f"'{name}' means {len(kinds)} things: write {forms}")
     if not kinds:
-        if Path(name).exists() or ("@" in name and Path(name.rpartition("@")[0]).is_dir()):
+        if _exists(Path(name)) or ("@" in name and _exists(Path(name.rpartition("@")[0]))):
             return _from_path(name)
         known = sorted({entry for kind in KINDS for entry in names(kind)})
         raise UsageError(
-            f"there is no '{name}'{registry.suggestion(name, known)}; "
-            f"a run or file is written with its path: ./{name}"
+            f"there is no '{short(name)}'{registry.suggestion(name, known)}; "
+            f"a run or file is written with its path: ./{short(name)}"
         )
     return _named(kinds[0], name, arguments)
 
@@ -269,11 +269,11 @@ def _is_path(text: str) -> bool:
 
 def _from_path(text: str) -> Subject:
     path, checkpoint = Path(text), "best"
-    if not path.exists() and "@" in path.name:
+    if not _exists(path) and "@" in path.name:
         text, _, checkpoint = text.rpartition("@")
         path = Path(text)
-    if not path.exists():
-        raise CompressnetError(f"{path}: no such file or directory")
+    if not _exists(path):
+        raise CompressnetError(f"{short(str(path), 300)}: no such file or directory")
     if path.is_dir():
         return Subject("run", text, path=path, checkpoint=checkpoint)
     if path.suffix in RECIPE_SUFFIXES:
@@ -281,6 +281,13 @@ def _from_path(text: str) -> Subject:
     if path.suffix == WEIGHTS_SUFFIX:
         return Subject("weights", text, path=path)
     raise UsageError(f"{path}: a subject is a run directory, a .safetensors or a .yaml file")
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long
+        return False
 
 
 def _named(kind: str, name: str, arguments: dict[str, Any]) -> Subject:
@@ -296,7 +303,7 @@ def _named(kind: str, name: str, arguments: dict[str, Any]) -> Subject:
 
 def _check_exists(kind: str, name: str) -> None:
     if name not in names(kind):
-        raise UsageError(f"there is no {kind} '{name}'{registry.suggestion(name, names(kind))}")
+        raise UsageError(f"there is no {kind} '{short(name)}'{registry.suggestion(name, names(kind))}")
 
 
 def _folder(kind: str) -> Any:

@@ -8,21 +8,26 @@ beside them is not needed. Everything in the files is checked before it is used:
 from __future__ import annotations
 
 import math
+import os
 import re
 import struct
-import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from compressnet.errors import CompressnetError
+from compressnet.errors import CompressnetError, short, shown
+from compressnet.npz_file import read_npz
 
 _MAGIC = 0xDB4775248B80FB57
 _FOOTER = 48
 _MAX_DIMS = 32
+_MAX_INDEX = 2**24
+_MAX_RECORDS = 100_000
+_MAX_NAME = 1000  # bytes
 _SUFFIX = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 _DTYPES = {
     1: "float32",
@@ -52,18 +57,12 @@ class _Malformed(Exception):
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Named arrays from a TensorFlow bundle (see `read_bundle`) or from an `.npz` file.
+    """Named arrays from a TensorFlow bundle (see `read_bundle`) or from an `.npz` file (see `read_npz`).
 
     Raises:
         CompressnetError: neither, or damaged.
     """
-    if path.suffix != ".npz":
-        return read_bundle(path)
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise CompressnetError(f"{path}: cannot read the arrays: {error}") from error
+    return read_npz(path) if path.suffix == ".npz" else read_bundle(path)
 
 
 def read_bundle(prefix: Path) -> dict[str, NDArray[np.float32]]:
@@ -78,25 +77,37 @@ def read_bundle(prefix: Path) -> dict[str, NDArray[np.float32]]:
     index = _index_file(Path(prefix))
     shards, entries = _read_index(index)
     stem = index.with_suffix("")
-    files: dict[int, NDArray[np.uint8]] = {}
-    arrays = {}
+    by_shard: dict[int, dict[str, Entry]] = {}
     for name, entry in entries.items():
         if entry.dtype != "float32" or entry.sliced:
             continue
-        path = stem.with_name(f"{stem.name}.data-{entry.shard:05d}-of-{shards:05d}")
-        if entry.shard not in files:
-            files[entry.shard] = np.frombuffer(_read(path), dtype=np.uint8)
-        data = files[entry.shard]
         if entry.size != 4 * math.prod(entry.shape):
             raise CompressnetError(
-                f"{index}: damaged: {name!r} has {entry.size} bytes for shape {entry.shape}"
+                f"{index}: damaged: {shown(name)} has {entry.size} bytes for shape {short(str(entry.shape))}"
             )
-        if entry.offset + entry.size > data.size:
-            raise CompressnetError(
-                f"{path}: truncated: {name!r} needs {entry.offset + entry.size} bytes, it has {data.size}"
-            )
-        raw = data[entry.offset : entry.offset + entry.size].tobytes()
-        arrays[name] = np.frombuffer(raw, dtype="<f4").astype(np.float32).reshape(entry.shape)
+        by_shard.setdefault(entry.shard, {})[name] = entry
+    arrays: dict[str, NDArray[np.float32]] = {}
+    for shard, its in by_shard.items():
+        arrays |= _read_shard(stem.with_name(f"{stem.name}.data-{shard:05d}-of-{shards:05d}"), its)
+    return {name: arrays[name] for name in entries if name in arrays}
+
+
+def _read_shard(path: Path, entries: dict[str, Entry]) -> dict[str, NDArray[np.float32]]:
+    """The float32 variables that lie in one file; none reaches into another, so that it bounds them all."""
+    arrays, end, last = {}, 0, ""
+    with _opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        for name, entry in sorted(entries.items(), key=lambda item: item[1].offset):
+            if entry.offset + entry.size > size:
+                raise CompressnetError(
+                    f"{path}: truncated: {shown(name)} needs {entry.offset + entry.size} bytes, it has {size}"
+                )
+            if entry.size and entry.offset < end:
+                raise CompressnetError(f"{path}: damaged: {shown(name)} overlaps {shown(last)}")
+            file.seek(entry.offset)
+            values = np.frombuffer(file.read(entry.size), dtype="<f4")
+            arrays[name] = values.astype(np.float32).reshape(entry.shape)
+            end, last = (entry.offset + entry.size, name) if entry.size else (end, last)
     return arrays
 
 
@@ -118,18 +129,27 @@ def _index_file(path: Path) -> Path:
     return index
 
 
-def _read(path: Path) -> bytes:
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
     try:
-        return path.read_bytes()
+        if path.exists() and not path.is_file():
+            raise CompressnetError(f"{path}: cannot be read: not a file")
+        with open(path, "rb") as file:
+            yield file
     except OSError as error:
         raise CompressnetError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _read_index(path: Path) -> tuple[int, dict[str, Entry]]:
     """Number of shards, and the variables by name."""
-    table = _read(path)
+    with _opened(path) as file:
+        table = file.read(_MAX_INDEX + 1)
+    if len(table) > _MAX_INDEX:
+        raise CompressnetError(
+            f"{path}: not a readable TensorFlow bundle index: longer than {_MAX_INDEX >> 20} MB"
+        )
     try:
-        records = dict(_table(table))
+        records = _records(table)
         if b"" not in records:
             raise _Malformed("it has no bundle header")
         header = _fields(records.pop(b""))
@@ -141,12 +161,23 @@ def _read_index(path: Path) -> tuple[int, dict[str, Entry]]:
         entries = {name.decode("utf-8"): _entry(record) for name, record in records.items()}
         for name, entry in entries.items():
             if entry.shard >= shards:
-                raise _Malformed(f"{name!r} lies in shard {entry.shard} of {shards}")
+                raise _Malformed(f"{shown(name)} lies in shard {entry.shard} of {shards}")
     except _Malformed as error:
         raise CompressnetError(f"{path}: not a readable TensorFlow bundle index: {error}") from error
     except UnicodeDecodeError as error:
         raise CompressnetError(f"{path}: damaged: a variable's name is not UTF-8") from error
     return shards, entries
+
+
+def _records(table: bytes) -> dict[bytes, bytes]:
+    records: dict[bytes, bytes] = {}
+    for key, value in _table(table):
+        if key in records:
+            raise _Malformed("a name is there twice")
+        if len(records) == _MAX_RECORDS:
+            raise _Malformed(f"it has more than {_MAX_RECORDS:,} variables")
+        records[key] = value
+    return records
 
 
 def _table(table: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -161,9 +192,13 @@ def _table(table: bytes) -> Iterator[tuple[bytes, bytes]]:
     for _ in range(4):  # offset and size of the meta-index block, then of the index block
         number, position = _varint(footer, position)
         handle.append(number)
+    total = 0
     for _, value in _block(table, handle[2], handle[3]):
         offset, position = _varint(value, 0)
         size, _ = _varint(value, position)
+        total += size
+        if total > len(table):
+            raise _Malformed("its blocks overlap")
         yield from _block(table, offset, size)
 
 
@@ -188,6 +223,8 @@ def _block(table: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]
         length, position = _varint(block, position)
         if shared > len(key) or position + fresh + length > end:
             raise _Malformed(f"an entry in the block at byte {offset} reaches beyond its end")
+        if shared + fresh > _MAX_NAME:
+            raise _Malformed(f"a name of {shared + fresh:,} bytes")
         key = key[:shared] + block[position : position + fresh]
         position += fresh
         yield key, block[position : position + length]
@@ -237,9 +274,12 @@ def _entry(record: bytes) -> Entry:
     if len(dims) > _MAX_DIMS or not all(isinstance(dim, bytes) for dim in dims):
         raise _Malformed("a shape is malformed")
     number = _int(fields, 1)
+    shape = tuple(_int(_fields(dim), 1) for dim in dims)
+    if math.prod(max(dim, 1) for dim in shape) >= 2**62:  # numpy's limit, also of arrays without an element
+        raise _Malformed(f"a shape is impossible: {short(str(shape))}")
     return Entry(
         dtype=_DTYPES.get(number, f"type {number}"),
-        shape=tuple(_int(_fields(dim), 1) for dim in dims),
+        shape=shape,
         shard=_int(fields, 3),
         offset=_int(fields, 4),
         size=_int(fields, 5),

@@ -23,8 +23,8 @@ ORDER = [
 ]
 RANK = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 GROUND = {"errors", "files", "places", "recipe", "registry", "reporter", "run", "signature", "subject"}
-GROUND |= {"weights", "yaml_file", "tf_bundle", "cost", "cost_cells", "side"}
-GROUND |= {"architecture", "checkpoints", "finite", "json_file", "run_files"}
+GROUND |= {"weights", "yaml_file", "tf_bundle", "cost", "cost_cells", "side", "bounds", "npz_file"}
+GROUND |= {"architecture", "checkpoints", "finite", "json_file", "record_forms", "run_files"}
 SOURCES = [*(ROOT / "compressnet").rglob("*.py"), *(ROOT / "cli").glob("*.py")]
 
 

@@ -14,6 +14,7 @@ from torch.nn.modules import batchnorm, conv
 from torch.nn.utils.rnn import PackedSequence
 
 from compressnet import cost
+from compressnet.analysis.operations import REAL_PRODUCTS
 from compressnet.cost import Term
 
 Inputs = tuple[Any, ...]
@@ -35,6 +36,17 @@ def terms_of(module: nn.Module, inputs: Inputs, output: Any) -> list[Term] | Non
         inputs: the arguments of the call.
         output: what it returned.
     """
+    terms = _terms_of(module, inputs, output)
+    if terms is None or not any(parameter.is_complex() for parameter in module.parameters()):
+        return terms
+    return [
+        term.times({"real": REAL_PRODUCTS}, "macs", traced=term.traced) if term.kind == "macs" else term
+        for term in terms
+    ]
+
+
+def _terms_of(module: nn.Module, inputs: Inputs, output: Any) -> list[Term] | None:
+    """Its cost, where a MAC is of numbers of whatever type."""
     if callable(getattr(type(module), "cost", None)):
         terms: list[Term] = module.cost(_shape(inputs[0]))  # type: ignore[operator]
         return terms

@@ -3,7 +3,8 @@
 MACs come from torch's own formulas (`torch.utils.flop_counter.flop_registry`, which operations registered by
 `register_flop_formula` join) and from those here, for what torch has no formula for or gets wrong: in-place
 forms, vectors, sparse matrices, attention on the CPU. What has no formula, is in no list here and is not
-marked by torch as pointwise or as a view is unknown, and must be reported: a zero would be a guess.
+marked by torch as pointwise or as a view is unknown, and must be reported: a zero would be a guess. A product
+of complex numbers is four of real ones.
 
 Elementwise operations are counted by what they put out, reductions (sums, pooling, losses) by what they read,
 look-ups by their indices. A fused operation, such as a softmax or a normalisation, is one per element, and so
@@ -84,6 +85,7 @@ _PRODUCTS = {
     **dict.fromkeys(("mm", "bmm", "mv", "dot", "vdot", "_int_mm", "_sparse_mm"), 0),
     **dict.fromkeys(("addmm", "baddbmm", "addbmm", "addmv", "_sparse_addmm", "_addmm_activation"), 1),
 }
+REAL_PRODUCTS = 4  # of a complex one: (a + bi)(c + di) = ac - bd + (ad + bc)i
 _COMPRESSED = (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
 
 
@@ -107,7 +109,7 @@ def is_known(operation: Any) -> bool:
 
 
 def macs(operation: Any, arguments: Sequence[Any], keywords: dict[str, Any], output: Any) -> int | None:
-    """Multiply-adds of one call, or None if there is no formula for it.
+    """Multiply-adds of one call, of real numbers, or None if there is no formula for it.
 
     Args:
         operation: what `__torch_dispatch__` is given.
@@ -116,6 +118,13 @@ def macs(operation: Any, arguments: Sequence[Any], keywords: dict[str, Any], out
     Raises:
         NotImplementedError: a sparse matrix without values (on `meta`): what it costs is unknown.
     """
+    products = _products(operation, arguments, keywords, output)
+    is_complex = any(isinstance(argument, Tensor) and argument.is_complex() for argument in arguments)
+    return products * REAL_PRODUCTS if products and is_complex else products
+
+
+def _products(operation: Any, arguments: Sequence[Any], keywords: dict[str, Any], output: Any) -> int | None:
+    """Multiply-adds of one call, of numbers of whatever type."""
     name = _functional_name(operation)
     if name in _PRODUCTS:
         first = _PRODUCTS[name]

@@ -17,10 +17,9 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
-from pydantic import Field
-
+from compressnet.bounds import HeldOut, Repeats, Size
 from compressnet.data.images import find_images
 from compressnet.data.photographs import (
     Photograph,
@@ -78,12 +77,12 @@ class FiveK:
         root: str = "fivek",
         train_list: str | None = None,
         test_list: str | None = None,
-        min_side: Annotated[int, Field(ge=1)] = 320,
-        max_side: Annotated[int, Field(ge=1)] = 1440,
-        sizes: Annotated[int, Field(ge=1)] = 4,
-        crop: Annotated[int, Field(ge=1)] | None = None,
-        test_side: Annotated[int, Field(ge=1)] | None = None,
-        val_percent: Annotated[float, Field(ge=0, le=50)] = 5.0,
+        min_side: Size = 320,
+        max_side: Size = 1440,
+        sizes: Repeats = 4,
+        crop: Size | None = None,
+        test_side: Size | None = None,
+        val_percent: HeldOut = 5.0,
     ) -> None:
         self._root = root
         self._lists = {"train": train_list, "test": test_list}

@@ -11,11 +11,11 @@ from __future__ import annotations
 import filecmp
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from pydantic import Field
 
+from compressnet.bounds import HeldOut, Size
 from compressnet.data.image_pair import ImageBatch, ImagePair, collate_pairs, image_pair
 from compressnet.data.images import find_images, image_size, read_image, to_uint8
 from compressnet.data.photographs import Photograph, crop_both, fingerprint, held_out
@@ -57,8 +57,8 @@ class PairedFolder:
         targets: str = "targets",
         suffix: str = "",
         test_root: str | None = None,
-        crop: Annotated[int, Field(ge=1)] | None = None,
-        val_percent: Annotated[float, Field(ge=0, le=50)] = 5.0,
+        crop: Size | None = None,
+        val_percent: HeldOut = 5.0,
     ) -> None:
         self._root = root
         self._inputs = inputs

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
-from pydantic import Field
-
+from compressnet.bounds import HeldOut, Repeats, Size
 from compressnet.data import sample
 from compressnet.data.images import find_images
 from compressnet.data.photographs import (
@@ -49,12 +48,12 @@ class PhotoFolder:
         root: str | list[str],
         test_root: str | None = None,
         builtin: bool = False,
-        min_side: Annotated[int, Field(ge=1)] = 320,
-        max_side: Annotated[int, Field(ge=1)] = 1440,
-        sizes: Annotated[int, Field(ge=1)] = 4,
-        crop: Annotated[int, Field(ge=1)] | None = None,
-        test_side: Annotated[int, Field(ge=1)] | None = None,
-        val_percent: Annotated[float, Field(ge=0, le=50)] = 5.0,
+        min_side: Size = 320,
+        max_side: Size = 1440,
+        sizes: Repeats = 4,
+        crop: Size | None = None,
+        test_side: Size | None = None,
+        val_percent: HeldOut = 5.0,
     ) -> None:
         self._roots = [root] if isinstance(root, str) else list(root)
         self._test_root = test_root

@@ -8,10 +8,9 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
-from pydantic import Field
-
+from compressnet.bounds import Repeats, Size
 from compressnet.data.photographs import Photograph, PhotographSplit, Sizes, unreadable
 from compressnet.data.protocol import NoSuchSplit
 from compressnet.errors import CompressnetError
@@ -54,11 +53,11 @@ class Sample:
 
     def __init__(
         self,
-        min_side: Annotated[int, Field(ge=1)] = 320,
-        max_side: Annotated[int, Field(ge=1)] = 1440,
-        sizes: Annotated[int, Field(ge=1)] = 4,
-        crop: Annotated[int, Field(ge=1)] | None = None,
-        test_side: Annotated[int, Field(ge=1)] | None = None,
+        min_side: Size = 320,
+        max_side: Size = 1440,
+        sizes: Repeats = 4,
+        crop: Size | None = None,
+        test_side: Size | None = None,
     ) -> None:
         self._sizes = Sizes(min_side, max_side, sizes, crop, test_side)
 

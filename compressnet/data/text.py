@@ -26,6 +26,7 @@ from compressnet.reporter import Reporter
 # Evaluation carries its state on, so that the length of its windows changes nothing but the speed.
 _EVALUATION_WINDOW = 256
 _LONG_LINE = 10_000  # characters
+_LAST_LINE = 500  # one that is longer is cut between words rather than kept whole
 
 
 class Part(NamedTuple):
@@ -87,8 +88,18 @@ class TextSplit:
         """
         text = read_part(self.part, self.tokenizer)
         if not text.strip():
-            raise CompressnetError(f"{self.part.path}: there is no text in it")
+            raise CompressnetError(f"{self.part.path}: there is no text {self._where()}")
         return text
+
+    def _where(self) -> str:
+        """What is empty: the file or, as its lines are kept whole, what is held out of it."""
+        begin, end = round(100 * self.part.begin), round(100 * self.part.end)
+        if begin == 0:
+            return "in it"
+        return (
+            f"in what lies between {begin} and {end} % of it: take a longer text, or files of their own for "
+            "data.val and data.test"
+        )
 
     @property
     def symbols(self) -> Sequence[str]:
@@ -99,7 +110,7 @@ class TextSplit:
     def numbers(self) -> Tensor:
         """The row of numbers: what stands before the text, and the text; (1 + symbols,)."""
         assert self._vocabulary is not None, "opened without a vocabulary"
-        numbers = self._vocabulary.encode(self.symbols, str(self.part.path))
+        numbers = self._vocabulary.encode(self.symbols, str(self.part.path), self.min_count)
         return torch.cat([torch.tensor([self._vocabulary.start]), numbers])
 
     @cached_property
@@ -160,4 +171,6 @@ def _moved(text: str, cut: int) -> int:
     if cut in (0, len(text)):
         return cut
     behind = text.find("\n", cut - 1, cut + _LONG_LINE) + 1
+    if behind == len(text) and cut - text.rfind("\n", 0, cut) > _LAST_LINE:
+        behind = 0  # the end of a text of one line leaves nothing for the next part
     return behind or text.find(" ", cut - 1) + 1 or len(text)

@@ -15,13 +15,13 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
+from compressnet.bounds import Count, Size
 from compressnet.data.protocol import NoSuchSplit
 from compressnet.data.text import Part, TextSplit
 from compressnet.data.vocabulary import Level, Tokenizer, Vocabulary, Words, count
 from compressnet.errors import CompressnetError
 from compressnet.places import DATA_VARIABLE, resolve
 
-Positive = Annotated[int, Field(ge=1)]
 Percent = Annotated[float, Field(ge=0, le=45)]
 _HUTTER_BYTES = 100_000_000
 
@@ -59,7 +59,7 @@ class _TextSet:
                 if name == "train":
                     vocabulary = Vocabulary.of(count(split.symbols), self._min_count)
                 elif vocabulary is not None and vocabulary.unknown is None:
-                    vocabulary.encode(split.symbols, str(split.part.path))
+                    vocabulary.encode(split.symbols, str(split.part.path), self._min_count)
             except NoSuchSplit:
                 pass
             except CompressnetError as error:
@@ -83,7 +83,7 @@ class PTB(_TextSet):
 
     obtain = "The files are in simple-examples.tgz of Mikolov's RNNLM toolkit; the text is the LDC's"
 
-    def __init__(self, root: str = "ptb", unroll: Positive = 35) -> None:
+    def __init__(self, root: str = "ptb", unroll: Size = 35) -> None:
         super().__init__(Tokenizer(), unroll)
         self._root = root
 
@@ -102,7 +102,7 @@ class WikiText(_TextSet):
 
     obtain = "Unpack wikitext-2-v1.zip or wikitext-103-v1.zip"
 
-    def __init__(self, root: str, unroll: Positive = 35) -> None:
+    def __init__(self, root: str, unroll: Size = 35) -> None:
         super().__init__(Tokenizer(), unroll)
         self._root = root
 
@@ -122,7 +122,7 @@ class Hutter(_TextSet):
 
     obtain = "Unpack enwik8.zip or text8.zip of http://mattmahoney.net/dc/textdata"
 
-    def __init__(self, file: str = "enwik8", unroll: Positive = 100) -> None:
+    def __init__(self, file: str = "enwik8", unroll: Size = 100) -> None:
         super().__init__(Tokenizer("byte"), unroll)
         self._file = file
 
@@ -165,8 +165,8 @@ class TextFile(_TextSet):
         level: Level = "word",
         words: Words = "whitespace",
         lower: bool = False,
-        min_count: Positive | None = None,
-        unroll: Positive = 35,
+        min_count: Count | None = None,
+        unroll: Size = 35,
     ) -> None:
         if lower and level == "byte":
             raise ValueError("lower: bytes have no case; take level: character, or a text in lower case")
@@ -202,7 +202,7 @@ class TextSample(TextFile):
         unroll: T, steps of a window of training.
     """
 
-    def __init__(self, level: Level = "word", min_count: Positive = 2, unroll: Positive = 35) -> None:
+    def __init__(self, level: Level = "word", min_count: Count = 2, unroll: Size = 35) -> None:
         super().__init__(
             "topics",
             level=level,

@@ -23,7 +23,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from compressnet import json_file
-from compressnet.errors import CompressnetError
+from compressnet.errors import CompressnetError, shown
 from compressnet.json_file import Form
 
 Level = Literal["word", "character", "byte"]
@@ -130,12 +130,13 @@ class Vocabulary:
         """What stands before the first symbol of a text: `<eos>`, else the end of a line, else 0."""
         return self._numbers.get(END, self._numbers.get("\n", 0))
 
-    def encode(self, symbols: Sequence[str], source: str) -> Tensor:
+    def encode(self, symbols: Sequence[str], source: str, min_count: int | None = None) -> Tensor:
         """The numbers (N,) of symbols; unknown ones become `<unk>`.
 
         Args:
             symbols: a list, or a text whose characters they are.
             source: what to call the text in messages.
+            min_count: that of the data set if it is known, for messages.
 
         Raises:
             CompressnetError: there are unknown ones and no `<unk>`.
@@ -149,10 +150,13 @@ class Vocabulary:
             numbers = torch.tensor([find(symbol, unknown) for symbol in symbols], dtype=torch.int64)
         if unknown < 0 and (numbers < 0).any():
             strange = dict.fromkeys(symbol for symbol in symbols if symbol not in self._numbers)
+            hint = f"trained with data.min_count=2, rare ones are {UNKNOWN}"
+            if min_count != 1:  # to advise what may be set already helps nobody
+                which = "" if min_count is None else f", {min_count}"
+                hint = f"there is one if symbols of the training text are rarer than data.min_count{which}"
             raise CompressnetError(
                 f"{source}: {len(strange)} symbols are not in the vocabulary, which has no {UNKNOWN}: "
-                + ", ".join(map(repr, list(strange)[:8]))
-                + f" (trained with data.min_count=2, rare ones are {UNKNOWN})"
+                f"{', '.join(map(shown, list(strange)[:8]))} ({hint})"
             )
         return numbers
 

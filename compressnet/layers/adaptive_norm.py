@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from compressnet.bounds import Positive, Size
 from compressnet.cost import Term
 
 Stats = Literal["image", "frozen"]
@@ -40,7 +41,9 @@ class AdaptiveNorm(nn.Module):
         ValueError: `channels`, `eps` or `stats` out of range.
     """
 
-    def __init__(self, channels: int, beta: bool = True, eps: float = 1e-3, stats: Stats = "image") -> None:
+    def __init__(
+        self, channels: Size, beta: bool = True, eps: Positive = 1e-3, stats: Stats = "image"
+    ) -> None:
         super().__init__()
         if channels < 1:
             raise ValueError(f"AdaptiveNorm: channels must be at least 1, got {channels}")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compressnet import cost
+from compressnet.bounds import Size
 from compressnet.cost import Term
 
 _FAST_DILATION = 16  # up to here oneDNN's weight gradient is fast in channels_last
@@ -34,7 +35,7 @@ class DilatedConv2d(nn.Conv2d):
         ValueError: an argument below 1.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, dilation: int = 1, bias: bool = True) -> None:
+    def __init__(self, in_channels: Size, out_channels: Size, dilation: Size = 1, bias: bool = True) -> None:
         if min(in_channels, out_channels, dilation) < 1:
             raise ValueError(
                 f"DilatedConv2d: channels and dilation must be at least 1, got {in_channels}, {out_channels} "

@@ -17,18 +17,17 @@ Vocabulary Speech Recognition. 2014, arXiv 1402.1128; and Interspeech 2014 (elev
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from compressnet.cost import OptionalSize, Size, Term
+from compressnet.bounds import Factor, Layers, OneOrTwo, OptionalSize, Real, Size
+from compressnet.cost import Term
 from compressnet.layers.lstm_cell import Biases, LSTMCell
 from compressnet.layers.lstm_cost import cost_of
 from compressnet.layers.sequences import check_shape, checked_lengths, random_sequences
 
-Clip = Annotated[float, Field(ge=0)]
 State = tuple[Tensor, Tensor]
 
 
@@ -63,17 +62,17 @@ class LSTM(nn.Module):
         self,
         input_size: Size,
         hidden_size: Size,
-        num_layers: Size = 1,
+        num_layers: Layers = 1,
         proj_size: OptionalSize = 0,
         nonrecurrent_proj_size: OptionalSize = 0,
         output_size: OptionalSize = 0,
         peepholes: bool = False,
         layer_norm: bool = False,
         coupled_gates: bool = False,
-        cell_clip: Clip = 0.0,
-        proj_clip: Clip = 0.0,
+        cell_clip: Factor = 0.0,
+        proj_clip: Factor = 0.0,
         biases: Biases = 1,
-        forget_bias: float = 0.0,
+        forget_bias: Real = 0.0,
         bidirectional: bool = False,
     ) -> None:
         super().__init__()
@@ -218,9 +217,9 @@ def lstm(
     input_size: Size,
     hidden_size: Size,
     output_size: OptionalSize = 0,
-    num_layers: Size = 1,
+    num_layers: Layers = 1,
     peepholes: bool = True,
-    biases: Literal[1, 2] = 1,
+    biases: OneOrTwo = 1,
 ) -> LSTM:
     """The LSTM of Sak et al. (2014): peepholes, one bias a gate.
 
@@ -239,7 +238,7 @@ def lstmp(
     proj_size: Size,
     nonrecurrent_proj_size: OptionalSize = 0,
     output_size: OptionalSize = 0,
-    num_layers: Size = 1,
+    num_layers: Layers = 1,
     peepholes: bool = True,
 ) -> LSTM:
     """The LSTMP of Sak et al. (2014): `lstm` with a recurrent projection and perhaps a non-recurrent one.

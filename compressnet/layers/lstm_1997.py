@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compressnet import cost_cells
-from compressnet.cost import Size, Term
+from compressnet.bounds import Real, Size
+from compressnet.cost import Term
 from compressnet.kernels import gradient
 from compressnet.kernels import lstm_1997 as kernel
 from compressnet.layers.exported_scan import Tensors, exported_scan
@@ -81,8 +82,8 @@ class LSTM1997(nn.Module):
         output_size: Size,
         biases: Biases = "all",
         truncated: bool = True,
-        input_gate_biases: list[float] | None = None,
-        output_gate_biases: list[float] | None = None,
+        input_gate_biases: list[Real] | None = None,
+        output_gate_biases: list[Real] | None = None,
     ) -> None:
         super().__init__()
         self.sizes = sizes = _Sizes(input_size, blocks, block_size, output_size)
@@ -108,7 +109,7 @@ class LSTM1997(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(
-        self, input_gate_biases: list[float] | None = None, output_gate_biases: list[float] | None = None
+        self, input_gate_biases: list[Real] | None = None, output_gate_biases: list[Real] | None = None
     ) -> None:
         """Weights uniform within ±0.1, biases 0 or as given."""
         for parameter in self.parameters():

@@ -7,9 +7,9 @@ from typing import Annotated
 from pydantic import Field
 from torch import nn
 
-from compressnet.cost import OptionalSize, Size
+from compressnet.bounds import Kernel, OptionalSize, Size
 
-Pair = Size | Annotated[list[Size], Field(min_length=2, max_length=2)]
+Pair = Kernel | Annotated[list[Kernel], Field(min_length=2, max_length=2)]
 PaddingPair = OptionalSize | Annotated[list[OptionalSize], Field(min_length=2, max_length=2)]
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from compressnet import signature
-from compressnet.cost import OptionalSize, Size
+from compressnet.bounds import Layers, OptionalSize, Size
 from compressnet.signature import Named
 
 State = tuple[Tensor, ...]
@@ -40,7 +40,7 @@ class RecurrentStack(nn.ModuleList):
         cell: Annotated[str, Named("layer", ("input_size", "hidden_size"))],
         input_size: Size,
         hidden_size: Size,
-        num_layers: Size = 2,
+        num_layers: Layers = 2,
         last_size: OptionalSize = 0,
     ) -> None:
         super().__init__()

@@ -13,21 +13,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compressnet import cost_cells
-from compressnet.cost import OptionalSize, Size, Term
+from compressnet.bounds import Layers, OneOrTwo, OptionalSize, Probability, Real, Size
+from compressnet.cost import Term
 from compressnet.kernels.product import Linear
 from compressnet.layers.sequences import check_shape, checked_lengths, random_sequences
 from compressnet.layers.sru_recurrence import Activation, recurrence
 
-Version = Literal[1, 2]
-Probability = Annotated[float, Field(ge=0, lt=1)]
 # Before the forget gate: it is then exactly 1 in float64 too, and the number fits float16.
 _OPEN = 1e4
 
@@ -64,13 +61,13 @@ class SRU(nn.Module):
         self,
         input_size: Size,
         hidden_size: Size,
-        num_layers: Size = 1,
+        num_layers: Layers = 1,
         proj_size: OptionalSize = 0,
-        version: Version = 2,
+        version: OneOrTwo = 2,
         bidirectional: bool = False,
         activation: Activation = "identity",
         rescale: bool = False,
-        highway_bias: float = 0.0,
+        highway_bias: Real = 0.0,
         dropout: Probability = 0.0,
         rnn_dropout: Probability = 0.0,
     ) -> None:
@@ -238,7 +235,7 @@ class SRU(nn.Module):
 class SRULayer(nn.Module):
     """The weights of one layer: a projection, where it is used, and a cell a direction."""
 
-    def __init__(self, width: int, hidden: int, proj: int, directions: int, version: Version) -> None:
+    def __init__(self, width: int, hidden: int, proj: int, directions: int, version: OneOrTwo) -> None:
         super().__init__()
         projected = 0 < proj < width
         self.project = Linear(width, proj, bias=False) if projected else None
@@ -251,7 +248,7 @@ class SRULayer(nn.Module):
 class SRUCell(nn.Module):
     """The weights of one direction; the rows of `transform` are z, forget and reset, H each."""
 
-    def __init__(self, inner: int, hidden: int, own_highway: bool, version: Version) -> None:
+    def __init__(self, inner: int, hidden: int, own_highway: bool, version: OneOrTwo) -> None:
         super().__init__()
         self.transform = Linear(inner, 3 * hidden, bias=False)
         self.highway = Linear(inner, hidden, bias=False) if own_highway else None

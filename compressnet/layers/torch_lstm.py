@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from compressnet import cost
-from compressnet.cost import OptionalSize, Size, Term
+from compressnet.bounds import Layers, OptionalSize, Size
+from compressnet.cost import Term
 from compressnet.layers.sequences import random_sequences
 
 
@@ -30,7 +31,7 @@ class TorchLSTM(nn.LSTM):
         self,
         input_size: Size,
         hidden_size: Size,
-        num_layers: Size = 1,
+        num_layers: Layers = 1,
         proj_size: OptionalSize = 0,
         bias: bool = True,
         bidirectional: bool = False,

@@ -23,11 +23,10 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compressnet.cost import Size
+from compressnet.bounds import Kernel, Layers, Probability, Size
 from compressnet.kernels.product import Linear
 from compressnet.layers.softmax import FullSoftmax, over_time
 from compressnet.signature import DERIVED
@@ -54,12 +53,12 @@ class ByteNet(nn.Module):
 
     def __init__(
         self,
-        vocab_size: Annotated[int, DERIVED] = 205,
+        vocab_size: Annotated[Size, DERIVED] = 205,
         hidden_size: Size = 512,
-        sets: Size = 6,
+        sets: Layers = 6,
         block: BlockKind = "multiplicative",
-        kernel_size: Size = 3,
-        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1,
+        kernel_size: Kernel = 3,
+        dropout: Probability = 0.1,
     ) -> None:
         super().__init__()
         if kernel_size < 2:

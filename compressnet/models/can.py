@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from compressnet.bounds import Size
 from compressnet.errors import CompressnetError
 from compressnet.layers.adaptive_norm import AdaptiveNorm, Stats
 from compressnet.layers.dilated_conv import DilatedConv2d
@@ -196,8 +197,8 @@ class CAN(nn.Module):
 
 
 def can24(
-    in_channels: Annotated[int, DERIVED] = 3,
-    out_channels: Annotated[int, DERIVED] = 3,
+    in_channels: Annotated[Size, DERIVED] = 3,
+    out_channels: Annotated[Size, DERIVED] = 3,
     variant: Variant = "released",
     norm: Norm = "an",
     stats: Stats = "image",
@@ -209,8 +210,8 @@ def can24(
 
 
 def can32(
-    in_channels: Annotated[int, DERIVED] = 3,
-    out_channels: Annotated[int, DERIVED] = 3,
+    in_channels: Annotated[Size, DERIVED] = 3,
+    out_channels: Annotated[Size, DERIVED] = 3,
     variant: Variant = "released",
     norm: Norm = "an",
     stats: Stats = "image",

@@ -15,13 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from compressnet.errors import CompressnetError
+from compressnet.errors import CompressnetError, short
 
 Arrays = Mapping[str, NDArray[Any]]
 
 _PREFIX = "weights/"
 _OPTIMISER = re.compile(r"(^|/)(Adam(_\d+)?|beta\d_power(_\d+)?|global_step)$")
 _NETS = {(24, False): "can24", (32, True): "can32"}  # (width, has g_conv8)
+_MOST = 10  # problems of one message
 _IN_CHANNELS = (3, 4, 13)  # plain, one parameter plane, ten operator planes
 
 
@@ -64,10 +65,13 @@ def released_state(arrays: Arrays, like: Mapping[str, Tensor]) -> dict[str, Tens
     known = set(names.values())
     extra = [n for n in variables if n not in known and not n.endswith(("moving_mean", "moving_variance"))]
     problems = [f"missing {name}" for name in names.values() if name not in variables]
-    problems += [f"unknown {name}" for name in extra]
+    problems += [f"unknown {short(name)}" for name in extra]
     state: dict[str, Tensor] = {}
     for key, name in names.items():
         if name not in variables:
+            continue
+        if variables[name].dtype.kind != "f":
+            problems.append(f"{name} holds {variables[name].dtype}, not floats")
             continue
         value = _to_torch(name, np.asarray(variables[name]))
         if value.shape != tuple(like[key].shape):
@@ -76,7 +80,8 @@ def released_state(arrays: Arrays, like: Mapping[str, Tensor]) -> dict[str, Tens
             problems.append(f"{name} holds NaN or infinite values")
         state[key] = torch.from_numpy(value)
     if problems:
-        raise CompressnetError(f"released weights: {'; '.join(problems)}")
+        more = [f"and {len(problems) - _MOST} more"] if len(problems) > _MOST else []
+        raise CompressnetError(f"released weights: {'; '.join(problems[:_MOST] + more)}")
     return state
 
 
@@ -103,7 +108,8 @@ def _variable_name(key: str, deep: bool) -> str:
 
 def _to_torch(name: str, array: NDArray[Any]) -> NDArray[np.float32]:
     """(kh, kw, in, out) to (out, in, kh, kw), and BGR to RGB at both ends of the network."""
-    value = np.array(array, dtype=np.float32, order="C")
+    with np.errstate(over="ignore"):  # a float64 beyond float32 is infinite, and told as that
+        value = np.array(array, dtype=np.float32, order="C")
     if name.endswith("/weights") and value.ndim == 4:
         value = np.ascontiguousarray(value.transpose(3, 2, 0, 1))
     if name == "g_conv1/weights" and value.ndim == 4:
@@ -114,5 +120,5 @@ def _to_torch(name: str, array: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def _some(variables: Mapping[str, Any]) -> str:
-    names = sorted(variables)
+    names = [short(name) for name in sorted(variables)]
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") or "nothing"

@@ -20,18 +20,15 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compressnet.cost import OptionalSize, Size
+from compressnet.bounds import Factor, Layers, OptionalSize, Positive, Probability, Size
 from compressnet.layers.recurrent_stack import RecurrentStack, flat
 from compressnet.layers.softmax import AdaptiveSoftmax, ClassSoftmax, FullSoftmax, over_time
 from compressnet.signature import DERIVED, Named
 
 Softmax = Literal["full", "adaptive", "classes"]
-Probability = Annotated[float, Field(ge=0, lt=1)]
-Factor = Annotated[float, Field(ge=0)]
 State = tuple[Tensor, ...]
 
 
@@ -66,15 +63,15 @@ class LanguageModel(nn.Module):
 
     def __init__(
         self,
-        vocab_size: Annotated[int, DERIVED] = 10_000,
+        vocab_size: Annotated[Size, DERIVED] = 10_000,
         hidden_size: Size = 200,
         cell: Annotated[str, Named("layer", ("input_size", "hidden_size"))] = "lstm:peepholes=false",
-        num_layers: Size = 2,
+        num_layers: Layers = 2,
         embedding_size: OptionalSize = 0,
         tied: bool = False,
         softmax: Softmax = "full",
-        cutoffs: list[int] | None = None,
-        class_sizes: Annotated[list[int] | None, DERIVED] = None,
+        cutoffs: list[Size] | None = None,
+        class_sizes: Annotated[list[Size] | None, DERIVED] = None,
         dropout: Probability = 0.0,
         input_dropout: Probability | None = None,
         output_dropout: Probability | None = None,
@@ -83,7 +80,7 @@ class LanguageModel(nn.Module):
         embedding_dropout: Probability = 0.0,
         activation_penalty: Factor = 0.0,
         change_penalty: Factor = 0.0,
-        init_range: Annotated[float, Field(gt=0)] | None = None,
+        init_range: Positive | None = None,
     ) -> None:
         super().__init__()
         first = dropout if input_dropout is None else input_dropout
@@ -175,7 +172,7 @@ class LanguageModel(nn.Module):
         return penalty
 
     def _output(
-        self, width: int, tied: bool, softmax: Softmax, cutoffs: list[int] | None, sizes: list[int] | None
+        self, width: int, tied: bool, softmax: Softmax, cutoffs: list[Size] | None, sizes: list[Size] | None
     ) -> FullSoftmax | AdaptiveSoftmax | ClassSoftmax:
         vocab_size, embedding_size = self.embedding.num_embeddings, self.embedding.embedding_dim
         shared: Any = self.embedding.weight

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Annotated, NamedTuple
 
-from compressnet.cost import OptionalSize
+from compressnet.bounds import OptionalSize, Real, Size
 from compressnet.layers.lstm_1997 import LSTM1997, Biases
 from compressnet.signature import DERIVED
 
@@ -38,14 +38,14 @@ NETWORKS = {
 
 
 def lstm_1997_network(
-    input_size: Annotated[int, DERIVED] = 2,
-    output_size: Annotated[int, DERIVED] = 1,
+    input_size: Annotated[Size, DERIVED] = 2,
+    output_size: Annotated[Size, DERIVED] = 1,
     problem: Annotated[str, DERIVED] = "adding",
     blocks: OptionalSize = 0,
     block_size: OptionalSize = 0,
     biases: Biases | None = None,
-    input_gate_biases: list[float] | None = None,
-    output_gate_biases: list[float] | None = None,
+    input_gate_biases: list[Real] | None = None,
+    output_gate_biases: list[Real] | None = None,
     truncated: bool = True,
 ) -> LSTM1997:
     """Sequences (T, B, n_i) to the sums of output units (T, B, n_o).

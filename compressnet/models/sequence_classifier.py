@@ -16,16 +16,13 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compressnet.cost import Size
+from compressnet.bounds import Layers, Probability, Size
 from compressnet.layers.recurrent_stack import RecurrentStack
 from compressnet.layers.sequences import checked_lengths
 from compressnet.signature import DERIVED, Named
-
-Probability = Annotated[float, Field(ge=0, lt=1)]
 
 
 class SequenceClassifier(nn.Module):
@@ -46,11 +43,11 @@ class SequenceClassifier(nn.Module):
 
     def __init__(
         self,
-        vocab_size: Annotated[int, DERIVED] = 10_000,
-        num_classes: Annotated[int, DERIVED] = 2,
+        vocab_size: Annotated[Size, DERIVED] = 10_000,
+        num_classes: Annotated[Size, DERIVED] = 2,
         hidden_size: Size = 128,
         cell: Annotated[str, Named("layer", ("input_size", "hidden_size"))] = "sru",
-        num_layers: Size = 2,
+        num_layers: Layers = 2,
         embedding_size: Size = 300,
         dropout: Probability = 0.0,
     ) -> None:

@@ -7,10 +7,11 @@ Written from the equations (algorithm 1: half-quadratic splitting, solved in the
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 from scipy import fft
 
 from compressnet.operators.protocol import Pixels, check_pixels
@@ -19,6 +20,8 @@ _BETA_MAX = 1e5  # section 3.1 of the paper
 
 Real = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
+Lambda = Annotated[float, Field(ge=1e-6, le=1)]
+Kappa = Annotated[float, Field(ge=1.01, le=10)]  # nearer to 1 the iterations have no end
 
 
 class L0:
@@ -38,7 +41,11 @@ class L0:
 
     version: ClassVar[int] = 1
 
-    def __init__(self, lambda_: float = 0.01, kappa: float = 2.0) -> None:
+    def __init__(
+        self,
+        lambda_: Annotated[float, Field(ge=1e-6, le=1)] = 0.01,
+        kappa: Annotated[float, Field(ge=1.01, le=10)] = 2.0,
+    ) -> None:
         if not (0 < lambda_ <= 1):
             raise ValueError(f"l0: lambda must be above 0 and at most 1, got {lambda_}")
         if not (1 < kappa <= 10):

@@ -7,12 +7,16 @@ Solved by scikit-image with A. Chambolle's algorithm (JMIV 20, 2004).
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
+from pydantic import Field
 from skimage.restoration import denoise_tv_chambolle
 
+from compressnet.bounds import Fraction, Repeats
 from compressnet.operators.protocol import Pixels, check_pixels
+
+Weight = Annotated[float, Field(ge=1e-6, le=1e6)]
 
 
 class ROF:
@@ -30,7 +34,12 @@ class ROF:
 
     version: ClassVar[int] = 1
 
-    def __init__(self, weight: float = 0.055, eps: float = 1e-5, max_iterations: int = 500) -> None:
+    def __init__(
+        self,
+        weight: Annotated[float, Field(ge=1e-6, le=1e6)] = 0.055,
+        eps: Fraction = 1e-5,
+        max_iterations: Repeats = 500,
+    ) -> None:
         if not (0 < weight < math.inf):
             raise ValueError(f"rof: weight must be a number above 0, got {weight}")
         if not (0 < eps < 1):

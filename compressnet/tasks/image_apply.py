@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from compressnet import finite
+from compressnet.bounds import Size
 from compressnet.data.images import Image
 from compressnet.errors import CompressnetError
 from compressnet.models.can import CAN
@@ -40,7 +41,7 @@ class Options:
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False
-    max_memory: int | None = None
+    max_memory: Size | None = None
 
 
 class Applier:

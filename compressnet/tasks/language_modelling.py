@@ -16,13 +16,13 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from compressnet import finite, json_file
+from compressnet.bounds import OptionalSize, Seed, Size, Temperature
 from compressnet.data.protocol import Key
 from compressnet.data.text import Part, TextBatch, TextSplit
 from compressnet.data.vocabulary import StoredWords, Vocabulary, count, stored_words
@@ -50,10 +50,10 @@ class Options:
     """
 
     prompt: str = ""
-    length: Annotated[int, Field(ge=1)] = 100
-    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
-    top_k: Annotated[int, Field(ge=0)] = 0
-    seed: Annotated[int, Field(ge=0)] = 0
+    length: Size = 100
+    temperature: Temperature = 1.0
+    top_k: OptionalSize = 0
+    seed: Seed = 0
 
 
 class LanguageModelling:
@@ -68,7 +68,7 @@ class LanguageModelling:
     best: ClassVar[tuple[str, Literal["max", "min"]]] = ("perplexity", "min")
     options: ClassVar[type] = Options
 
-    def __init__(self, classes: Annotated[int, Field(ge=0)] = 0) -> None:
+    def __init__(self, classes: OptionalSize = 0) -> None:
         self.classes = classes
 
     def prepare(

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compressnet import finite, json_file
+from compressnet.bounds import Batch
 from compressnet.data.sentences import Sentence, SentenceBatch, side_by_side, words_of
 from compressnet.data.vocabulary import UNKNOWN, StoredWords, Vocabulary, stored_words
 from compressnet.errors import CompressnetError, NotFinite
@@ -36,7 +37,7 @@ class Options:
         batch: lines at a time.
     """
 
-    batch: Annotated[int, Field(ge=1)] = 64
+    batch: Batch = 64
 
 
 class Assets(StoredWords):

@@ -1,0 +1,50 @@
+"""The ranges of what recipes, `--set`, subjects and weights files may say, as types of parameters.
+
+`hidden_size: Size` is all that a signature says: its check and the schema for editors follow from it.
+The bounds are wide: what lies outside could only hang or overflow.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+_SIZE = 2**24
+_LARGE = 1e6
+
+
+def _not_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("should be a number, not true or false")
+    return value
+
+
+def _no_overflow(value: float) -> float:
+    if 0 < value < 1e-6:
+        raise ValueError("should be 0 or at least 1e-06")
+    return value
+
+
+Size = Annotated[int, Field(gt=0, le=_SIZE)]  # units, channels, sides of pictures, steps of a window
+OptionalSize = Annotated[int, Field(ge=0, le=_SIZE)]  # 0: none of it
+Layers = Annotated[int, Field(gt=0, le=1000)]
+Kernel = Annotated[int, Field(gt=0, le=1000)]
+Steps = Annotated[int, Field(gt=0, le=10**9)]
+OptionalSteps = Annotated[int, Field(ge=0, le=10**9)]
+Count = Annotated[int, Field(ge=1, le=10**9)]  # of samples, or of what occurs in them
+Repeats = Annotated[int, Field(ge=1, le=10**5)]  # of something slow
+Batch = Annotated[int, Field(gt=0, le=2**20)]
+Workers = Annotated[int, Field(ge=0, le=256)]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+
+Positive = Annotated[float, Field(gt=0, le=_LARGE)]
+Factor = Annotated[float, Field(ge=0, le=_LARGE)]
+Real = Annotated[float, Field(ge=-_LARGE, le=_LARGE)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
+HeldOut = Annotated[float, Field(ge=0, le=50)]  # percent of the training data
+Temperature = Annotated[float, Field(ge=0, le=_LARGE), AfterValidator(_no_overflow)]
+
+One = Annotated[Literal[1], BeforeValidator(_not_bool)]  # pydantic takes True for the 1 of a Literal
+OneOrTwo = Annotated[Literal[1, 2], BeforeValidator(_not_bool)]
