@@ -28,7 +28,7 @@ def _no_overflow(value: float) -> float:
 
 Size = Annotated[int, Field(gt=0, le=_SIZE)]  # units, channels, sides of pictures, steps of a window
 OptionalSize = Annotated[int, Field(ge=0, le=_SIZE)]  # 0: none of it
-Layers = Annotated[int, Field(gt=0, le=1000)]
+Layers = Annotated[int, Field(gt=0, le=100)]
 Kernel = Annotated[int, Field(gt=0, le=1000)]
 Steps = Annotated[int, Field(gt=0, le=10**9)]
 OptionalSteps = Annotated[int, Field(ge=0, le=10**9)]
