@@ -43,8 +43,11 @@ def import_(
     if operator and (problems := check_named(Named("operator"), operator)):
         raise UsageError(f"--operator {operator}: {problems[0]}")
     arrays = read_arrays(source)
-    name, arguments = released_kind(arrays)
-    network = CAN.from_released(arrays)
+    try:
+        name, arguments = released_kind(arrays)
+        network = CAN.from_released(arrays)
+    except CompressnetError as error:
+        raise CompressnetError(f"{source}: {error}") from error
     architecture = weights.Architecture(
         task="image_operator" if operator else "image_translation",
         task_args={"operator": operator} if operator else {},

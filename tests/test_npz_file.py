@@ -35,7 +35,7 @@ def _encrypted() -> bytes:
 def test_arrays_of_numpy(tmp_path: Path, save: object) -> None:
     arrays = {
         "a/b": np.arange(6, dtype=">f8").reshape(2, 3).T,
-        "scalar": np.float32(2),
+        "scalar": np.array(2, np.float32),
         "empty": np.zeros((0, 4), np.float16),
         "flags": np.array([True, False]),
     }
