@@ -75,8 +75,11 @@ def _released(source: Path, operator: str | None) -> tuple[Architecture, nn.Modu
     if operator and (problems := check_named(Named("operator"), operator)):
         raise UsageError(f"--operator {operator}: {problems[0]}")
     arrays = read_arrays(source)
-    name, arguments = released_kind(arrays)
-    network = CAN.from_released(arrays)
+    try:
+        name, arguments = released_kind(arrays)
+        network = CAN.from_released(arrays)
+    except CompressnetError as error:
+        raise CompressnetError(f"{source}: {error}") from error
     architecture = weights.Architecture(
         task="image_operator" if operator else "image_translation",
         task_args={"operator": operator} if operator else {},

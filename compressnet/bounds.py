@@ -14,9 +14,9 @@ _SIZE = 2**24
 _LARGE = 1e6
 
 
-def _not_bool(value: object) -> object:
-    if isinstance(value, bool):
-        raise ValueError("should be a number, not true or false")
+def _int(value: object) -> object:
+    if type(value) is not int:
+        raise ValueError("should be an integer")
     return value
 
 
@@ -28,7 +28,7 @@ def _no_overflow(value: float) -> float:
 
 Size = Annotated[int, Field(gt=0, le=_SIZE)]  # units, channels, sides of pictures, steps of a window
 OptionalSize = Annotated[int, Field(ge=0, le=_SIZE)]  # 0: none of it
-Layers = Annotated[int, Field(gt=0, le=1000)]
+Layers = Annotated[int, Field(gt=0, le=100)]
 Kernel = Annotated[int, Field(gt=0, le=1000)]
 Steps = Annotated[int, Field(gt=0, le=10**9)]
 OptionalSteps = Annotated[int, Field(ge=0, le=10**9)]
@@ -46,5 +46,5 @@ Probability = Annotated[float, Field(ge=0, lt=1)]
 HeldOut = Annotated[float, Field(ge=0, le=50)]  # percent of the training data
 Temperature = Annotated[float, Field(ge=0, le=_LARGE), AfterValidator(_no_overflow)]
 
-One = Annotated[Literal[1], BeforeValidator(_not_bool)]  # pydantic takes True for the 1 of a Literal
-OneOrTwo = Annotated[Literal[1, 2], BeforeValidator(_not_bool)]
+One = Annotated[Literal[1], BeforeValidator(_int)]  # the 1 of a Literal is True and 1.0 to pydantic
+OneOrTwo = Annotated[Literal[1, 2], BeforeValidator(_int)]

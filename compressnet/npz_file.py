@@ -66,6 +66,8 @@ def _read(path: Path, archive: zipfile.ZipFile) -> dict[str, NDArray[Any]]:
         try:
             if name in arrays or name == member.filename:
                 raise _Unfit("is there twice" if name in arrays else "is not an array (.npy)")
+            if member.flag_bits & 1:
+                raise _Unfit("is encrypted")
             if member.compress_type not in _METHODS:
                 raise _Unfit(f"is packed by method {member.compress_type}; only deflate is read")
             if member.file_size > max(_SMALL, _RATIO * member.compress_size):

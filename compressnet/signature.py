@@ -131,6 +131,12 @@ def build(kind: str, name: str, arguments: Mapping[str, Any]) -> Any:
         return target(**keywords)
     except (ValueError, OverflowError) as error:
         raise UsageError(f"{kind} {name}: {error}") from error
+    except RuntimeError as error:
+        if "overflow" not in str(error):  # torch: sizes whose product has more than 64 bits
+            raise
+        raise UsageError(
+            f"{kind} {name}: too large for any memory: {' '.join(str(error).split())}"
+        ) from error
 
 
 def json_schema(target: Callable[..., Any]) -> tuple[dict[str, Any], list[str]]:

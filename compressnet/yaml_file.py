@@ -117,7 +117,7 @@ def scalar(text: str) -> Any:
 
 def dumps(value: Any) -> str:
     """The text that `loads` reads as `value`: mappings with texts as keys, lists, texts, numbers, None."""
-    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=2**31)
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=2**31)
     return text
 
 

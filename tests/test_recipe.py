@@ -176,3 +176,45 @@ def test_a_layer_that_is_named_with_arguments(cell: str, message: str) -> None:
     with pytest.raises(RecipeError) as caught:
         Recipe.load(subject.recipe_path("lm_sample"), [f"model.cell={cell}"])
     assert [message in problem for problem in caught.value.problems] == [True]
+
+
+HEAD = """version: 1
+task: {name: image_operator, operator: rof}
+model: {name: can24}
+data: {name: sample}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "overrides"),
+    [
+        ("seed: 3", "init: '1e5'\nseed: 3", []),
+        ("seed: 3", 'init: "tab\\t, quote \', colon: \\x85 \\u2028 é"', []),
+        ("seed: 3", "init_skip: ['no', '~', '010', '0x1', 2026-01-01]", []),
+        ("eval: {batch: 2}", "eval: &e {batch: 4}", ["train.batch=6"]),
+        ("train: {steps: 3, accumulate: 2, batch: 4}", "train: {steps: &a 4, accumulate: *a, batch: *a}", []),
+        ("seed: 3", "seed: 9223372036854775807", ["train.lr=1e-05", "train.checkpoint_every=null"]),
+        ("seed: 3", "seed: 4", ["train.accumulate=1", "train.batch=1"]),  # the smoke block accumulates by 2
+    ],
+)
+def test_every_valid_recipe_loads_to_itself(old: str, new: str, overrides: list[str]) -> None:
+    text = (
+        f"{HEAD}train: {{steps: 3, accumulate: 2, batch: 4}}\neval: {{batch: 2}}\nseed: 3\n"
+        "smoke: {train: {accumulate: 2}}\n"
+    )
+    assert text.count(old) == 1
+    first = Recipe.parse(text.replace(old, new), "r.yaml", overrides)
+    assert Recipe.parse(first.to_yaml(), "r.yaml").to_dict() == first.to_dict()
+
+
+def test_a_wrong_override_of_the_smoke_block_is_told() -> None:
+    text = f"{HEAD}train: {{steps: 3}}\nsmoke: {{train: {{steps: 2}}}}\n"
+    with pytest.raises(RecipeError, match=r"^--set smoke\.train\.steps=x: train\.steps: should be"):
+        Recipe.parse(text, "r.yaml", ["smoke.train.steps=x"])
+
+
+def test_what_is_too_long_once_aliases_are_written_out_is_refused() -> None:
+    skip = ", ".join(["*n"] * 3000)
+    text = f"{HEAD}train: {{steps: 3}}\ninit: &n {'blocks' * 9}\ninit_skip: [{skip}]\n"
+    with pytest.raises(RecipeError, match=r"^r\.yaml, with aliases and overrides written out:1: longer than"):
+        Recipe.parse(text, "r.yaml")

@@ -291,3 +291,55 @@ def test_missing_files(tmp_path: Path, small: Path) -> None:
     Path(f"{small}.data-00000-of-00001").unlink()
     with pytest.raises(CompressnetError, match="data-00000-of-00001: cannot be read"):
         read_bundle(small)
+
+
+# ---- work and memory that the size of the files bounds
+
+
+def _index(tmp_path: Path, items: list[tuple[bytes, bytes]], data: bytes = b"\0" * 8, **table: int) -> Path:
+    (tmp_path / "m.index").write_bytes(_table([(b"", _field(1, 1)), *items], **table))
+    (tmp_path / "m.data-00000-of-00001").write_bytes(data)
+    return tmp_path / "m"
+
+
+def test_a_block_that_is_named_again_and_again_is_refused(tmp_path: Path) -> None:
+    block = _block([(b"", _field(1, 1))], 1)
+    table = block + bytes(5)
+    index = _block([(b"k%d" % n, _varint(0) + _varint(len(block))) for n in range(500)], 1)
+    handles = _varint(0) + _varint(len(block)) + _varint(len(table)) + _varint(len(index))
+    table += index + bytes(5) + handles.ljust(40, b"\0") + struct.pack("<Q", 0xDB4775248B80FB57)
+    (tmp_path / "m.index").write_bytes(table)
+    with pytest.raises(CompressnetError, match=r"m\.index: not a readable.*(overlap|a name is there twice)"):
+        list_bundle(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ([(b"v%d" % n, _TWO) for n in range(300)], r"'v0'|'v1' overlaps"),
+        ([(b"a", _TWO), (b"b", _TWO + _field(4, 4))], "'b' needs 12 bytes, it has 8"),
+        ([(b"a", _TWO), (b"a", _TWO)], "a name is there twice"),
+        ([(b"n" * 1001, _TWO)], "a name of 1,00. bytes"),
+        (
+            [(b"a", _field(1, 1) + b"".join(_field(2, _field(2, _field(1, d))) for d in (2**63,)))],
+            "impossible",
+        ),
+        (
+            [(b"a", _field(1, 1) + _field(2, _field(2, _field(1, 2**40)) * 2 + _field(2, b"")))],
+            "impossible: .1099511627776, 1099511627776, 0.",
+        ),
+    ],
+)
+def test_variables_that_cannot_all_be_there(
+    tmp_path: Path, items: list[tuple[bytes, bytes]], message: str
+) -> None:
+    with pytest.raises(CompressnetError, match=message):
+        read_bundle(_index(tmp_path, items))
+
+
+def test_what_is_no_file_is_not_read(tmp_path: Path, small: Path) -> None:
+    data = Path(f"{small}.data-00000-of-00001")
+    data.unlink()
+    data.symlink_to("/dev/zero")
+    with pytest.raises(CompressnetError, match="data-00000-of-00001: cannot be read: not a file"):
+        read_bundle(small)

@@ -23,14 +23,16 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compressnet.bounds import Kernel, Layers, Probability, Size
+from compressnet.bounds import Kernel, Probability, Size
 from compressnet.kernels.product import Linear
 from compressnet.layers.softmax import FullSoftmax, over_time
 from compressnet.signature import DERIVED
 
+Sets = Annotated[int, Field(gt=0, le=64)]
 BlockKind = Literal["relu", "multiplicative"]
 DILATIONS = (1, 2, 4, 8, 16)  # of a set
 State = tuple[Tensor, ...]
@@ -55,7 +57,7 @@ class ByteNet(nn.Module):
         self,
         vocab_size: Annotated[Size, DERIVED] = 205,
         hidden_size: Size = 512,
-        sets: Layers = 6,
+        sets: Sets = 6,
         block: BlockKind = "multiplicative",
         kernel_size: Kernel = 3,
         dropout: Probability = 0.1,
