@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Any
 
-from compressnet.errors import UsageError, short
+from compressnet.errors import UsageError, named, short
 
 TASKS = {
     "image_operator": "compressnet.tasks.image_processing:ImageOperator",
@@ -89,7 +89,7 @@ def find(kind: str, name: str) -> Callable[..., Any]:
     """
     names = REGISTRIES[kind]
     if name not in names:
-        raise UsageError(f"there is no {kind} '{short(name)}'{suggestion(name, names)}")
+        raise UsageError(f"there is no {kind} '{named(name)}'{suggestion(name, names)}")
     module, attribute = names[name].split(":")
     return getattr(import_module(module), attribute)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from compressnet import registry, signature
-from compressnet.errors import CompressnetError, UsageError, short
+from compressnet.errors import CompressnetError, UsageError, named, short
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -140,7 +140,7 @@ def parse(text: str) -> Subject:
             return _from_path(name)
         known = sorted({entry for kind in KINDS for entry in names(kind)})
         raise UsageError(
-            f"there is no '{short(name)}'{registry.suggestion(name, known)}; "
+            f"there is no '{named(name)}'{registry.suggestion(name, known)}; "
             f"a run or file is written with its path: ./{short(name)}"
         )
     return _named(kinds[0], name, arguments)
@@ -303,7 +303,7 @@ def _named(kind: str, name: str, arguments: dict[str, Any]) -> Subject:
 
 def _check_exists(kind: str, name: str) -> None:
     if name not in names(kind):
-        raise UsageError(f"there is no {kind} '{short(name)}'{registry.suggestion(name, names(kind))}")
+        raise UsageError(f"there is no {kind} '{named(name)}'{registry.suggestion(name, names(kind))}")
 
 
 def _folder(kind: str) -> Any:
