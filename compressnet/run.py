@@ -10,23 +10,25 @@ runs/fip_sample-1/
 
 from __future__ import annotations
 
-import fcntl
 import glob
 import json
 import os
 import shutil
-import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
 from typing import IO, Any
 
-from compressnet import files
+from compressnet import files, run_lock
 from compressnet.errors import CompressnetError, RecipeError, UsageError
 from compressnet.recipe import Recipe
+from compressnet.reporter import Reporter, Silent
 
 CHECKPOINT_FILES = ("model.safetensors", "state.safetensors", "state.json")
+_MINUTE = 60.0
 CHANGEABLE = (
     "train.steps",
     "train.epochs",
@@ -49,6 +51,7 @@ class Run:
 
     def __init__(self, folder: Path, recipe: Recipe) -> None:
         self.folder, self.recipe = folder, recipe
+        self._held: FileIO | None = None
 
     @classmethod
     def create(cls, recipe: Recipe, runs: Path = Path("runs"), folder: Path | None = None) -> Run:
@@ -62,22 +65,31 @@ class Run:
         Raises:
             CompressnetError: `folder` is in use, or nothing can be written there.
         """
-        parent = folder.parent if folder is not None else runs
-        if folder is not None and folder.exists():
+        wanted = folder or runs / f"{recipe.name}-1"
+        if folder is not None and os.path.lexists(folder):
             raise CompressnetError(
                 f"{folder} exists: choose another -o, or continue it with --resume {folder}"
             )
         try:
-            parent.mkdir(parents=True, exist_ok=True)
-            target = _make_new(folder, runs, recipe.name)
-            (target / "checkpoints").mkdir()
+            wanted.parent.mkdir(parents=True, exist_ok=True)
+            _sweep(wanted.parent)
+            with files.temporary_folder(wanted) as temporary:
+                (temporary / "checkpoints").mkdir()
+                run = cls(temporary, recipe)
+                files.write_text(temporary / "recipe.yaml", recipe.to_yaml())
+                run.update(
+                    recipe=recipe.name,
+                    smoke=recipe.is_smoke,
+                    seed=recipe.seed,
+                    status="created",
+                    started=_now(),
+                )
+                run.folder = _appear(temporary, folder, runs, recipe.name)
+        except files.WriteError as error:  # its name is that of the hidden folder
+            assert isinstance(error.__cause__, OSError)
+            raise files.write_error(folder or runs, error.__cause__) from error
         except OSError as error:
             raise files.write_error(folder or runs, error) from error
-        run = cls(target, recipe)
-        files.write_text(target / "recipe.yaml", recipe.to_yaml())
-        run.update(
-            recipe=recipe.name, smoke=recipe.is_smoke, seed=recipe.seed, status="created", started=_now()
-        )
         return run
 
     @classmethod
@@ -133,11 +145,13 @@ class Run:
 
     def update(self, **facts: Any) -> None:
         """Merge `facts` into run.json."""
+        self.check_there()
         files.write_json(self.folder / "run.json", {**self.facts, **facts})
 
     def log(self, event: str, **values: Any) -> None:
         """Append one line to metrics.jsonl; a float that is not finite becomes a text, as JSON has none."""
         line = json.dumps(files.finite({"event": event, **values}))
+        self.check_there()
         try:
             with open(self.folder / "metrics.jsonl", "a+b") as file:
                 if file.tell() and _last_byte(file) != b"\n":  # torn by a kill
@@ -203,6 +217,7 @@ class Run:
 
     def point(self, pointer: str, step: int) -> None:
         """Make `last` or `best` name the checkpoint of `step`."""
+        self.check_there()
         files.write_text(self.folder / "checkpoints" / pointer, f"step-{step}\n")
 
     def prune(self, keep: int) -> None:
@@ -222,37 +237,41 @@ class Run:
                 shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, reporter: Reporter | None = None) -> Iterator[None]:
         """Hold the run for this process. The system frees the lock of a process that dies, however it dies.
+
+        Args:
+            reporter: told of a file system that has no locks.
 
         Raises:
             CompressnetError: another process trains it.
         """
-        path = self.folder / "lock"
-        try:
-            file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  # held open: that is the lock
-        except OSError as error:
-            raise files.write_error(path, error) from error
-        with file:
+        with run_lock.hold(self.folder, reporter or Silent()) as (self._held, is_locked):
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                file.seek(0)
-                owner = file.read().strip() or "another process"
-                raise CompressnetError(f"{self.folder} is in use by {owner}") from None
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
-            files.remove_stale(self.folder / "checkpoints")
-            files.remove_stale(self.folder)
-            try:
+                self.check_there()  # it may have been moved, and another made in its place, in this moment
+                files.remove_stale(self.folder / "checkpoints", alone=is_locked)
+                files.remove_stale(self.folder)
                 yield
             finally:
-                file.truncate(0)
+                self._held = None
+
+    def check_there(self) -> None:
+        """See, before something is written, that the folder is still this run's.
+
+        Raises:
+            CompressnetError: it was moved or deleted, and perhaps another run has its name by now.
+        """
+        if not self._is_there():
+            raise CompressnetError(
+                f"{self.folder}: the run's folder has gone (moved or deleted); nothing more is written"
+            )
+
+    def _is_there(self) -> bool:
+        return self.folder.is_dir() if self._held is None else run_lock.is_of(self._held, self.folder)
 
     def discard_if_never_started(self) -> None:
         """Remove a run that failed before training began: it holds nothing, and its name is free again."""
-        if not (self.folder / "metrics.jsonl").exists() and not self.steps():
+        if self._is_there() and not (self.folder / "metrics.jsonl").exists() and not self.steps():
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def finish(self, status: str, reason: str | None = None, **facts: Any) -> None:
@@ -278,12 +297,14 @@ def find_unfinished(runs: Path, recipe: Recipe, folder: Path | None = None) -> R
     return None
 
 
-def _make_new(folder: Path | None, runs: Path, name: str) -> Path:
-    """Make `folder`, or the next free `<name>-<n>`; another process may take it first."""
+def _appear(temporary: Path, folder: Path | None, runs: Path, name: str) -> Path:
+    """Rename a whole new run to `folder`, or to the next free `<name>-<n>`; another process may be first."""
+    number = 0
     while True:
-        target = folder or _next_free(runs, name)
+        number = max(number + 1, _next_free(runs, name))
+        target = folder or runs / f"{name}-{number}"
         try:
-            target.mkdir()
+            files.appear(temporary, target)
         except FileExistsError:
             if folder is not None:
                 raise CompressnetError(f"{folder} is in use by another run") from None
@@ -291,14 +312,23 @@ def _make_new(folder: Path | None, runs: Path, name: str) -> Path:
             return target
 
 
-def _next_free(runs: Path, name: str) -> Path:
+def _sweep(folder: Path) -> None:
+    """Remove runs that were killed while they were made, unless another machine may be making them now."""
+    for leftover in folder.glob(".*.tmp"):
+        with suppress(OSError):
+            is_run = (leftover / "checkpoints").is_dir()
+            if is_run and files.is_stale(leftover) and time.time() - leftover.stat().st_mtime > _MINUTE:
+                shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _next_free(runs: Path, name: str) -> int:
     taken = [_number_of(path) for path in runs.glob(f"{glob.escape(name)}-*")]
-    return runs / f"{name}-{max(taken, default=0) + 1}"
+    return max(taken, default=0) + 1
 
 
 def _number_of(path: Path) -> int:
     number = path.name.rpartition("-")[2]
-    return int(number) if number.isdigit() else 0
+    return int(number) if number.isascii() and number.isdecimal() else 0
 
 
 def _read_json(path: Path) -> dict[str, Any]:
