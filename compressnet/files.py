@@ -29,20 +29,20 @@ class WriteError(CompressnetError):
     """A file or folder that could not be written.
 
     Args:
-        number: the system's, of `errno`.
+        reason: the system's.
     """
 
-    def __init__(self, problem: str, number: int | None = None) -> None:
+    def __init__(self, problem: str, reason: OSError) -> None:
         super().__init__(problem)
-        self.number = number
+        self.reason = reason
 
-    def __reduce__(self) -> tuple[type[WriteError], tuple[str, int | None]]:
-        return WriteError, (str(self), self.number)
+    def __reduce__(self) -> tuple[type[WriteError], tuple[str, OSError]]:
+        return WriteError, (str(self), self.reason)
 
     @property
     def is_of_the_disk(self) -> bool:
         """Whether no other file can be written there either: the disk is full or read-only."""
-        return self.number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+        return self.reason.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -189,11 +189,17 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_folder(target: Path) -> Iterator[Path]:
-    """Yield a hidden new folder beside `target`, which is removed unless it was renamed (see `appear`)."""
+    """Yield a hidden new folder beside `target`, which is removed unless it was renamed (see `appear`).
+
+    Raises:
+        WriteError: of a file in it: names `target`, as the hidden name says nothing to a person.
+    """
     temporary = _temporary(target)
     temporary.mkdir()
     try:
         yield temporary
+    except WriteError as error:
+        raise write_error(target, error.reason) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -291,7 +297,7 @@ def write_error(path: Path, error: OSError) -> WriteError:
     """One line for a failed write: which file, why, and how much room there is."""
     reason = error.strerror or str(error)
     kept = "" if is_stream(path) else f"{_room(path)}; nothing that was there is lost"
-    return WriteError(f"cannot write {path}: {reason}{kept}", error.errno)
+    return WriteError(f"cannot write {path}: {reason}{kept}", error)
 
 
 def _room(path: Path) -> str:

@@ -14,21 +14,19 @@ import glob
 import json
 import os
 import shutil
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
 from typing import IO, Any
 
-from compressnet import files, run_lock
+from compressnet import files, run_lock, run_names
 from compressnet.errors import CompressnetError, RecipeError, UsageError
 from compressnet.recipe import Recipe
 from compressnet.reporter import Reporter, Silent
 
 CHECKPOINT_FILES = ("model.safetensors", "state.safetensors", "state.json")
-_MINUTE = 60.0
 CHANGEABLE = (
     "train.steps",
     "train.epochs",
@@ -72,7 +70,7 @@ class Run:
             )
         try:
             wanted.parent.mkdir(parents=True, exist_ok=True)
-            _sweep(wanted.parent)
+            run_names.sweep(wanted.parent)
             with files.temporary_folder(wanted) as temporary:
                 (temporary / "checkpoints").mkdir()
                 run = cls(temporary, recipe)
@@ -84,10 +82,7 @@ class Run:
                     status="created",
                     started=_now(),
                 )
-                run.folder = _appear(temporary, folder, runs, recipe.name)
-        except files.WriteError as error:  # its name is that of the hidden folder
-            assert isinstance(error.__cause__, OSError)
-            raise files.write_error(folder or runs, error.__cause__) from error
+                run.folder = run_names.take(temporary, folder, runs, recipe.name)
         except OSError as error:
             raise files.write_error(folder or runs, error) from error
         return run
@@ -285,7 +280,7 @@ def find_unfinished(runs: Path, recipe: Recipe, folder: Path | None = None) -> R
     Args:
         folder: look at this run only.
     """
-    numbered = sorted(runs.glob(f"{glob.escape(recipe.name)}-*"), key=_number_of, reverse=True)
+    numbered = sorted(runs.glob(f"{glob.escape(recipe.name)}-*"), key=run_names.number_of, reverse=True)
     for candidate in [folder] if folder else numbered:
         try:
             run = Run.open(candidate)
@@ -295,40 +290,6 @@ def find_unfinished(runs: Path, recipe: Recipe, folder: Path | None = None) -> R
         if same and run.facts.get("status") != "done" and run.resume_point():
             return run
     return None
-
-
-def _appear(temporary: Path, folder: Path | None, runs: Path, name: str) -> Path:
-    """Rename a whole new run to `folder`, or to the next free `<name>-<n>`; another process may be first."""
-    number = 0
-    while True:
-        number = max(number + 1, _next_free(runs, name))
-        target = folder or runs / f"{name}-{number}"
-        try:
-            files.appear(temporary, target)
-        except FileExistsError:
-            if folder is not None:
-                raise CompressnetError(f"{folder} is in use by another run") from None
-        else:
-            return target
-
-
-def _sweep(folder: Path) -> None:
-    """Remove runs that were killed while they were made, unless another machine may be making them now."""
-    for leftover in folder.glob(".*.tmp"):
-        with suppress(OSError):
-            is_run = (leftover / "checkpoints").is_dir()
-            if is_run and files.is_stale(leftover) and time.time() - leftover.stat().st_mtime > _MINUTE:
-                shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _next_free(runs: Path, name: str) -> int:
-    taken = [_number_of(path) for path in runs.glob(f"{glob.escape(name)}-*")]
-    return max(taken, default=0) + 1
-
-
-def _number_of(path: Path) -> int:
-    number = path.name.rpartition("-")[2]
-    return int(number) if number.isascii() and number.isdecimal() else 0
 
 
 def _read_json(path: Path) -> dict[str, Any]:
