@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from compressnet.errors import CompressnetError, UsageError
+from compressnet.errors import UsageError
 
 from . import console, options
 
@@ -30,16 +30,15 @@ def import_(
 
     Example: compressnet import CAN24_AN/L0_smoothing -o l0_released.safetensors
     """
-    from compressnet import weights
+    from compressnet import files, weights
     from compressnet.models.can import CAN
     from compressnet.models.can_released import released_kind
     from compressnet.signature import Named, check_named
     from compressnet.tf_bundle import read_arrays
 
-    if output is None or output.suffix != ".safetensors":
+    if output is None or not (output.suffix == ".safetensors" or files.is_stream(output)):
         raise UsageError("name the weights file to write: -o NAME.safetensors")
-    if output.exists() and not force:
-        raise CompressnetError(f"{output} exists: add --force to overwrite it")
+    files.refuse_to_overwrite(output, force)
     if operator and (problems := check_named(Named("operator"), operator)):
         raise UsageError(f"--operator {operator}: {problems[0]}")
     arrays = read_arrays(source)

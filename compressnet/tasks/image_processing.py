@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from compressnet.data.image_pair import ImageBatch, ImagePair
 from compressnet.data.images import Image, read_image
 from compressnet.data.protocol import Split
-from compressnet.errors import CompressnetError
+from compressnet.errors import CompressnetError, is_out_of_memory
 from compressnet.models.can_strips import infer
 from compressnet.reporter import Reporter
 from compressnet.signature import Named
@@ -75,6 +75,11 @@ class ImageTranslation:
                 yield path, applier(read_image(path))
             except CompressnetError as error:
                 yield path, error
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                less = "set max_memory (--max-memory MB), or apply it to a smaller picture"
+                yield path, CompressnetError(f"{path}: out of memory: {less}")
 
 
 class ImageOperator(ImageTranslation):
