@@ -26,6 +26,7 @@ GROUND = {
     "errors",
     "files",
     "places",
+    "processes",
     "recipe",
     "registry",
     "reporter",

@@ -15,8 +15,9 @@ class StopFlag:
     """True once a signal asked to stop. A second one aborts at once.
 
     Attributes:
-        between_steps: whether a loop reads the flag. Until one does (data is opened, targets are computed)
-            there is nothing to finish and nothing to save, and a signal interrupts at once.
+        between_steps: whether a loop has done a step and reads the flag. Before (data is opened, targets are
+            computed, workers start, the model is compiled) there is nothing to finish and nothing to save:
+            a signal interrupts at once.
     """
 
     def __init__(self) -> None:
