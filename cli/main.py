@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import warnings
@@ -81,7 +82,19 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         0, 1 for an error told in one line, 2 for a mistake in what was typed, 130 when interrupted.
     """
-    words = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments is not None:
+        return _whole(list(arguments))
+    if "--debug" not in sys.argv:
+        # What destructors say of objects that an error or a signal left half-made (torch's loaders do).
+        sys.unraisablehook = _say_nothing
+    code = _whole(sys.argv[1:])
+    # Taking torch apart costs as much as a short command, and under torchrun its threads were seen to abort.
+    atexit._run_exitfuncs()
+    os._exit(code)
+
+
+def _whole(words: list[str]) -> int:
+    """Run a command between opening and flushing the streams; its exit code."""
     streams.open_all()
     os.environ.setdefault("PYTHONWARNINGS", "ignore")  # of processes that we start: nobody sees who warns
     with warnings.catch_warnings():
@@ -93,6 +106,10 @@ def main(arguments: list[str] | None = None) -> int:
         streams.flush()
         return code or 1
     return code
+
+
+def _say_nothing(_: sys.UnraisableHookArgs) -> None:
+    pass
 
 
 def _run(words: list[str], debug: bool) -> int:

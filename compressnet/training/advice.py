@@ -13,6 +13,7 @@ from compressnet import registry
 from compressnet.errors import CompressnetError, is_out_of_memory
 from compressnet.run import Run
 from compressnet.signature import parameters
+from compressnet.training.distributed import Group, lost_process
 
 _NO_SHARED_MEMORY = (
     "bus error",
@@ -24,8 +25,8 @@ _NO_SHARED_MEMORY = (
 
 
 @contextmanager
-def explained(run: Run, device: torch.device, world: int, what: str) -> Iterator[None]:
-    """Turn torch's out-of-memory and compiler errors into one line each.
+def explained(run: Run, device: torch.device, group: Group, what: str) -> Iterator[None]:
+    """Turn torch's errors of memory, of the compiler and of lost processes into one line each.
 
     Args:
         what: what was being done, e.g. `step 12`.
@@ -37,7 +38,9 @@ def explained(run: Run, device: torch.device, world: int, what: str) -> Iterator
         yield
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
-            raise CompressnetError(out_of_memory(run, device, world, what)) from error
+            raise CompressnetError(out_of_memory(run, device, group.world, what)) from error
+        if group.world > 1 and (line := lost_process(error, group)):
+            raise CompressnetError(line) from error
         if run.recipe.train.compile and type(error).__module__.startswith(
             ("torch._dynamo", "torch._inductor")
         ):

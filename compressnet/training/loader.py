@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import threading
 import warnings
@@ -18,6 +19,8 @@ from torch.utils.data import DataLoader, get_worker_info
 from compressnet.data.protocol import Key, Split
 from compressnet.errors import CompressnetError
 from compressnet.processes import ignore_signals, signals_held
+from compressnet.recipe import Recipe
+from compressnet.reporter import Reporter
 from compressnet.training.advice import worker_failure
 
 
@@ -45,6 +48,17 @@ def loading(
         raise
     finally:
         stream.close()
+
+
+def warn_of_many_workers(recipe: Recipe, reporter: Reporter) -> None:
+    """Say where a recipe asks for more workers than there are processors."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for setting, workers in (("train.workers", recipe.train.workers), ("eval.workers", recipe.eval.workers)):
+        if workers > processors:
+            reporter.note(
+                "warning",
+                f"{setting}={workers}, and this process may use {processors} processors: fewer are faster",
+            )
 
 
 def _stream(

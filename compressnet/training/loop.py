@@ -117,7 +117,7 @@ class Loop:
                 raise Interrupted(f"{self.stop.name or 'a signal'}: saved at step {self.step}")
 
     def _explained(self, what: str) -> AbstractContextManager[None]:
-        return explained(self.run, self.device, self.group.world, what)
+        return explained(self.run, self.device, self.group, what)
 
     def _due(self, every: int | None) -> bool:
         return self.step == self.job.total_steps or (every is not None and self.step % every == 0)
