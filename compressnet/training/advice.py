@@ -39,8 +39,8 @@ def explained(run: Run, device: torch.device, group: Group, what: str) -> Iterat
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
             raise CompressnetError(out_of_memory(run, device, group.world, what)) from error
-        if group.world > 1 and (line := lost_process(error, group)):
-            raise CompressnetError(line) from error
+        if group.world > 1 and (lost := lost_process(error, group)):
+            raise lost from error
         if run.recipe.train.compile and type(error).__module__.startswith(
             ("torch._dynamo", "torch._inductor")
         ):

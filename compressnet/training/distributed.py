@@ -6,6 +6,8 @@ import gc
 import inspect
 import os
 import re
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -115,24 +117,29 @@ def group(device: torch.device) -> Iterator[Group]:
     try:
         yield processes
     except RuntimeError as error:
-        if (line := lost_process(error, processes)) is None:
+        if (lost := lost_process(error, processes)) is None:
             raise
-        raise CompressnetError(line) from error
+        raise lost from error
     finally:
         # DistributedDataParallel sits in a reference cycle: it goes before the group that it speaks through.
         gc.collect()
         dist.destroy_process_group()
 
 
-def lost_process(error: Exception, processes: Group) -> str | None:
-    """What to say when another process of the training has died; None: `error` says something else."""
+def lost_process(error: Exception, processes: Group) -> CompressnetError | None:
+    """What to raise when another process of the training has died; None: `error` says something else.
+
+    From here on SIGTERM is ignored: torchrun sends it to the others, and this one has to say why it ends.
+    """
     text = " ".join(str(error).split())
     lost = isinstance(error, dist.DistNetworkError | dist.DistStoreError)
     if not lost and not any(words in text.lower() for words in _LOST):
         return None
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     named = re.search(r"\brank (\d+)\b", text, re.IGNORECASE)
     which = f"process {named[1]}" if named and int(named[1]) != processes.rank else "another process"
-    return (
+    return CompressnetError(
         f"process {processes.rank} of {processes.world}: {which} of this training has died; its own lines "
         f"say why. What was saved is kept: go on with torchrun --nproc-per-node {processes.world} ... "
         f"{processes.resume}"

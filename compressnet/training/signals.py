@@ -47,4 +47,5 @@ def stop_on_signals() -> Iterator[StopFlag]:
         yield flag
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) == flag._handle:
+                signal.signal(number, handler)
