@@ -50,6 +50,7 @@ class Run:
     def __init__(self, folder: Path, recipe: Recipe) -> None:
         self.folder, self.recipe = folder, recipe
         self._held: FileIO | None = None
+        self._has_last = False
 
     @classmethod
     def create(cls, recipe: Recipe, runs: Path = Path("runs"), folder: Path | None = None) -> Run:
@@ -214,6 +215,7 @@ class Run:
         """Make `last` or `best` name the checkpoint of `step`."""
         self.check_there()
         files.write_text(self.folder / "checkpoints" / pointer, f"step-{step}\n")
+        self._has_last |= pointer == "last"
 
     def prune(self, keep: int) -> None:
         """Keep `best` and the newest `keep` checkpoints; only the newest keeps its training state."""
@@ -262,6 +264,8 @@ class Run:
             )
 
     def _is_there(self) -> bool:
+        if self._has_last and not (self.folder / "checkpoints" / "last").exists():
+            return False
         return self.folder.is_dir() if self._held is None else run_lock.is_of(self._held, self.folder)
 
     def discard_if_never_started(self) -> None:

@@ -78,6 +78,8 @@ def scalar(text: str) -> Any:
     Raises:
         RecipeError: not a YAML value.
     """
+    if any("\udc80" <= letter <= "\udcff" for letter in text):
+        return text  # the name of a file that is no text: YAML knows no such letters
     return loads(text, repr(text))[0]
 
 

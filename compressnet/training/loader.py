@@ -64,28 +64,33 @@ def warn_of_many_workers(recipe: Recipe, reporter: Reporter) -> None:
 def _stream(
     split: Split, batches: Iterable[list[Key]], workers: int, device: torch.device, setting: str
 ) -> Generator[Any, None, None]:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "This DataLoader will create")  # more than processors: we say so
-        # Its private generator keeps it off the global random state.
-        loader: DataLoader[Any] = DataLoader(
-            _Batches(split),  # type: ignore[arg-type]  # indexed by lists of keys
-            sampler=batches,
-            batch_size=None,
-            collate_fn=_as_it_is,
-            num_workers=workers,
-            generator=torch.Generator(),
-            pin_memory=device.type == "cuda",
-            worker_init_fn=_begin if workers else None,
-            multiprocessing_context=_Context() if workers else None,
-        )
     try:
-        iterator = iter(loader)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "This DataLoader will create")  # see warn_of_many_workers
+            iterator = iter(_loader(split, batches, workers, device))
     except OSError as error:  # semaphores lie in /dev/shm as well
         raise CompressnetError(worker_failure(error, workers, setting) or str(error)) from error
     for batch in iterator:
         if isinstance(batch, CompressnetError):
             raise batch
         yield batch
+
+
+def _loader(
+    split: Split, batches: Iterable[list[Key]], workers: int, device: torch.device
+) -> DataLoader[Any]:
+    """Its private generator keeps it off the global random state."""
+    return DataLoader(
+        _Batches(split),  # type: ignore[arg-type]  # indexed by lists of keys
+        sampler=batches,
+        batch_size=None,
+        collate_fn=_as_it_is,
+        num_workers=workers,
+        generator=torch.Generator(),
+        pin_memory=device.type == "cuda",
+        worker_init_fn=_begin if workers else None,
+        multiprocessing_context=_Context() if workers else None,
+    )
 
 
 class _Batches:

@@ -11,6 +11,10 @@ from types import FrameType
 from compressnet.errors import Interrupted
 
 
+class StopNow(KeyboardInterrupt):
+    """What a signal raises where nothing is to be saved: no `except Exception` of a library swallows it."""
+
+
 class StopFlag:
     """True once a signal asked to stop. A second one aborts at once.
 
@@ -32,12 +36,16 @@ class StopFlag:
             raise KeyboardInterrupt
         self.name = signal.Signals(number).name
         if not self.between_steps:
-            raise Interrupted(f"{self.name}: stopped before the first step; nothing was lost")
+            raise StopNow(f"{self.name}: stopped before the first step; nothing was lost")
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopFlag]:
-    """Catch SIGINT and SIGTERM for a while (only the main thread may; elsewhere nothing is caught)."""
+    """Catch SIGINT and SIGTERM for a while (only the main thread may; elsewhere nothing is caught).
+
+    Raises:
+        Interrupted: in the place of `StopNow`.
+    """
     flag = StopFlag()
     if threading.current_thread() is not threading.main_thread():
         yield flag
@@ -45,6 +53,8 @@ def stop_on_signals() -> Iterator[StopFlag]:
     before = {number: signal.signal(number, flag._handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield flag
+    except StopNow as error:
+        raise Interrupted(str(error)) from None
     finally:
         for number, handler in before.items():
             if signal.getsignal(number) == flag._handle:

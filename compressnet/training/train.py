@@ -86,7 +86,7 @@ def train(
         try:
             loop.go()
             status, reason = "done", ""
-        except Interrupted as error:
+        except (Interrupted, KeyboardInterrupt) as error:
             status, reason = "interrupted", str(error)
             raise
         except BaseException as error:
