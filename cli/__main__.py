@@ -2,16 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
-
 from .main import main
 
-code = main()
-if "RANK" in os.environ:
-    # One of several processes: torch's communication threads were seen to abort while the interpreter ends,
-    # after everything is written; torchrun takes that for a failed training.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-sys.exit(code)
+main()

@@ -80,9 +80,9 @@ def apply(
     # Strips are planned by what memory is free, and a tuned malloc gives none back.
     _set_up(loaded, device, malloc=max_memory is None and "strips" not in backends_of(loaded.model))
     written, failed = _apply(loaded, writer, settings)
-    _report(loaded, written, writer.skipped, json)
+    _report(loaded, writer, written, failed, json)
     if failed:
-        raise CompressnetError("\n".join(failed))
+        raise CompressnetError(*dict.fromkeys(str(error) for _, error in failed))
 
 
 def _set_up(loaded: Loaded, device: str, *, malloc: bool) -> None:
@@ -100,25 +100,38 @@ def _set_up(loaded: Loaded, device: str, *, malloc: bool) -> None:
 
 def _apply(
     loaded: Loaded, writer: Writer, settings: dict[str, object]
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Apply to every file; a bad one does not stop the others. Returns what was written, and the errors."""
+) -> tuple[list[dict[str, Any]], list[tuple[Path, CompressnetError]]]:
+    """Apply to every file; a bad one does not stop the others, a full disk does.
+
+    Returns:
+        what was written, and the inputs that have no result, with their errors.
+    """
+    from compressnet.files import WriteError
+
     screen = console.Screen()
     written: list[dict[str, Any]] = []
-    failed: list[str] = []
+    failed = list(writer.failed)
     total = len(writer.sources)
     try:
         results = loaded.apply(writer.sources, screen, on_error="yield", **settings)
         screen.stage("applying", total, "files")
-        for source, artefact in results:
-            if isinstance(artefact, CompressnetError):
-                failed.append(str(artefact))
-            else:
+        for done, (source, artefact) in enumerate(results, 1):
+            try:
+                if isinstance(artefact, CompressnetError):
+                    raise artefact
                 target, lost = writer.write(source, artefact)
+            except CompressnetError as error:
+                if isinstance(error, WriteError) and error.is_of_the_disk and done < total:
+                    ended = CompressnetError(f"{error}; {total - done} more inputs were not processed")
+                    failed += [(left, ended) for left in writer.sources[done - 1 :]]
+                    break
+                failed.append((source, error))
+            else:
                 written.append({"input": str(source), "output": str(target), "lost": lost})
                 for line in lost:
                     screen.note("warning", f"{target}: {line}")
             # A large photograph has shown a bar of its own.
-            screen.stage("applying", total, "files", initial=len(written) + len(failed))
+            screen.stage("applying", total, "files", initial=done)
     finally:
         screen.close()
     return written, failed
@@ -147,15 +160,25 @@ def _range(schema: dict[str, Any]) -> str:
     return " ".join(f"{word} {schema[key]}" for key, word in words.items() if key in schema)
 
 
-def _report(loaded: Loaded, written: list[dict[str, Any]], skipped: list[Path], json: bool) -> None:
+def _report(
+    loaded: Loaded,
+    writer: Writer,
+    written: list[dict[str, Any]],
+    failed: list[tuple[Path, CompressnetError]],
+    json: bool,
+) -> None:
     smoke = bool(loaded.architecture and loaded.architecture.smoke)
     if json:
-        files = {"files": written, "skipped": [str(path) for path in skipped]}
+        files = {
+            "files": written,
+            "skipped": [str(path) for path in writer.skipped],
+            "failed": [{"input": str(source), "error": str(error)} for source, error in failed],
+        }
         console.print_json({"subject": loaded.subject.text, "smoke": smoke, **files})
         return
     if smoke:
         console.note("these weights come from a smoke run: the pictures mean nothing")
-    if skipped:
-        console.note(f"{len(skipped)} results exist and were left as they are")
-    for row in written:
-        console.print_text(row["output"])
+    if writer.skipped:
+        console.note(f"{len(writer.skipped)} results exist and were left as they are")
+    for row in written if not writer.is_stream else ():
+        console.print_path(row["output"])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressnet.errors import CompressnetError, UsageError
-from compressnet.files import write_bytes
+from compressnet.files import is_stream, refuse_to_overwrite, write_bytes
 
 from . import console
 
@@ -34,10 +35,10 @@ def check(
         raise UsageError("name at least one text file")
     elif output is not None and "sentence" not in loaded.task.sample_types:
         raise UsageError("-o is for texts and labels; figures are printed, see --json")
-    if output is not None and output.is_dir():
+    if output is not None and os.path.isdir(output):
         raise UsageError(f"{output} is a folder: name a file in it")
-    if output is not None and output.exists() and not force:
-        raise CompressnetError(f"{output} exists: add --force to overwrite it")
+    if output is not None:
+        refuse_to_overwrite(output, force)
     return {} if prompt is None else {"prompt": prompt}
 
 
@@ -62,22 +63,34 @@ def run(
 
     texts: list[str] = []
     measured: list[dict[str, Any]] = []
-    failed: list[str] = []
+    failed: list[tuple[Path, CompressnetError]] = []
+    done: list[Path] = []
     for source, artefact in _results(loaded, inputs, settings):
         if isinstance(artefact, CompressnetError):
-            failed.append(str(artefact))
+            failed.append((source, artefact))
         elif isinstance(artefact, Text):
             texts.append(artefact.text)
+            done.append(source)
         elif isinstance(artefact, Labels):
             lines = [line._asdict() for line in artefact.lines]
             measured.append({"input": str(source), "lines": lines})
+            done.append(source)
         else:
             measured.append({"input": str(source), **artefact.values})
     if output is not None and (texts or measured):
-        write_bytes(output, "".join(f"{row}\n" for row in [*texts, *_labelled(measured)]).encode())
-    _show(loaded, texts, measured, output, json)
+        try:
+            write_bytes(output, _as_file(texts, measured))
+        except CompressnetError as error:
+            failed += [(source, error) for source in done]
+            output = None  # on the screen, then: what was computed is not lost
+    _show(loaded, texts, measured, output, json, failed)
     if failed:
-        raise CompressnetError("\n".join(failed))
+        raise CompressnetError(*dict.fromkeys(str(error) for _, error in failed))
+
+
+def _as_file(texts: list[str], measured: list[dict[str, Any]]) -> bytes:
+    text = "".join(f"{row}\n" for row in [*texts, *_labelled(measured)])
+    return text.encode(errors="surrogateescape")  # a name that is no text, as it is
 
 
 def _results(loaded: Loaded, inputs: list[Path], settings: Mapping[str, Any]) -> Iterator[tuple[Path, Any]]:
@@ -89,20 +102,31 @@ def _results(loaded: Loaded, inputs: list[Path], settings: Mapping[str, Any]) ->
 
 
 def _show(
-    loaded: Loaded, texts: list[str], measured: list[dict[str, Any]], output: Path | None, json: bool
+    loaded: Loaded,
+    texts: list[str],
+    measured: list[dict[str, Any]],
+    output: Path | None,
+    json: bool,
+    failed: list[tuple[Path, CompressnetError]],
 ) -> None:
     smoke = bool(loaded.architecture and loaded.architecture.smoke)
     if json:
-        document = {"subject": loaded.subject.text, "smoke": smoke, "texts": texts, "files": measured}
-        console.print_json(document)
+        lost = [{"input": str(source), "error": str(error)} for source, error in failed]
+        document = {"texts": texts, "files": measured, "failed": lost}
+        console.print_json({"subject": loaded.subject.text, "smoke": smoke, **document})
         return
     if smoke:
         console.note("these weights come from a smoke run: text and figures mean nothing")
-    for text in texts:
-        console.print_text(str(output) if output else text)
-    if measured and "lines" in measured[0]:
-        _show_labels(measured, output)
-    elif measured:
+    labelled = bool(measured) and "lines" in measured[0]
+    if output is None:
+        for text in texts:
+            console.print_text(text)
+        for entry in measured if labelled else ():
+            lines = [(line["text"], line["label"], line["probability"]) for line in entry["lines"]]
+            console.print_table(entry["input"], ["text", "label", "probability"], lines, numeric=2)
+    elif not is_stream(output) and (texts or labelled):
+        console.print_path(output)
+    if measured and not labelled:
         columns = list(measured[0])
         rows = [[row[column] for column in columns] for row in measured]
         console.print_table(loaded.subject.text, [column.replace("_", " ") for column in columns], rows)
@@ -113,12 +137,3 @@ def _labelled(measured: list[dict[str, Any]]) -> list[str]:
     rows = [{"input": entry["input"], **line} for entry in measured for line in entry.get("lines", ())]
     table = [list(rows[0]), *(list(row.values()) for row in rows)] if rows else []
     return ["\t".join(map(str, row)) for row in table]
-
-
-def _show_labels(measured: list[dict[str, Any]], output: Path | None) -> None:
-    if output is not None:
-        console.print_text(str(output))
-        return
-    for entry in measured:
-        rows = [(line["text"], line["label"], line["probability"]) for line in entry["lines"]]
-        console.print_table(entry["input"], ["text", "label", "probability"], rows, numeric=2)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Optional
 import typer
 
 from compressnet.errors import CompressnetError, UsageError
-from compressnet.files import write_bytes
+from compressnet.files import is_stream, refuse_to_overwrite, write_bytes
 
 from . import bench_compare, bench_report, bench_run, console, options
 
@@ -224,10 +224,9 @@ def _check_no_smoke(plan: Plan) -> None:
 
 
 def _check_picture(path: Path, force: bool) -> None:
-    if path.suffix.lower() != ".png":
+    if path.suffix.lower() != ".png" and not is_stream(path):
         raise UsageError(f"--plot {path}: a picture ends in .png")
-    if path.exists() and not force:
-        raise CompressnetError(f"{path} exists: add --force to overwrite it")
+    refuse_to_overwrite(path, force)
     if importlib.util.find_spec("matplotlib") is None:
         raise CompressnetError("--plot: pictures are drawn with matplotlib, which is not installed")
     if not path.absolute().parent.is_dir():

@@ -1,15 +1,22 @@
-"""What is drawn on the screen: tables and JSON on stdout, progress, notes and errors on stderr."""
+"""What is drawn on the screen: tables and JSON on stdout, progress, notes and errors on stderr.
+
+What a terminal is shown goes through `shown`; what a pipe or a file gets of a model's text is exact.
+"""
 
 from __future__ import annotations
 
-import json
 import os
-import sys
+import re
 import time
+import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
+
+from . import streams
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -18,6 +25,9 @@ if TYPE_CHECKING:
     from compressnet.reporter import Level
 
 _QUIET_STAGE_SECONDS = 2.0  # a shorter stage shows no bar
+# C0, DEL and C1, what turns the direction of text, what parts lines, and bytes that are no text.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_told: set[str] = set()  # Python's warnings
 
 
 def is_main_process() -> bool:
@@ -25,25 +35,68 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def shown(text: str, keep: str = "") -> str:
+    """`text` as a terminal may have it: what would steer it is escaped as Python does, `\\x1b`.
+
+    Args:
+        keep: of line breaks and tabs, those that are the text's own.
+    """
+    return _UNSAFE.sub(lambda found: found[0] if found[0] in keep else _escaped(found[0]), text)
+
+
+def _escaped(text: str) -> str:
+    return text.encode("unicode_escape").decode()
+
+
+def _line(text: str) -> str:
+    """A message: one line. Names that look alike and are not differ in it: loose accents are escaped."""
+    if unicodedata.is_normalized("NFC", text):
+        return shown(text)
+    parts, last = [], ""
+    for letter in text:
+        if unicodedata.normalize("NFC", last + letter) == last + letter:
+            parts.append(letter)
+            last = letter
+        else:
+            parts.append(_escaped(letter))
+    return shown("".join(parts))
+
+
 def print_json(value: Any) -> None:
     """One JSON document on stdout, nothing else; figures that are not finite become texts."""
     if is_main_process():
-        from compressnet.files import finite
+        from compressnet.files import json_text
 
-        plain = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
-        sys.stdout.write(json.dumps(finite(value), indent=2, ensure_ascii=plain, allow_nan=False) + "\n")
+        streams.write("stdout", json_text(value, plain=not streams.is_utf8("stdout")) + "\n")
 
 
 def print_text(text: str) -> None:
-    """A line on stdout."""
+    """Lines on stdout."""
     if is_main_process():
-        sys.stdout.write(text + "\n")
+        streams.write("stdout", (shown(text, "\n\t") if streams.is_terminal("stdout") else text) + "\n")
+
+
+def print_path(path: Path | str) -> None:
+    """The name of a file, a line on stdout."""
+    print_text(shown(str(path)) if streams.is_terminal("stdout") else str(path))
 
 
 def print_styled(text: Text) -> None:
     """A line on stdout with rich's colours, where the terminal has them."""
     if is_main_process():
-        _console().print(text, highlight=False)
+        _print(_console(), _styled(text), highlight=False)
+
+
+def _print(console: Console, thing: Text | Table, **options: Any) -> None:
+    with streams.guarded("stdout"):
+        console.print(thing, **options)
+
+
+def _styled(text: Text) -> Text:
+    """The same colours at the same places: a control character becomes one other."""
+    clean = text.copy()
+    clean.plain = _UNSAFE.sub("\ufffd", text.plain)
+    return clean
 
 
 def print_table(
@@ -71,7 +124,7 @@ def print_table(
         rows = [[*row[:place], *row[place + 1 :]] for row in rows]
         left_out.append(name)
         table = _table(title, columns, rows, numeric)
-    console.print(table)
+    _print(console, table)
     if left_out:
         print_text(f"left out on a terminal of {console.width} columns: {', '.join(left_out)}")
 
@@ -80,11 +133,13 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], nu
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(title) if title else None, title_justify="left", title_style="bold")
+    table = Table(title=Text(shown(title)) if title else None, title_justify="left", title_style="bold")
     for index, column in enumerate(columns):
-        table.add_column(Text(column), justify="right" if index >= numeric else "left", overflow="fold")
+        table.add_column(
+            Text(shown(column)), justify="right" if index >= numeric else "left", overflow="fold"
+        )
     for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(figure(cell)) for cell in row))
+        table.add_row(*(_styled(cell) if isinstance(cell, Text) else Text(_cell(cell)) for cell in row))
     return table
 
 
@@ -104,12 +159,13 @@ def print_markdown(
 ) -> None:
     """The table as Markdown, for reports."""
     rules = ["---:" if index >= numeric else "---" for index in range(len(columns))]
-    lines = [f"| {' | '.join(map(_cell, cells))} |" for cells in (columns, rules, *rows)]
+    cells = ([_cell(value).replace("|", "\\|") for value in row] for row in (columns, rules, *rows))
+    lines = [f"| {' | '.join(row)} |" for row in cells]
     print_text("\n".join([*([f"**{title}**", ""] if title else []), *lines, ""]))
 
 
 def _cell(value: Any) -> str:
-    return figure(value).replace("|", "\\|")
+    return shown(figure(value), "\t")
 
 
 def figure(value: Any) -> str:
@@ -132,15 +188,38 @@ def short(value: float, unit: str = "") -> str:
 def note(text: str) -> None:
     """A line for the person, on stderr."""
     if is_main_process():
-        sys.stderr.write(text + "\n")
+        streams.write("stderr", _line(text) + "\n")
 
 
-def fail(message: str) -> None:
+def fail(*problems: str) -> None:
     """The error that ends the program: one line a problem, on stderr."""
-    lines = message.splitlines() or [""]
-    colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    colour = streams.is_terminal("stderr") and "NO_COLOR" not in os.environ
     mark = "\033[1;31merror:\033[0m" if colour else "error:"
-    sys.stderr.write("".join(f"{mark} {line}\n" for line in lines))
+    streams.write("stderr", "".join(f"{mark} {_line(problem)}\n" for problem in problems or ("",)))
+
+
+def show_traceback() -> None:
+    """The error that is being handled, for developers."""
+    import traceback
+
+    streams.write("stderr", shown(traceback.format_exc(), "\n\t"))
+
+
+def warn(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """In the place of `warnings.showwarning`: one line, once; none of what only concerns developers."""
+    if issubclass(category, DeprecationWarning | PendingDeprecationWarning | FutureWarning | ResourceWarning):
+        return
+    text = " ".join(re.sub(r"\(Triggered internally.*", "", str(message), flags=re.DOTALL).split())
+    if text not in _told:
+        _told.add(text)
+        note(f"warning: {text}")
 
 
 class Screen:
@@ -153,11 +232,13 @@ class Screen:
         from tqdm import tqdm
 
         self.close()
+        name = _line(name)
         silent = True if not is_main_process() else None  # None: silent where stderr is no terminal
-        self._bar = tqdm(
-            desc=name, total=total, unit=f" {unit}", initial=initial, disable=silent,
-            delay=_QUIET_STAGE_SECONDS, dynamic_ncols=True, leave=False, smoothing=0.05,
-        )  # fmt: skip
+        with streams.guarded("stderr"):
+            self._bar = tqdm(
+                desc=name, total=total, unit=f" {unit}", initial=initial, disable=silent,
+                delay=_QUIET_STAGE_SECONDS, dynamic_ncols=True, leave=False, smoothing=0.05,
+            )  # fmt: skip
 
     def advance(self, n: int = 1, **scalars: float) -> None:
         if self._bar is None:
@@ -167,7 +248,8 @@ class Screen:
                 name.replace("samples_per_s", "samples/s"): f"{value:.3g}" for name, value in scalars.items()
             }
             self._bar.set_postfix(words, refresh=False)
-        self._bar.update(n)
+        with streams.guarded("stderr"):
+            self._bar.update(n)
 
     def note(self, level: Level, text: str) -> None:
         self.close()
@@ -176,5 +258,6 @@ class Screen:
     def close(self) -> None:
         """Take the bar away."""
         if self._bar is not None:
-            self._bar.close()
+            with streams.guarded("stderr"):
+                self._bar.close()
             self._bar = None

@@ -67,7 +67,7 @@ def count_params(
         options.note_assumed(side.text, side.assumed())
     problems = [f"{report['name']}: {problem}" for report in reports for problem in report["problems"]]
     if problems and strict:
-        raise CompressnetError("\n".join(problems))
+        raise CompressnetError(*problems)
     if not json:
         for problem in problems:
             console.note(f"warning: {problem}")

@@ -47,7 +47,7 @@ def check(
             raise typer.Exit(1)
         return
     if problems:
-        raise CompressnetError("\n".join(problems))
+        raise CompressnetError(*problems)
     console.print_table(component.name, ["split", "samples"], counts.items())
 
 
@@ -64,8 +64,8 @@ def samples(output: options.Output = None, force: options.Force = False, json: o
 
     photographs = sample.photographs("train") + sample.photographs("test")
     targets = [output / photograph.path.name for photograph in photographs] if output is not None else []
-    if not force and (there := [target for target in targets if target.exists()]):
-        raise CompressnetError(f"{there[0]} exists: add --force to overwrite it")
+    for target in targets:
+        files.refuse_to_overwrite(target, force)
     if output is not None:
         make_folder(output)
     for photograph, target in zip(photographs, targets, strict=False):
@@ -75,7 +75,7 @@ def samples(output: options.Output = None, force: options.Force = False, json: o
         console.print_json({"credits": sample.credits(), "files": written})
         return
     for line in written or sample.credits():
-        console.print_text(line)
+        console.print_path(line)
 
 
 def _component(source: str, overrides: list[str]) -> Component:

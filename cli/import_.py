@@ -38,18 +38,17 @@ def import_(
 
     Example: compressnet import CAN24_AN/L0_smoothing -o l0_released.safetensors
     """
-    if output is None or output.suffix != ".safetensors":
+    from compressnet import files, weights
+
+    if output is None or not (output.suffix == ".safetensors" or files.is_stream(output)):
         raise UsageError("name the weights file to write: -o NAME.safetensors")
-    if output.exists() and not force:
-        raise CompressnetError(f"{output} exists: add --force to overwrite it")
+    files.refuse_to_overwrite(output, force)
     if source.suffix == ".safetensors":
         if operator:
             raise UsageError("--operator: a weights file says itself what it imitates")
         architecture, network = _weights(source)
     else:
         architecture, network = _released(source, operator)
-    from compressnet import weights
-
     weights.save(output, network, architecture)
     _report(output, architecture, network, json)
 

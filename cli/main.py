@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import io
+import atexit
+import os
 import sys
-import traceback
+import warnings
 from typing import Annotated, Any
 
 import typer
 
-from compressnet.errors import CompressnetError
+from compressnet.errors import CompressnetError, is_out_of_memory
 
 from . import (
     apply,
@@ -23,9 +24,20 @@ from . import (
     recipes,
     results,
     runs,
+    streams,
     train,
 )
-from .console import fail
+from .console import fail, show_traceback, warn
+
+_LESS_MEMORY = {
+    "apply": "give --max-memory MB (of photographs), or smaller inputs",
+    "bench": "give a smaller --batch, --input-size or --seq-len",
+    "count-params": "give a smaller --batch, --input-size or --seq-len",
+    "eval": "set a smaller eval.batch in the run's recipe.yaml, or evaluate on smaller inputs",
+    "export": "export a smaller network",
+    "import": "the file holds more than fits here",
+    "train": "take a smaller train.batch, or more pieces of it: --set train.accumulate=2",
+}
 
 app = typer.Typer(
     name="compressnet",
@@ -70,44 +82,92 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         0, 1 for an error told in one line, 2 for a mistake in what was typed, 130 when interrupted.
     """
-    words = sys.argv[1:] if arguments is None else list(arguments)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal without UTF-8 shows '?', and no traceback
-            stream.reconfigure(errors="replace")
-    debug = "--debug" in words
-    words = [word for word in words if word != "--debug"]
+    if arguments is not None:
+        return _whole(list(arguments))
+    if "--debug" not in sys.argv:
+        # What destructors say of objects that an error or a signal left half-made (torch's loaders do).
+        sys.unraisablehook = _say_nothing
+    code = _whole(sys.argv[1:])
+    # Taking torch apart costs as much as a short command, and under torchrun its threads were seen to abort.
+    atexit._run_exitfuncs()
+    os._exit(code)
+
+
+def _whole(words: list[str]) -> int:
+    """Run a command between opening and flushing the streams; its exit code."""
+    streams.open_all()
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")  # of processes that we start: nobody sees who warns
+    with warnings.catch_warnings():
+        warnings.showwarning = warn
+        code = _run([word for word in words if word != "--debug"], debug="--debug" in words)
+    if (error := streams.flush()) is not None:
+        if not isinstance(error, BrokenPipeError):  # `| head` has seen enough
+            fail(f"cannot write to stdout: {getattr(error, 'strerror', None) or error}")
+        streams.flush()
+        return code or 1
+    return code
+
+
+def _say_nothing(_: sys.UnraisableHookArgs) -> None:
+    pass
+
+
+def _run(words: list[str], debug: bool) -> int:
+    """The exit code of a command; its error is told."""
     try:
         code = app(words, prog_name="compressnet", standalone_mode=False)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
-    except CompressnetError as error:
-        if debug:
-            traceback.print_exc()
-        fail(str(error))
-        return error.exit_code
     except KeyboardInterrupt:
         fail("aborted")
         return 130
-    except BrokenPipeError:  # the reader of our output went away: `| head`
-        sys.stderr.close()
-        return 1
     except Exception as error:
-        if hasattr(error, "format_message"):  # Typer's own: what was typed is wrong
-            return _usage_error(error)
-        if isinstance(error, typer.Abort):
-            fail("aborted")
-            return 130
-        if debug:
-            traceback.print_exc()
-        fail(f"unexpected {type(error).__name__}: {error} (this is a bug; --debug shows where)")
-        return 1
+        if debug and not hasattr(error, "format_message"):
+            show_traceback()
+        return _tell(error, words)
     return code if isinstance(code, int) else 0
 
 
+def _tell(error: Exception, words: list[str]) -> int:
+    """Say what went wrong; returns the exit code."""
+    if isinstance(error, CompressnetError):
+        fail(*error.problems)
+        return error.exit_code
+    if hasattr(error, "format_message"):  # Typer's own: what was typed is wrong
+        return _usage_error(error)
+    if isinstance(error, typer.Abort):
+        fail("aborted")
+        return 130
+    if is_out_of_memory(error):
+        command = next((word for word in words if not word.startswith("-")), "")
+        fail(f"out of memory: {_LESS_MEMORY.get(command, 'this takes more than is free')}")
+    elif isinstance(error, BrokenPipeError):
+        streams.lose("stdout", error)
+    elif isinstance(error, OSError):
+        fail(_of_the_system(error))
+    else:
+        fail(f"unexpected {type(error).__name__}: {error} (this is a bug; --debug shows where)")
+    return 1
+
+
+def _of_the_system(error: OSError) -> str:
+    """A folder without permission, a disk that fails: nothing that a program could have known."""
+    reason = error.strerror or str(error) or type(error).__name__
+    if error.filename is not None:
+        name = error.filename
+        return f"{os.fsdecode(name) if isinstance(name, str | bytes) else name}: {reason}"
+    try:
+        os.getcwd()
+    except OSError:
+        return f"the working folder has gone: {reason}"
+    return reason
+
+
 def _usage_error(error: Any) -> int:
-    if not error.format_message() or "NoArgsIsHelp" in type(error).__name__:
+    message = " ".join(error.format_message().split())
+    if not message or "NoArgsIsHelp" in type(error).__name__:
         error.show()  # a group without a command: its help
     else:
         where = error.ctx.command_path if getattr(error, "ctx", None) else "compressnet"
-        fail(f"{error.format_message()} (see: {where} --help)")
+        fail(f"{message} (see: {where} --help)")
     return int(error.exit_code)

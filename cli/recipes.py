@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
-from compressnet.errors import CompressnetError, RecipeError
+from compressnet.errors import RecipeError
 
 from . import console, options
 
@@ -55,18 +56,17 @@ def copy(
 
     Example: compressnet recipes cp fip_fivek mine.yaml
     """
-    from compressnet.files import write_text
+    from compressnet import files
 
     source = _find(recipe)
     target = target or Path()
-    target = target / source.name if target.is_dir() else target
-    if target.exists() and not force:
-        raise CompressnetError(f"{target} exists: add --force to overwrite it")
-    write_text(target, source.read_text(encoding="utf-8"))
+    target = target / source.name if os.path.isdir(target) else target
+    files.refuse_to_overwrite(target, force)
+    files.write_text(target, source.read_text(encoding="utf-8"))
     if json:
         console.print_json({"recipe": str(source), "output": str(target)})
-    else:
-        console.print_text(str(target))
+    elif not files.is_stream(target):
+        console.print_path(target)
 
 
 @app.command("validate")
@@ -91,8 +91,8 @@ def validate(
                 Recipe.load(path, set_ or [], smoke=True)
             rows.append((str(path), []))
         except RecipeError as error:
-            problems += error.problems
-            rows.append((str(path), error.problems))
+            problems += error.every
+            rows.append((str(path), error.every))
     if json:
         console.print_json([{"recipe": name, "valid": not wrong, "problems": wrong} for name, wrong in rows])
         if problems:

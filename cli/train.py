@@ -61,6 +61,7 @@ def train(
         if finished and opened.start is None:
             _report_finished(opened, json)
             return
+        processes.resume = f"train --resume {opened.folder}"
         _apply_threads(opened, threads)
         if device == "auto":
             console.note(f"device: {devices.name(chosen)}")
@@ -191,7 +192,7 @@ def _train_locked(opened: Run, processes: Group, device: Any) -> Outcome:
     command = (
         ["compressnet", *sys.argv[1:]] if "RANK" not in os.environ else ["torchrun", "...", *sys.argv[1:]]
     )
-    with opened.lock() if processes.is_main else nullcontext():
+    with opened.lock(screen) if processes.is_main else nullcontext():
         try:
             _apply_cpu_settings(opened, processes, device)
             return train_run(opened, device=device, reporter=screen, group=processes, command=command)

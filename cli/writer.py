@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -22,67 +23,113 @@ class Writer:
         force: overwrite what exists (never an input).
         skip_existing: leave what exists out of `sources`; it is listed in `skipped`.
 
+    Attributes:
+        sources: what is to be computed.
+        skipped: results that exist and are left.
+        failed: inputs whose results cannot be written, known before: a folder has the name.
+
     Raises:
         UsageError: two results would have one name; `output` cannot hold them.
         CompressnetError: an input is missing, an output exists.
     """
 
     def __init__(self, inputs: list[Path], output: Path, force: bool, skip_existing: bool = False) -> None:
-        from compressnet.data.images import RASTER_SUFFIXES, find_images
+        from compressnet.data.images import RASTER_SUFFIXES
 
-        pairs: list[tuple[Path, Path]] = []
-        single = len(inputs) == 1 and not inputs[0].is_dir() and output.suffix and not output.is_dir()
+        self.output, self.force = output, force
+        self.is_stream = files.is_stream(output)
+        one = len(inputs) == 1 and not os.path.isdir(inputs[0])
+        single = one and bool(output.suffix) and not os.path.isdir(output) and not self.is_stream
         if single and output.suffix.lower() not in RASTER_SUFFIXES:
             raise UsageError(f"{output}: cannot write this format; use one of {' '.join(RASTER_SUFFIXES)}")
-        for given in inputs:
-            if not given.exists():
-                raise CompressnetError(f"{given}: no such file or folder")
-            if given.is_dir():
-                found = find_images(given)
-                if not found:
-                    raise CompressnetError(f"{given}: no images in this folder")
-                pairs += [(path, output / path.relative_to(given)) for path in found]
-            else:
-                pairs.append((given, output if single else output / given.name))
-        self._targets = {source: target if single else _writable(target) for source, target in pairs}
-        self.skipped = [target for target in self._targets.values() if skip_existing and target.exists()]
-        self._refuse_collisions(force or skip_existing)
-        done = set(self.skipped)
+        pairs = [(source, output / below) for given in inputs for source, below in _below(given)]
+        self._targets = {source: output if single else _writable(target) for source, target in pairs}
+        there = [target for target in self._targets.values() if skip_existing and os.path.exists(target)]
+        self.skipped = [] if self.is_stream else there
+        self.failed: list[tuple[Path, CompressnetError]] = []
+        if not self.is_stream:
+            self._refuse_collisions(alone=one)
+        done = {*self.skipped, *(self._targets[source] for source, _ in self.failed)}
         self.sources = [source for source, target in self._targets.items() if target not in done]
 
     def write(self, source: Path, artefact: Any) -> tuple[Path, list[str]]:
-        """Write the artefact of `source`; returns where, and what the format could not hold."""
+        """Write the artefact of `source`; returns where, and what the format could not hold.
+
+        Raises:
+            CompressnetError: it cannot be written; `files.WriteError` says whether others can.
+        """
         from compressnet.data.images import write_image
 
         target = self._targets[source]
+        if self.is_stream:
+            return self.output, write_image(artefact, self.output, suffix=target.suffix)
         make_folder(target.parent)
-        return target, write_image(artefact, target)
+        try:
+            return target, write_image(artefact, target)
+        except OSError as error:
+            raise files.write_error(target, error) from error
 
-    def _refuse_collisions(self, force: bool) -> None:
-        taken: dict[Path, Path] = {}
-        inputs = {source.resolve() for source in self._targets}
+    def _refuse_collisions(self, alone: bool) -> None:
+        taken: dict[str, Path] = {}
+        inputs = {os.path.realpath(source) for source in self._targets}
         for source, target in self._targets.items():
-            if target in taken:
+            place = os.path.realpath(target)
+            if place in taken:
                 raise UsageError(
-                    f"{taken[target]} and {source} would both be written to {target}: apply them apart"
+                    f"{taken[place]} and {source} would both be written to {target}: apply them apart"
                 )
-            taken[target] = source
-            if target.resolve() in inputs:
+            taken[place] = source
+            if place in inputs:
                 raise UsageError(f"{target} is an input: choose another -o")
-            if target.is_dir():
-                raise UsageError(f"{target} is a folder: name a file in it")
-            if target.exists() and not force:
-                raise CompressnetError(f"{target} exists: add --force to overwrite it")
+            if os.path.isdir(target):
+                problem = UsageError(f"{target} is a folder: name a file in it")
+                if alone:
+                    raise problem
+                self.failed.append((source, CompressnetError(f"cannot write {target}: it is a folder")))
+            elif target not in self.skipped:
+                files.refuse_to_overwrite(target, self.force)
+            self._refuse_linked_folders(target)
+
+    def _refuse_linked_folders(self, target: Path) -> None:
+        """A link below the output may lead to where nobody meant to write."""
+        if self.force or target == self.output:
+            return
+        for folder in target.parents:
+            if folder == self.output:
+                return
+            inside = os.path.realpath(folder).startswith(os.path.realpath(self.output) + os.sep)
+            if os.path.islink(folder) and not (inside and os.path.isdir(folder)):
+                raise CompressnetError(
+                    f"{folder} is a link to {os.readlink(folder)}, outside of {self.output}: "
+                    "add --force to write there"
+                )
+
+
+def _below(given: Path) -> list[tuple[Path, Path]]:
+    """The images that an input means, and their names below the output."""
+    from compressnet.data.images import find_images
+
+    if not os.path.exists(given):
+        raise CompressnetError(f"{given}: no such file or folder")
+    if not os.path.isdir(given):
+        return [(given, Path(given.name))]
+    found = find_images(given)
+    if not found:
+        raise CompressnetError(f"{given}: no images in this folder")
+    return [(path, path.relative_to(given)) for path in found]
 
 
 def make_folder(folder: Path) -> None:
     """Make a folder to write into, with its parents.
 
     Raises:
-        CompressnetError: the disk is full or read-only, or a file stands in the way.
+        WriteError: the disk is full or read-only, or a file stands in the way.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        way = next((path for path in (folder, *folder.parents) if os.path.lexists(path)), folder)
+        raise files.WriteError(f"cannot write {folder}: {way} is not a folder", error) from error
     except OSError as error:
         raise files.write_error(folder, error) from error
 

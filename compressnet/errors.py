@@ -11,16 +11,26 @@ _MOST = 15  # problems of one message
 
 
 class CompressnetError(Exception):
-    """An expected failure. The message is one line that names the file, key or line, and the fix.
+    """An expected failure.
 
     Args:
-        message: control characters in it, which names and values from files may have, are escaped.
+        problems: one line each, that names the file, key or line, and the fix. Several are passed one by one,
+            not as a text of several lines: control characters in them, which names and values from files may
+            have, are escaped, ends of lines among them.
     """
 
     exit_code = 1
 
-    def __init__(self, message: str) -> None:
-        super().__init__("\n".join(map(escaped, message.split("\n"))))
+    def __init__(self, *problems: str) -> None:
+        super().__init__(*map(escaped, problems))
+
+    @property
+    def problems(self) -> list[str]:
+        """The lines of the message."""
+        return [str(problem) for problem in self.args]
+
+    def __str__(self) -> str:
+        return "\n".join(self.problems)
 
 
 class UsageError(CompressnetError):
@@ -34,19 +44,15 @@ class RecipeError(UsageError):
 
     Args:
         problems: one line each, with `file:line` or the override that is wrong. The message has the first of
-            them, and a list of what could have been meant only once.
+            them, and a list of what could have been meant only once; `every` has all.
     """
 
     def __init__(self, problems: list[str]) -> None:
-        self.problems = list(map(escaped, problems))
-        told: set[str] = set()
-        lines = []
-        for problem in self.problems[:_MOST]:
-            choice = _CHOICE.search(problem)
-            lines.append(problem[: choice.start()] if choice and choice[0] in told else problem)
-            told.add(choice[0] if choice else "")
-        more = len(self.problems) - _MOST
-        super().__init__("\n".join([*lines, f"and {more} more"] if more > 0 else lines))
+        super().__init__(*_told(problems))
+        self.every = list(map(escaped, problems))
+
+    def __reduce__(self) -> tuple[type[RecipeError], tuple[list[str]]]:
+        return RecipeError, (self.every,)
 
 
 class NotFinite(CompressnetError):
@@ -61,6 +67,17 @@ class Interrupted(CompressnetError):
 
 class CompressnetNote(UserWarning):
     """Something to know that is no failure: one line, raised with `warnings.warn` anywhere in the library."""
+
+
+def _told(problems: list[str]) -> list[str]:
+    told: set[str] = set()
+    lines = []
+    for problem in problems[:_MOST]:
+        choice = _CHOICE.search(problem)
+        lines.append(problem[: choice.start()] if choice and choice[0] in told else problem)
+        told.add(choice[0] if choice else "")
+    more = len(problems) - _MOST
+    return [*lines, f"and {more} more"] if more > 0 else lines
 
 
 def escaped(text: str) -> str:
@@ -81,3 +98,9 @@ def shown(value: object) -> str:
 def named(name: object) -> str:
     """A name that a stranger may have chosen, as a message repeats it: escaped, and cut if it is long."""
     return short(escaped(str(name)[:1000]))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that memory could not be had: Python's, torch's on any device, the loader's."""
+    words = ("allocate memory", "out of memory", "bad_alloc", "bad allocation")
+    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)

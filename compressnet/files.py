@@ -2,35 +2,143 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import re
+import secrets
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from compressnet.errors import CompressnetError
 
+_NAME_BYTES = 40  # of a file's name in that of its temporary: a name may have 255 bytes and no more
+_TEMPORARY = re.compile(r"\..*\.(\d{1,10})(-[0-9a-f]+)?\.tmp", re.ASCII | re.DOTALL)
+_DESCRIPTORS = re.compile(r"/proc/(\d+)(/task/\d+)?/fd")
+_LARGEST_PID = 2**31 - 1
+# What JSON may hold and a reader not: halves of pairs are no UTF-8, the others steer a terminal.
+_UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+class WriteError(CompressnetError):
+    """A file or folder that could not be written.
+
+    Args:
+        reason: the system's.
+    """
+
+    def __init__(self, problem: str, reason: OSError) -> None:
+        super().__init__(problem)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[WriteError], tuple[str, OSError]]:
+        return WriteError, (str(self), self.reason)
+
+    @property
+    def is_of_the_disk(self) -> bool:
+        """Whether no other file can be written there either: the disk is full or read-only."""
+        return self.reason.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write `path` atomically: a neighbour file, flushed to the disk, renamed into place.
 
+    The new file has the mode of the one it replaces. A link is followed: what it names is replaced, or made.
+    Devices and pipes are written into.
+
     Raises:
-        CompressnetError: the disk is full or read-only, the folder missing; what stood at `path` still does.
+        WriteError: the disk is full or read-only, the folder missing; what stood at `path` still does.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        if is_stream(path):
+            _write_into(path, data)
+        else:
+            _replace(Path(os.path.realpath(path)) if path.is_symlink() else path, data)
     except OSError as error:
         raise write_error(path, error) from error
+
+
+def _replace(path: Path, data: bytes) -> None:
+    temporary = _temporary(path)
+    try:
+        # Python's open would follow a link that somebody has put there.
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        with open(descriptor, "wb") as file:
+            _like(path, descriptor)
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+        os.replace(temporary, path)
     finally:
         remove(temporary)
+
+
+def _like(path: Path, descriptor: int) -> None:
+    """Give an open file the owner, where that is allowed, and the mode of the file that it will replace."""
+    try:
+        before = path.stat()
+    except OSError:
+        return
+    now = os.fstat(descriptor)
+    if (before.st_uid, before.st_gid) != (now.st_uid, now.st_gid):
+        with suppress(OSError):
+            os.fchown(descriptor, before.st_uid, before.st_gid)
+    with suppress(OSError):  # a file system without modes
+        os.fchmod(descriptor, stat.S_IMODE(before.st_mode))
+
+
+def is_stream(path: Path) -> bool:
+    """Whether `path` is a device, a pipe or an open file (/dev/stdout): written into, never replaced."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    return not stat.S_ISDIR(mode) and (not stat.S_ISREG(mode) or _descriptor(path) is not None)
+
+
+def _descriptor(path: Path) -> int | None:
+    """The number of this process's open file that `path` leads to, as /dev/stdout does to 1."""
+    for _ in range(40):  # links at most, as in the system
+        folder = _DESCRIPTORS.fullmatch(os.path.realpath(path.parent))
+        if folder:
+            is_ours = int(folder[1]) == os.getpid() and path.name.isascii() and path.name.isdecimal()
+            return int(path.name) if is_ours else None
+        if not path.is_symlink():
+            break
+        path = path.parent / os.readlink(path)
+    return None
+
+
+def _write_into(path: Path, data: bytes) -> None:
+    # An open file goes on where it is: opened by its name it would begin anew, over what is in it.
+    number = _descriptor(path)
+    descriptor = os.open(path, os.O_WRONLY | os.O_NOCTTY) if number is None else os.dup(number)
+    with open(descriptor, "wb", buffering=0) as file:
+        left = memoryview(data)
+        while left:
+            left = left[file.write(left) :]
+
+
+def refuse_to_overwrite(path: Path, force: bool) -> None:
+    """Look, before anything is computed, whether `path` may be written.
+
+    Raises:
+        CompressnetError: something is there, and `force` does not allow to replace it.
+    """
+    if force:
+        return
+    if os.path.exists(path):
+        if not is_stream(path) or stat.S_ISBLK(os.stat(path).st_mode):
+            raise CompressnetError(f"{path} exists: add --force to overwrite it")
+    elif os.path.islink(path):
+        raise CompressnetError(
+            f"{path} is a link to {os.readlink(path)}, which is not there: add --force to write there"
+        )
 
 
 def write_text(path: Path, text: str) -> None:
@@ -39,8 +147,20 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically; figures as `finite` has them."""
-    write_text(path, json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write `value` as indented JSON, atomically; see `json_text`."""
+    write_text(path, json_text(value) + "\n")
+
+
+def json_text(value: Any, *, plain: bool = False) -> str:
+    """`value` as indented JSON; figures as `finite` has them.
+
+    It is UTF-8 and safe to show: bytes of a name that are no text stand as `\\udcff`, controls as `\\u009b`.
+
+    Args:
+        plain: ASCII only.
+    """
+    text = json.dumps(finite(value), indent=2, ensure_ascii=plain, allow_nan=False)
+    return _UNSAFE_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def finite(value: Any) -> Any:
@@ -60,27 +180,73 @@ def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
         replace: take the place of a folder that is there, which is moved away first.
 
     Raises:
-        CompressnetError: the disk is full or read-only.
+        WriteError: the disk is full or read-only, the folder around it has gone, something is at `target`.
     """
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        _sync_folder(temporary)
-        if replace and target.exists():
-            old = temporary.with_name(f"{temporary.name.removesuffix('.tmp')}-old.tmp")
-            os.replace(target, old)
-            os.replace(temporary, target)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            os.replace(temporary, target)
-        _sync_folder(target.parent)
+        with temporary_folder(target) as temporary:
+            yield temporary
+            if replace and os.path.lexists(target):
+                _exchange(temporary, target)
+            else:
+                appear(temporary, target)
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise write_error(target, error) from error
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _exchange(temporary: Path, target: Path) -> None:
+    """Rename a filled folder to `target` and remove what was there."""
+    old = _temporary(target)
+    os.rename(target, old)
+    try:
+        appear(temporary, target)
+    except OSError:
+        os.rename(old, target)
         raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def temporary_folder(target: Path) -> Iterator[Path]:
+    """Yield a hidden new folder beside `target`, which is removed unless it was renamed (see `appear`).
+
+    Raises:
+        WriteError: of a file in it: names `target`, as the hidden name says nothing to a person.
+    """
+    temporary = _temporary(target)
+    temporary.mkdir()
+    try:
+        yield temporary
+    except WriteError as error:
+        raise write_error(target, error.reason) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def appear(temporary: Path, target: Path) -> None:
+    """Rename a filled folder to `target`, which must not be there.
+
+    Raises:
+        FileExistsError: it is. (The system itself lets a folder replace an empty one, where nothing is lost.)
+    """
+    _sync_folder(temporary)
+    try:
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+        os.rename(temporary, target)
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from error
+        raise
+    _sync_folder(target.parent)
+
+
+def _temporary(path: Path) -> Path:
+    """`.NAME.PID-RANDOM.tmp` beside `path`, in the bytes that a name may have."""
+    name = os.fsencode(path.name)
+    end = min(_NAME_BYTES, len(name))
+    while end < len(name) and end > _NAME_BYTES - 4 and name[end] & 0xC0 == 0x80:
+        end -= 1  # not in the middle of a character
+    return path.with_name(f".{os.fsdecode(name[:end])}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
 
 
 def remove(path: Path) -> None:
@@ -91,16 +257,32 @@ def remove(path: Path) -> None:
         return
 
 
-def remove_stale(folder: Path) -> None:
-    """Remove what killed processes left half-written in `folder`."""
-    for leftover in folder.glob(".*.tmp"):
-        owner = leftover.name.split(".")[-2]
-        if owner.isdigit() and process_alive(int(owner)):
+def remove_stale(folder: Path, *, alone: bool = False) -> None:
+    """Remove what killed processes left half-written in `folder`.
+
+    Args:
+        alone: a lock says that nobody else writes there: what carries the number of a living process goes
+            as well. The number may have been given again, or be of another machine.
+    """
+    try:
+        leftovers = [folder / name for name in os.listdir(folder)]
+    except OSError:
+        return
+    for leftover in leftovers:
+        if not is_stale(leftover, alone=alone):
             continue
-        if leftover.is_dir():
+        if leftover.is_dir() and not leftover.is_symlink():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
             remove(leftover)
+
+
+def is_stale(path: Path, *, alone: bool = False) -> bool:
+    """Whether `path` has the name of a temporary of ours whose process is dead (`alone`: or lives)."""
+    owner = _TEMPORARY.fullmatch(path.name)
+    if owner is None or not 0 < int(owner[1]) <= _LARGEST_PID:
+        return False
+    return alone or not process_alive(int(owner[1]))
 
 
 def process_alive(pid: int) -> bool:
@@ -114,17 +296,34 @@ def process_alive(pid: int) -> bool:
     return True
 
 
-def write_error(path: Path, error: OSError) -> CompressnetError:
+def file_system(path: Path) -> str:
+    """What holds `path`, for messages: `nfs4 at /home`; empty where the system does not tell."""
+    place = os.path.realpath(path)
+    try:
+        lines = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return ""
+    mounts = [line.split(" ") for line in lines]
+    around = [(words[1], words[2]) for words in mounts if os.path.commonpath([words[1], place]) == words[1]]
+    if not around:
+        return ""
+    point, kind = max(around, key=lambda mount: len(mount[0]))
+    return f"{kind} at {point}"
+
+
+def write_error(path: Path, error: OSError) -> WriteError:
     """One line for a failed write: which file, why, and how much room there is."""
     reason = error.strerror or str(error)
-    return CompressnetError(f"cannot write {path}: {reason}{_room(path)}; nothing that was there is lost")
+    kept = "" if is_stream(path) else f"{_room(path)}; nothing that was there is lost"
+    return WriteError(f"cannot write {path}: {reason}{kept}", error)
 
 
 def _room(path: Path) -> str:
-    folder = next((parent for parent in path.absolute().parents if parent.is_dir()), None)
-    if folder is None:
+    folder = next((parent for parent in path.absolute().parents if os.path.isdir(parent)), None)
+    try:
+        return f" ({shutil.disk_usage(folder).free / 1e9:.1f} GB free)" if folder else ""
+    except OSError:
         return ""
-    return f" ({shutil.disk_usage(folder).free / 1e9:.1f} GB free)"
 
 
 def _sync_folder(folder: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from compressnet import files, json_file
-from compressnet.errors import CompressnetError, UsageError
+from compressnet.errors import UsageError
 from compressnet.places import CACHE_VARIABLE, DATA_VARIABLE, cache_dir, data_root
 from compressnet.record_forms import Evaluation, Published, SpeedRecord
 
@@ -30,8 +30,7 @@ def record_path(folder: Path, name: str, *, overwrite: bool) -> Path:
     if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name) or f"{name}.json" == PUBLISHED:
         raise UsageError(f"--record {name}: use lower-case letters, digits, '-' and '_'")
     path = folder / f"{name}.json"
-    if path.exists() and not overwrite:
-        raise CompressnetError(f"{path} exists: add --force to overwrite it")
+    files.refuse_to_overwrite(path, overwrite)
     return path
 
 

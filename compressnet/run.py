@@ -10,22 +10,22 @@ runs/fip_sample-1/
 
 from __future__ import annotations
 
-import fcntl
 import glob
 import json
 import os
 import shutil
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
 from typing import IO, Any
 
-from compressnet import files
+from compressnet import files, run_lock, run_names
 from compressnet.checkpoints import Checkpoints
 from compressnet.errors import CompressnetError, RecipeError
 from compressnet.recipe import Recipe
+from compressnet.reporter import Reporter, Silent
 from compressnet.run_files import read_facts, read_rows
 
 CHANGEABLE = (
@@ -55,6 +55,8 @@ class Run:
     def __init__(self, folder: Path, recipe: Recipe, start: str | None = None) -> None:
         self.folder, self.recipe, self.start = folder, recipe, start
         self.checkpoints = Checkpoints(folder / "checkpoints")
+        self._held: FileIO | None = None
+        self._has_last = False
 
     @classmethod
     def create(cls, recipe: Recipe, runs: Path = Path("runs"), folder: Path | None = None) -> Run:
@@ -68,22 +70,28 @@ class Run:
         Raises:
             CompressnetError: `folder` is in use, or nothing can be written there.
         """
-        parent = folder.parent if folder is not None else runs
-        if folder is not None and folder.exists():
+        wanted = folder or runs / f"{recipe.name}-1"
+        if folder is not None and os.path.lexists(folder):
             raise CompressnetError(
                 f"{folder} exists: choose another -o, or continue it with --resume {folder}"
             )
         try:
-            parent.mkdir(parents=True, exist_ok=True)
-            target = _make_new(folder, runs, recipe.name)
-            (target / "checkpoints").mkdir()
+            wanted.parent.mkdir(parents=True, exist_ok=True)
+            run_names.sweep(wanted.parent)
+            with files.temporary_folder(wanted) as temporary:
+                (temporary / "checkpoints").mkdir()
+                run = cls(temporary, recipe)
+                files.write_text(temporary / "recipe.yaml", recipe.to_yaml())
+                run.update(
+                    recipe=recipe.name,
+                    smoke=recipe.is_smoke,
+                    seed=recipe.seed,
+                    status="created",
+                    started=_now(),
+                )
+                run.folder = run_names.take(temporary, folder, runs, recipe.name)
         except OSError as error:
             raise files.write_error(folder or runs, error) from error
-        run = cls(target, recipe)
-        files.write_text(target / "recipe.yaml", recipe.to_yaml())
-        run.update(
-            recipe=recipe.name, smoke=recipe.is_smoke, seed=recipe.seed, status="created", started=_now()
-        )
         return run
 
     @classmethod
@@ -143,11 +151,13 @@ class Run:
 
     def update(self, **facts: Any) -> None:
         """Merge `facts` into run.json."""
+        self.check_there()
         files.write_json(self.folder / "run.json", {**self.facts, **facts})
 
     def log(self, event: str, **values: Any) -> None:
         """Append one line to metrics.jsonl; a float that is not finite becomes a text, as JSON has none."""
         line = json.dumps(files.finite({"event": event, **values}))
+        self.check_there()
         try:
             with open(self.folder / "metrics.jsonl", "a+b") as file:
                 if file.tell() and _last_byte(file) != b"\n":  # torn by a kill
@@ -181,38 +191,56 @@ class Run:
         """The checkpoint to go on from (see `Checkpoints.resume_point`)."""
         return self.checkpoints.resume_point(self.start)
 
+    def point(self, pointer: str, step: int) -> None:
+        """Make `last` or `best` name the checkpoint of `step`."""
+        self.check_there()
+        self.checkpoints.point(pointer, step)
+        self._has_last |= pointer == "last"
+
+    def go_on_from(self, step: int, best: int | None) -> None:
+        """Make the pointers true for a run that goes on from `step` (see `Checkpoints.go_on_from`)."""
+        self.check_there()
+        self.checkpoints.go_on_from(step, best)
+        self._has_last = True
+
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, reporter: Reporter | None = None) -> Iterator[None]:
         """Hold the run for this process. The system frees the lock of a process that dies, however it dies.
+
+        Args:
+            reporter: told of a file system that has no locks.
 
         Raises:
             CompressnetError: another process trains it.
         """
-        path = self.folder / "lock"
-        try:
-            file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  # held open: that is the lock
-        except OSError as error:
-            raise files.write_error(path, error) from error
-        with file:
+        with run_lock.hold(self.folder, reporter or Silent()) as (self._held, is_locked):
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                file.seek(0)
-                owner = file.read().strip() or "another process"
-                raise CompressnetError(f"{self.folder} is in use by {owner}") from None
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
-            files.remove_stale(self.checkpoints.folder)
-            files.remove_stale(self.folder)
-            try:
+                self.check_there()  # it may have been moved, and another made in its place, in this moment
+                files.remove_stale(self.checkpoints.folder, alone=is_locked)
+                files.remove_stale(self.folder)
                 yield
             finally:
-                file.truncate(0)
+                self._held = None
+
+    def check_there(self) -> None:
+        """See, before something is written, that the folder is still this run's.
+
+        Raises:
+            CompressnetError: it was moved or deleted, and perhaps another run has its name by now.
+        """
+        if not self._is_there():
+            raise CompressnetError(
+                f"{self.folder}: the run's folder has gone (moved or deleted); nothing more is written"
+            )
+
+    def _is_there(self) -> bool:
+        if self._has_last and not (self.checkpoints.folder / "last").exists():
+            return False
+        return self.folder.is_dir() if self._held is None else run_lock.is_of(self._held, self.folder)
 
     def discard_if_never_started(self) -> None:
         """Remove a run that failed before training began: it holds nothing, and its name is free again."""
-        if not (self.folder / "metrics.jsonl").exists() and not self.steps():
+        if self._is_there() and not (self.folder / "metrics.jsonl").exists() and not self.steps():
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def finish(self, status: str, reason: str | None = None, **facts: Any) -> None:
@@ -226,7 +254,7 @@ def find_unfinished(runs: Path, recipe: Recipe, folder: Path | None = None) -> R
     Args:
         folder: look at this run only.
     """
-    numbered = sorted(runs.glob(f"{glob.escape(recipe.name)}-*"), key=_number_of, reverse=True)
+    numbered = sorted(runs.glob(f"{glob.escape(recipe.name)}-*"), key=run_names.number_of, reverse=True)
     for candidate in [folder] if folder else numbered:
         try:
             run = Run.open(candidate)
@@ -236,29 +264,6 @@ def find_unfinished(runs: Path, recipe: Recipe, folder: Path | None = None) -> R
         if same and run.facts.get("status") != "done" and run.resume_point():
             return run
     return None
-
-
-def _make_new(folder: Path | None, runs: Path, name: str) -> Path:
-    """Make `folder`, or the next free `<name>-<n>`; another process may take it first."""
-    while True:
-        target = folder or _next_free(runs, name)
-        try:
-            target.mkdir()
-        except FileExistsError:
-            if folder is not None:
-                raise CompressnetError(f"{folder} is in use by another run") from None
-        else:
-            return target
-
-
-def _next_free(runs: Path, name: str) -> Path:
-    taken = [_number_of(path) for path in runs.glob(f"{glob.escape(name)}-*")]
-    return runs / f"{name}-{max(taken, default=0) + 1}"
-
-
-def _number_of(path: Path) -> int:
-    number = path.name.rpartition("-")[2]
-    return int(number) if number.isdigit() else 0
 
 
 def _last_byte(file: IO[bytes]) -> bytes:

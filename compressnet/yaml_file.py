@@ -108,6 +108,8 @@ def scalar(text: str) -> Any:
     Raises:
         RecipeError: not a YAML value; the message says why.
     """
+    if any("\udc80" <= letter <= "\udcff" for letter in text):
+        return text  # the name of a file that is no text: YAML knows no such letters
     try:
         return _read(text, _MAX_VALUE_DEPTH)[0]
     except _Refused as error:

@@ -29,7 +29,7 @@ smoke:
 def problems(text: str, *overrides: str, smoke: bool = False) -> list[str]:
     with pytest.raises(RecipeError) as caught:
         Recipe.parse(text, "r.yaml", overrides, smoke=smoke)
-    return caught.value.problems
+    return caught.value.every
 
 
 def test_a_good_recipe() -> None:
@@ -175,7 +175,7 @@ def test_the_schema_is_in_step_with_the_signatures() -> None:
 def test_a_layer_that_is_named_with_arguments(cell: str, message: str) -> None:
     with pytest.raises(RecipeError) as caught:
         Recipe.load(subject.recipe_path("lm_sample"), [f"model.cell={cell}"])
-    assert [message in problem for problem in caught.value.problems] == [True]
+    assert [message in problem for problem in caught.value.every] == [True]
 
 
 HEAD = """version: 1

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from compressnet import files
+from compressnet import files, run_lock
 from compressnet.errors import CompressnetError, RecipeError
 from compressnet.recipe import Recipe
 from compressnet.run import Run, find_unfinished
@@ -205,3 +209,127 @@ def test_a_folder_of_files_appears_whole_or_not_at_all(
     with pytest.raises(CompressnetError, match="No space left"):
         fill()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_run_is_whole_or_not_there(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        assert not (tmp_path / "runs" / "mine").exists()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    for words in ({"folder": tmp_path / "runs" / "mine"}, {"runs": tmp_path / "runs"}):
+        with pytest.raises(CompressnetError, match=r"cannot write .*(mine|try-1): No space left"):
+            Run.create(recipe, **words)
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_runs_made_at_once_have_names_of_their_own_and_one_name_has_one_winner(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    made: list[str] = []
+
+    def make(**words: Path) -> None:
+        try:
+            made.append(Run.create(recipe, **words).folder.name)
+        except CompressnetError as error:
+            made.append(str(error).rpartition("/")[2].partition(":")[0])
+
+    threads = [threading.Thread(target=make, kwargs={"runs": tmp_path}) for _ in range(6)]
+    threads += [threading.Thread(target=make, kwargs={"folder": tmp_path / "mine"}) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    names = [f"try-{number}" for number in range(1, 7)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", *names]
+    assert sorted(name for name in made if name.startswith("try")) == names
+    assert made.count("mine") == 1
+    assert all(Run.open(path).recipe == recipe for path in tmp_path.iterdir())
+
+
+def test_runs_that_were_killed_while_they_were_made_are_swept(recipe: Recipe, tmp_path: Path) -> None:
+    for name in (".try-1.4194305-00.tmp", ".try-2.4194305-00.tmp", ".mine.4194305-00.tmp"):
+        (tmp_path / name / ("photographs" if name.startswith(".mine") else "checkpoints")).mkdir(parents=True)
+    for name in (".try-1.4194305-00.tmp", ".mine.4194305-00.tmp"):
+        os.utime(tmp_path / name, (0, 0))
+    Run.create(recipe, tmp_path)
+    left = {".try-2.4194305-00.tmp", ".mine.4194305-00.tmp"}  # young: of another machine? and no run
+    assert {path.name for path in tmp_path.iterdir()} == {"try-1", *left}
+
+
+WRITES: dict[str, Callable[[Run], object]] = {
+    "log": lambda run: run.log("train", step=1),
+    "facts": lambda run: run.update(step=1),
+    "pointer": lambda run: run.point("last", 1),
+    "end": lambda run: run.finish("done"),
+}
+
+
+@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("what", ["deleted", "moved", "moved, and another made", "another put there"])
+def test_a_run_that_goes_away_while_it_trains(recipe: Recipe, tmp_path: Path, what: str, write: str) -> None:
+    run = Run.create(recipe, folder=tmp_path / "run")
+    with run.lock():
+        WRITES[write](run)
+        if what == "deleted":
+            shutil.rmtree(run.folder)
+        else:
+            run.folder.rename(tmp_path / "old")
+        if "another" in what:
+            Run.create(recipe, folder=tmp_path / "run")
+        if what == "another put there":
+            (run.folder / "lock").touch()
+        before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+        with pytest.raises(CompressnetError, match=r"run: the run's folder has gone \(moved or deleted\)"):
+            WRITES[write](run)
+        run.discard_if_never_started()
+        assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+class Notes:
+    """A reporter that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, level: str, text: str) -> None:
+        self.notes.append(f"{level}: {text}")
+
+    def stage(self, *_: object, **__: object) -> None: ...
+
+    def advance(self, *_: object, **__: object) -> None: ...
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS])
+def test_a_file_system_without_locks_is_named_and_trained_on(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    run, notes = Run.create(recipe, tmp_path), Notes()
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(run_lock.fcntl, "flock", refuse)
+    with run.lock(notes):
+        run.log("train", step=1)
+    assert len(notes.notes) == 1
+    assert notes.notes[0].startswith(f"warning: {run.folder}: its file system (")
+    assert f"has no locks ({os.strerror(number)})" in notes.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(errno.EWOULDBLOCK, "in use by"), (errno.EIO, "cannot write .*lock: Input/output")]
+)
+def test_only_a_held_lock_means_in_use(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, words: str
+) -> None:
+    run = Run.create(recipe, tmp_path)
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(run_lock.fcntl, "flock", refuse)
+    with pytest.raises(CompressnetError, match=words), run.lock():
+        pass

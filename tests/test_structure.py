@@ -22,9 +22,10 @@ ORDER = [
     {"kernels"},
 ]
 RANK = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
-GROUND = {"errors", "files", "places", "recipe", "registry", "reporter", "run", "signature", "subject"}
-GROUND |= {"weights", "yaml_file", "tf_bundle", "cost", "cost_cells", "side", "bounds", "npz_file"}
-GROUND |= {"architecture", "checkpoints", "finite", "json_file", "record_forms", "run_files"}
+GROUND = {"errors", "files", "places", "processes", "recipe", "registry", "reporter", "signature", "subject"}
+GROUND |= {"architecture", "bounds", "cost", "cost_cells", "finite", "json_file", "npz_file", "yaml_file"}
+GROUND |= {"checkpoints", "record_forms", "run", "run_files", "run_lock", "run_names", "side", "tf_bundle"}
+GROUND |= {"weights"}
 SOURCES = [*(ROOT / "compressnet").rglob("*.py"), *(ROOT / "cli").glob("*.py")]
 
 

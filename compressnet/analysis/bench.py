@@ -16,7 +16,7 @@ from compressnet.analysis.forms import Form, make_form
 from compressnet.analysis.memory import peak_bytes
 from compressnet.analysis.rounds import Effort, Sampler
 from compressnet.analysis.timing import Clock, Comparison, compare, sampler
-from compressnet.errors import CompressnetError, UsageError
+from compressnet.errors import CompressnetError, UsageError, is_out_of_memory
 from compressnet.side import Side, read_sides
 from compressnet.weights import raw_tensors
 
@@ -184,7 +184,7 @@ def told(name: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in reason:
+        if is_out_of_memory(error):
             raise CompressnetError(f"{name}: not enough memory for inputs of this size") from error
         raise CompressnetError(f"{name}: cannot be run: {type(error).__name__}: {reason}") from error
 

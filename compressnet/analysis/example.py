@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import batchnorm, conv
 
-from compressnet.errors import UsageError
+from compressnet.errors import UsageError, is_out_of_memory
 
 Size = int | tuple[int, int] | None
 _IMAGE, _STEPS, _SAMPLES, _VOLUME = 64, 35, 256, 16  # sizes where none is asked for, along each axis
@@ -43,7 +43,7 @@ def example(module: nn.Module, batch: int = 1, size: Size = None) -> tuple[Tenso
             else:
                 inputs = own(module, batch, size)
     except (TypeError, ValueError, RuntimeError) as error:
-        if "allocate memory" in str(error):  # a size that is right, and too much for this machine
+        if is_out_of_memory(error):  # a size that is right, and too much for this machine
             raise
         raise UsageError(f"{type(module).__name__}: {str(error).splitlines()[0]}") from error
     return tuple(_as_in(module, x) for x in inputs)

@@ -168,12 +168,15 @@ def to_uint8(pixels: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
 
 
-def write_image(image: Image, path: str | Path, quality: int | None = None) -> list[str]:
+def write_image(
+    image: Image, path: str | Path, quality: int | None = None, suffix: str | None = None
+) -> list[str]:
     """Write atomically: the target is the whole new file, or what it was before.
 
     Args:
         path: its suffix names the format.
         quality: 1..100 of JPEG (default 95) and WebP (default: lossless).
+        suffix: names the format in the place of that of `path`: a device has none.
 
     Returns:
         what the format could not hold, one phrase each: nothing is lost silently.
@@ -183,7 +186,7 @@ def write_image(image: Image, path: str | Path, quality: int | None = None) -> l
         CompressnetError: the file cannot be written (full disk, read-only folder, too large for the format).
     """
     path = Path(path)
-    kind = _FORMATS.get(path.suffix.lower())
+    kind = _FORMATS.get((suffix or path.suffix).lower())
     if kind is None:
         raise UsageError(f"{path}: cannot write this format; use one of {' '.join(RASTER_SUFFIXES)}")
     if path.is_dir():

@@ -75,7 +75,7 @@ class Sizes:
 
 def hash_of(text: str) -> int:
     """63 bits of a text's SHA-256: the same on every machine and in every process."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+    return int.from_bytes(hashlib.sha256(text.encode(errors="surrogateescape")).digest()[:8], "big") >> 1
 
 
 def held_out(stem: str, percent: float) -> bool:
@@ -183,7 +183,9 @@ def fingerprint(photographs: Iterable[Photograph]) -> str:
     """Identifies a collection of files by their names and sizes."""
     digest = hashlib.sha256()
     for photograph in sorted(photographs, key=lambda photograph: photograph.name):
-        digest.update(f"{photograph.name}\0{photograph.path.stat().st_size}\n".encode())
+        digest.update(
+            f"{photograph.name}\0{photograph.path.stat().st_size}\n".encode(errors="surrogateescape")
+        )
     return digest.hexdigest()[:16]
 
 

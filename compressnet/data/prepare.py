@@ -16,6 +16,7 @@ from pathlib import Path
 from compressnet.data.cache import Cache
 from compressnet.data.targets import Targets
 from compressnet.errors import CompressnetError
+from compressnet.processes import ignore_signals, signals_held
 from compressnet.reporter import Reporter
 
 Job = tuple[Path, list[int]]  # a photograph and the short sides at which its targets are wanted
@@ -57,7 +58,7 @@ def _in_processes(targets: Targets, jobs: list[Job], processes: int, reporter: R
     arguments = (targets.operator_text, targets.cache.folder)
     with ProcessPoolExecutor(processes, context, initializer=_start_worker, initargs=arguments) as pool:
         try:
-            with _one_thread_each():
+            with _one_thread_each(), signals_held():
                 pending: dict[Future[None], int] = {
                     pool.submit(_work, path, sides): len(sides) for path, sides in jobs
                 }
@@ -96,8 +97,8 @@ _targets: Targets  # a worker's own, made when it starts
 
 def _start_worker(operator_text: str | None, folder: Path) -> None:
     global _targets
+    ignore_signals(signal.SIGINT)  # Ctrl-C reaches the whole group; the parent decides
     _targets = Targets(operator_text, Cache(folder))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
 

@@ -174,12 +174,13 @@ def _check_target(path: Path, force: bool) -> None:
         raise CompressnetError(
             f"export needs {', '.join(missing)}: pip install 'compressnet[export]' (the extra `export`)"
         )
+    if files.is_stream(path):
+        return
     if path.suffix != SUFFIX:
         raise UsageError(f"{path}: name the file to write NAME{SUFFIX}")
-    if path.is_dir():
+    if os.path.isdir(path):
         raise UsageError(f"{path}: a folder; name a file in it")
-    if path.exists() and not force:
-        raise CompressnetError(f"{path} exists: add --force to overwrite it")
+    files.refuse_to_overwrite(path, force)
     folder = path.absolute().parent
     if not folder.is_dir():
         raise CompressnetError(f"{path}: {path.parent} is no folder")

@@ -22,7 +22,7 @@ from compressnet import finite, json_file, signature
 from compressnet.data.image_pair import ImageBatch, ImagePair
 from compressnet.data.images import Image, read_image
 from compressnet.data.protocol import Split
-from compressnet.errors import CompressnetError, NotFinite
+from compressnet.errors import CompressnetError, NotFinite, is_out_of_memory
 from compressnet.models.can_strips import infer
 from compressnet.reporter import Reporter
 from compressnet.signature import Named
@@ -90,6 +90,11 @@ class ImageTranslation:
                 yield path, NotFinite(f"{path}: {error}")
             except CompressnetError as error:
                 yield path, error
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                less = "set max_memory (--max-memory MB), or apply it to a smaller picture"
+                yield path, CompressnetError(f"{path}: out of memory: {less}")
 
 
 class ImageOperator(ImageTranslation):

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
 from compressnet import registry
-from compressnet.errors import CompressnetError
+from compressnet.errors import CompressnetError, is_out_of_memory
 from compressnet.run import Run
 from compressnet.signature import parameters
+from compressnet.training.distributed import Group, lost_process
+
+_NO_SHARED_MEMORY = (
+    "bus error",
+    "shared memory",
+    "no space left",
+    "unable to write to file",
+    "unable to mmap",
+)
 
 
 @contextmanager
-def explained(run: Run, device: torch.device, world: int, what: str) -> Iterator[None]:
-    """Turn torch's out-of-memory and compiler errors into one line each.
+def explained(run: Run, device: torch.device, group: Group, what: str) -> Iterator[None]:
+    """Turn torch's errors of memory, of the compiler and of lost processes into one line each.
 
     Args:
         what: what was being done, e.g. `step 12`.
@@ -26,9 +36,11 @@ def explained(run: Run, device: torch.device, world: int, what: str) -> Iterator
     """
     try:
         yield
-    except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
-            raise CompressnetError(out_of_memory(run, device, world, what)) from error
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise CompressnetError(out_of_memory(run, device, group.world, what)) from error
+        if group.world > 1 and (lost := lost_process(error, group)):
+            raise lost from error
         if run.recipe.train.compile and type(error).__module__.startswith(
             ("torch._dynamo", "torch._inductor")
         ):
@@ -62,6 +74,34 @@ def out_of_memory(run: Run, device: torch.device, world: int, what: str) -> str:
         f"out of memory on {device} at {what} (micro-batch {micro_batch}{peak}); "
         f"the last checkpoint is kept{helps}"
     )
+
+
+def worker_failure(error: Exception, workers: int, setting: str) -> str | None:
+    """What to say of worker processes that failed; None: `error` is not of that kind.
+
+    Args:
+        setting: what the recipe calls their number.
+    """
+    text = str(error).lower()
+    reason = str(error).strip().splitlines()[0] if text.strip() else type(error).__name__
+    here = f"--set {setting}=0 reads in this process"
+    if any(words in text for words in _NO_SHARED_MEMORY):
+        return (
+            f"{setting}={workers}: no room in /dev/shm, through which workers hand over batches"
+            f"{_free('/dev/shm')}: {here}; or make it larger (docker run --shm-size=1g)"
+        )
+    if "too many open files" in text or "ancdata" in text:
+        return f"{setting}={workers}: too many open files: use fewer workers, or raise `ulimit -n`; {here}"
+    if isinstance(error, OSError) or "dataloader worker" in text:
+        return f"{setting}={workers}: a worker could not be started or has died ({reason}): {here}"
+    return None
+
+
+def _free(folder: str) -> str:
+    try:
+        return f" ({shutil.disk_usage(folder).free >> 20} MB free)"
+    except OSError:
+        return ""
 
 
 def check_finite(run: Run, step: int, loss: float, norm: float, rate: float, samples: list[str]) -> None:

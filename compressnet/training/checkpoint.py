@@ -68,7 +68,7 @@ def write(
         files.write_bytes(folder / "state.safetensors", data)
         described = files.finite({"step": step, **values, "sha256": hashlib.sha256(data).hexdigest()})
         files.write_json(folder / "state.json", {**described, "seal": seal(described)})
-    run.checkpoints.point("last", step)
+    run.point("last", step)
 
 
 def read(run: Run, folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

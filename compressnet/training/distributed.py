@@ -5,6 +5,9 @@ from __future__ import annotations
 import gc
 import inspect
 import os
+import re
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,7 +18,21 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from compressnet.errors import CompressnetError
+
 T = TypeVar("T")
+# gloo, nccl and the store, of a peer that is no more
+_LOST = (
+    "connection closed by peer",
+    "connection reset by peer",
+    "connection was likely closed",
+    "pair closure",
+    "broken pipe",
+    "remote process exited",
+    "remote process has terminated",
+    "socket timeout",
+    "ncclremoteerror",
+)
 
 
 class Group:
@@ -24,10 +41,12 @@ class Group:
     Attributes:
         rank: this process, from 0.
         world: how many there are.
+        resume: what to type to go on, once the run is known.
     """
 
     def __init__(self, rank: int = 0, world: int = 1) -> None:
         self.rank, self.world = rank, world
+        self.resume = "--resume RUN"
 
     @property
     def is_main(self) -> bool:
@@ -94,9 +113,34 @@ def group(device: torch.device) -> Iterator[Group]:
         return
     # Targets of a large data set may take rank 0 hours to compute while the others wait.
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=1))
+    processes = Group(dist.get_rank(), dist.get_world_size())
     try:
-        yield Group(dist.get_rank(), dist.get_world_size())
+        yield processes
+    except RuntimeError as error:
+        if (lost := lost_process(error, processes)) is None:
+            raise
+        raise lost from error
     finally:
         # DistributedDataParallel sits in a reference cycle: it goes before the group that it speaks through.
         gc.collect()
         dist.destroy_process_group()
+
+
+def lost_process(error: Exception, processes: Group) -> CompressnetError | None:
+    """What to raise when another process of the training has died; None: `error` says something else.
+
+    From here on SIGTERM is ignored: torchrun sends it to the others, and this one has to say why it ends.
+    """
+    text = " ".join(str(error).split())
+    lost = isinstance(error, dist.DistNetworkError | dist.DistStoreError)
+    if not lost and not any(words in text.lower() for words in _LOST):
+        return None
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    named = re.search(r"\brank (\d+)\b", text, re.IGNORECASE)
+    which = f"process {named[1]}" if named and int(named[1]) != processes.rank else "another process"
+    return CompressnetError(
+        f"process {processes.rank} of {processes.world}: {which} of this training has died; its own lines "
+        f"say why. What was saved is kept: go on with torchrun --nproc-per-node {processes.world} ... "
+        f"{processes.resume}"
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import signal
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
 from compressnet import files, finite
 from compressnet.data.protocol import Key, Split
@@ -21,6 +19,7 @@ from compressnet.recipe import Eval
 from compressnet.reporter import Reporter
 from compressnet.tasks.protocol import State, Task
 from compressnet.training.distributed import Group
+from compressnet.training.loader import loading
 
 
 def evaluate(
@@ -44,13 +43,16 @@ def evaluate(
     else:
         keys, size = evaluation_keys(len(split), group.rank, group.world), settings.batch
     batches = [keys[start : start + size] for start in range(0, len(keys), size)]
-    loader = make_loader(split, batches, settings.workers, device)
     metrics = task.metrics()
     state: State = ()
     reporter.stage(title, len(split), "samples")
     problem = ""
-    with evaluating(model), torch.inference_mode():
-        for keys_of_batch, batch in zip(batches, loader, strict=True):
+    with (
+        loading(split, batches, settings.workers, device, "eval.workers") as loaded,
+        evaluating(model),
+        torch.inference_mode(),
+    ):
+        for keys_of_batch, batch in zip(batches, loaded, strict=True):
             try:
                 output, state = task.predict(model, move(batch, device), state)
                 check_output(output)
@@ -106,27 +108,6 @@ def draw(
                 picture.save(buffer, "PNG")
                 files.write_bytes(path, buffer.getvalue())
             yield path
-
-
-def make_loader(split: Split, batches: Any, workers: int, device: torch.device) -> DataLoader[Any]:
-    """A loader of `batches` of keys. Its private generator keeps it off the global random state."""
-    return DataLoader(
-        split,  # type: ignore[arg-type]  # a Split is indexed by keys
-        batch_sampler=batches,
-        collate_fn=split.collate,
-        num_workers=workers,
-        generator=torch.Generator(),
-        pin_memory=device.type == "cuda",
-        worker_init_fn=_leave_signals_to_the_parent,
-        persistent_workers=workers > 0,
-        multiprocessing_context="spawn" if workers else None,
-    )
-
-
-def _leave_signals_to_the_parent(worker: int) -> None:
-    """Ctrl-C and batch systems signal the whole group: the parent decides, its workers live to the end."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from typing import Any
 
@@ -20,8 +20,9 @@ from compressnet.tasks.protocol import Loss, State, Task
 from compressnet.training import checkpoint
 from compressnet.training.advice import check_finite, explained
 from compressnet.training.distributed import Group, data_parallel
-from compressnet.training.evaluate import make_loader, move
+from compressnet.training.evaluate import move
 from compressnet.training.job import Job, derive_ahead, drawn, to_device
+from compressnet.training.loader import loading
 from compressnet.training.optimizer import Average, learning_rate, make_optimizer
 from compressnet.training.progress import Progress, Step
 from compressnet.training.signals import StopFlag
@@ -86,13 +87,15 @@ class Loop:
             return
         self._show_progress()
         self.module.train()
-        batches = self._batches()
-        progress = Progress(self.seconds)
-        self.stop.between_steps = True
+        with self._batches() as batches:
+            self._go_on(batches, Progress(self.seconds))
+
+    def _go_on(self, batches: Iterator[tuple[list[Key], Any]], progress: Progress) -> None:
         while self.step < self.job.total_steps:
             with self._explained(f"step {self.step}"):
                 step = self._train_step(batches, progress)
             self.step += 1
+            self.stop.between_steps = True  # before, there is nothing new to save
             self.seconds = progress.add(step)
             self.reporter.advance(1, loss=step.loss, lr=step.lr, samples_per_s=progress.rate)
             if self._due(self.settings.log_every):
@@ -114,7 +117,7 @@ class Loop:
                 raise Interrupted(f"{self.stop.name or 'a signal'}: saved at step {self.step}")
 
     def _explained(self, what: str) -> AbstractContextManager[None]:
-        return explained(self.run, self.device, self.group.world, what)
+        return explained(self.run, self.device, self.group, what)
 
     def _due(self, every: int | None) -> bool:
         return self.step == self.job.total_steps or (every is not None and self.step % every == 0)
@@ -127,16 +130,18 @@ class Loop:
             self.tracker.log("train", self.step, seconds=round(self.seconds, 3), **progress.summary())
         progress.window.clear()
 
-    def _batches(self) -> Iterator[tuple[list[Key], Any]]:
-        """Endless micro-batches with their keys, from the current step on."""
+    @contextmanager
+    def _batches(self) -> Iterator[Iterator[tuple[list[Key], Any]]]:
+        """Micro-batches with their keys, from the current step to the last."""
 
         def micro() -> Iterator[list[Key]]:
             keys = drawn(self.job, self.run, self.group, self.step, self.job.total_steps)
             while chunk := list(islice(keys, self.job.micro_batch)):
                 yield chunk
 
-        loader = make_loader(self.job.train, _Reiterable(micro), self.settings.workers, self.device)
-        return zip(micro(), loader, strict=True)
+        workers = self.settings.workers
+        with loading(self.job.train, _Reiterable(micro), workers, self.device, "train.workers") as loaded:
+            yield zip(micro(), loaded, strict=True)
 
     def _train_step(self, batches: Iterator[tuple[list[Key], Any]], progress: Progress) -> Step:
         """One optimiser step: `accumulate` micro-batches, weighted by their target counts."""
@@ -203,7 +208,7 @@ class Loop:
         self.validation_owed = False
         reached = self._validate()
         if self.group.is_main and self.validation.is_best(self.step):
-            self.run.checkpoints.point("best", self.step)
+            self.run.point("best", self.step)
         return reached
 
     def _save(self) -> None:
@@ -231,7 +236,7 @@ class Loop:
             }
             checkpoint.write(self.run, self.step, self.published, self.job.architecture, tensors, values)
             if self.validation.is_best(self.step):
-                self.run.checkpoints.point("best", self.step)
+                self.run.point("best", self.step)
             self.run.checkpoints.prune(self.settings.keep)
         self.group.barrier()
 
@@ -265,7 +270,7 @@ class Loop:
             self.validation.forget_best()
         if self.group.is_main:
             best = self.step if self.job.val is None else self.validation.best_step
-            self.run.checkpoints.go_on_from(self.step, best)
+            self.run.go_on_from(self.step, best)
 
     def _equalise_buffers(self) -> None:
         """Make float buffers the mean over ranks: each rank has seen other data."""
@@ -287,7 +292,7 @@ class Loop:
 
 
 class _Reiterable:
-    """A batch sampler: an iterable made anew by a function."""
+    """An iterable made anew by a function."""
 
     def __init__(self, make: Any) -> None:
         self.make = make

@@ -11,12 +11,17 @@ from types import FrameType
 from compressnet.errors import Interrupted
 
 
+class StopNow(KeyboardInterrupt):
+    """What a signal raises where nothing is to be saved: no `except Exception` of a library swallows it."""
+
+
 class StopFlag:
     """True once a signal asked to stop. A second one aborts at once.
 
     Attributes:
-        between_steps: whether a loop reads the flag. Until one does (data is opened, targets are computed)
-            there is nothing to finish and nothing to save, and a signal interrupts at once.
+        between_steps: whether a loop has done a step and reads the flag. Before (data is opened, targets are
+            computed, workers start, the model is compiled) there is nothing to finish and nothing to save:
+            a signal interrupts at once.
     """
 
     def __init__(self) -> None:
@@ -31,12 +36,16 @@ class StopFlag:
             raise KeyboardInterrupt
         self.name = signal.Signals(number).name
         if not self.between_steps:
-            raise Interrupted(f"{self.name}: stopped before the first step; nothing was lost")
+            raise StopNow(f"{self.name}: stopped before the first step; nothing was lost")
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopFlag]:
-    """Catch SIGINT and SIGTERM for a while (only the main thread may; elsewhere nothing is caught)."""
+    """Catch SIGINT and SIGTERM for a while (only the main thread may; elsewhere nothing is caught).
+
+    Raises:
+        Interrupted: in the place of `StopNow`.
+    """
     flag = StopFlag()
     if threading.current_thread() is not threading.main_thread():
         yield flag
@@ -44,6 +53,9 @@ def stop_on_signals() -> Iterator[StopFlag]:
     before = {number: signal.signal(number, flag._handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield flag
+    except StopNow as error:
+        raise Interrupted(str(error)) from None
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) == flag._handle:
+                signal.signal(number, handler)

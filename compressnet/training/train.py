@@ -20,6 +20,7 @@ from compressnet.training import checkpoint, cpu_settings
 from compressnet.training import device as devices
 from compressnet.training.distributed import Group
 from compressnet.training.job import set_up
+from compressnet.training.loader import warn_of_many_workers
 from compressnet.training.loop import Loop
 from compressnet.training.signals import stop_on_signals
 from compressnet.training.track import check_installed
@@ -66,6 +67,8 @@ def train(
     if run.recipe.train.deterministic:
         devices.make_deterministic()
     check_installed(run.recipe.train.track)
+    if group.is_main:
+        warn_of_many_workers(run.recipe, reporter)
     start = run.resume_point()
     resumed = start is not None
     stored = weights.read_architecture(start / "model.safetensors") if start else None
@@ -83,7 +86,7 @@ def train(
         try:
             loop.go()
             status, reason = "done", ""
-        except Interrupted as error:
+        except (Interrupted, KeyboardInterrupt) as error:
             status, reason = "interrupted", str(error)
             raise
         except BaseException as error:

@@ -126,6 +126,7 @@ class Validation:
         if not count or not self.group.is_main:
             return
         folder = self.run.folder / "previews"
+        self.run.check_there()
         try:
             folder.mkdir(exist_ok=True)
         except OSError as error:
