@@ -54,7 +54,6 @@ class Run:
 
     def __init__(self, folder: Path, recipe: Recipe, start: str | None = None) -> None:
         self.folder, self.recipe, self.start = folder, recipe, start
-        self.checkpoints = Checkpoints(folder / "checkpoints")
         self._held: FileIO | None = None
         self._has_last = False
 
@@ -182,6 +181,11 @@ class Run:
     def checkpoint(self, which: str = "best") -> Path:
         """The folder of the checkpoint `best`, `last` or `step-<n>` (see `Checkpoints.find`)."""
         return self.checkpoints.find(which)
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """Its checkpoints."""
+        return Checkpoints(self.folder / "checkpoints")
 
     def steps(self) -> list[int]:
         """The steps of all whole checkpoints, in order."""
