@@ -83,7 +83,10 @@ def test_names_in_json_can_be_mapped_back(cli: Cli, place: Path) -> None:
     assert Path(row["output"]).is_file()
 
 
-def test_names_that_are_no_text_train_and_are_checked(cli: Cli, place: Path) -> None:
+def test_names_that_are_no_text_train_and_are_checked(
+    cli: Cli, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})  # targets in this process: no start of others
     folder = os.fsdecode(b"photos\xe9")
     for name in (b"\xff.png", b"b\xfe.png", b"c\x1b.png"):
         save(place / folder / "x.png", (40, 40)).rename(place / folder / os.fsdecode(name))
