@@ -48,6 +48,7 @@ def loading(
         raise
     finally:
         stream.close()
+        _kill(set(multiprocessing.active_children()) - others)  # torch waits 5 s for each, and leaves it then
 
 
 def warn_of_many_workers(recipe: Recipe, reporter: Reporter) -> None:
