@@ -92,7 +92,7 @@ def worker_failure(error: Exception, workers: int, setting: str) -> str | None:
         )
     if "too many open files" in text or "ancdata" in text:
         return f"{setting}={workers}: too many open files: use fewer workers, or raise `ulimit -n`; {here}"
-    if isinstance(error, OSError) or "dataloader worker" in text:
+    if isinstance(error, OSError | EOFError) or "dataloader worker" in text:
         return f"{setting}={workers}: a worker could not be started or has died ({reason}): {here}"
     return None
 

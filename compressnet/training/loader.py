@@ -48,6 +48,7 @@ def loading(
         raise
     finally:
         stream.close()
+        _kill(set(multiprocessing.active_children()) - others)  # torch waits 5 s for each, and leaves it then
 
 
 def warn_of_many_workers(recipe: Recipe, reporter: Reporter) -> None:
@@ -68,12 +69,14 @@ def _stream(
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "This DataLoader will create")  # see warn_of_many_workers
             iterator = iter(_loader(split, batches, workers, device))
-    except OSError as error:  # semaphores lie in /dev/shm as well
+        for batch in iterator:
+            if isinstance(batch, CompressnetError):
+                raise batch
+            yield batch
+    except (OSError, EOFError) as error:  # semaphores lie in /dev/shm as well; a batch of a worker that died
+        if not workers:
+            raise
         raise CompressnetError(worker_failure(error, workers, setting) or str(error)) from error
-    for batch in iterator:
-        if isinstance(batch, CompressnetError):
-            raise batch
-        yield batch
 
 
 def _loader(

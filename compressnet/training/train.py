@@ -80,10 +80,10 @@ def train(
         loop = Loop(run, job, device, group, reporter, stop)
         if resumed:
             loop.restore()
-        if group.is_main:
-            _record_start(run, loop, device, command, resumed)
         status, reason = "failed", "the process ended before it could say why"
         try:
+            if group.is_main:
+                _record_start(run, loop, device, command, resumed)
             loop.go()
             status, reason = "done", ""
         except (Interrupted, KeyboardInterrupt) as error:
