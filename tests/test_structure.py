@@ -22,7 +22,18 @@ ORDER = [
     {"kernels"},
 ]
 RANK = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
-GROUND = {"errors", "files", "places", "recipe", "registry", "reporter", "run", "signature", "subject"}
+GROUND = {
+    "errors",
+    "files",
+    "free_memory",
+    "places",
+    "recipe",
+    "registry",
+    "reporter",
+    "run",
+    "signature",
+    "subject",
+}
 GROUND |= {"weights", "yaml_file", "tf_bundle", "cost", "cost_cells", "side"}
 SOURCES = [*(ROOT / "compressnet").rglob("*.py"), *(ROOT / "cli").glob("*.py")]
 

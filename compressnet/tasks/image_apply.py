@@ -15,12 +15,11 @@ from torch import Tensor, nn
 
 from compressnet.data.images import Image
 from compressnet.errors import CompressnetError
+from compressnet.free_memory import SAFE_SHARE, free_memory
 from compressnet.models.can import CAN
 from compressnet.models.can_strips import forward_in_strips, plain_bytes, plan, rows_in_all, supports
 from compressnet.reporter import Reporter
-from compressnet.tasks.free_memory import free_memory
 
-_SAFE_SHARE = 0.7  # of the free memory: others grow, and an allocation is not refused but kills
 _QUIET_SECONDS = 2.0
 
 
@@ -96,7 +95,7 @@ class Applier:
         if self.options.max_memory is not None:
             return self.options.max_memory << 20
         free = free_memory(self.device)
-        return None if free is None else int(free * _SAFE_SHARE)
+        return None if free is None else int(free * SAFE_SHARE)
 
     def _strips(self, net: CAN, x: Tensor, limit: int | None) -> Tensor:
         how = plan(net, x.shape[2], x.shape[3], limit)

@@ -18,7 +18,7 @@ from compressnet.models.can import CAN, can24
 from compressnet.operators.module import OperatorModule
 from compressnet.reporter import Silent
 from compressnet.tasks import image_apply
-from compressnet.tasks.free_memory import free_memory
+from compressnet.free_memory import free_memory
 from compressnet.tasks.image_apply import Applier, Options
 
 
