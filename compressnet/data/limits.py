@@ -44,7 +44,7 @@ def refuse_large(path: Path, size: tuple[int, int], max_pixels: int, pixel_bytes
     if free is not None and needed > SAFE_SHARE * free:
         raise CompressnetError(
             f"{path}: {size[0]} x {size[1]} pixels need about {_gigabytes(needed)}, {_gigabytes(free)} are "
-            f"free, of which at most {SAFE_SHARE:.0%} are taken: make the picture smaller, or free some memory"
+            f"free, of which at most {SAFE_SHARE:.0%} are taken: make the picture smaller or free memory"
         )
     length = path.stat().st_size
     if size[0] * size[1] > max(_BOMB_PIXELS, _BOMB_RATIO * length):

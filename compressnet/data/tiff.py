@@ -236,7 +236,7 @@ def _by_pillow(page: Any, path: Path) -> Samples:
             f"{path}: a TIFF of this layout ({page.samplesperpixel} samples of {bits} bit, "
             f"{page.photometric.name}{', planar' if planar else ''}) is not read in compression "
             f"{page.compression.name}: "
-            "save it with deflate (ZIP) or without compression"
+            "save it with 8 or 16 bit, in deflate (ZIP) or without compression"
         ) from None
     if samples.values.shape[:2] != size(page)[::-1]:
         raise CompressnetError(f"{path}: damaged or not supported: two sizes")
