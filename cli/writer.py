@@ -8,6 +8,8 @@ from typing import Any
 from compressnet import files
 from compressnet.errors import CompressnetError, UsageError
 
+from . import console
+
 
 class Writer:
     """Decides, before anything is computed, where the result of every input goes.
@@ -28,7 +30,7 @@ class Writer:
     """
 
     def __init__(self, inputs: list[Path], output: Path, force: bool, skip_existing: bool = False) -> None:
-        from compressnet.data.images import RASTER_SUFFIXES, find_images
+        from compressnet.data.images import RASTER_SUFFIXES, find_images, unread_pictures
 
         pairs: list[tuple[Path, Path]] = []
         single = len(inputs) == 1 and not inputs[0].is_dir() and output.suffix and not output.is_dir()
@@ -38,9 +40,12 @@ class Writer:
             if not given.exists():
                 raise CompressnetError(f"{given}: no such file or folder")
             if given.is_dir():
-                found = find_images(given)
+                found, left_out = find_images(given), unread_pictures(given)
                 if not found:
-                    raise CompressnetError(f"{given}: no images in this folder")
+                    also = f"; {left_out}" if left_out else ""
+                    raise CompressnetError(f"{given}: no images in this folder{also}")
+                if left_out:
+                    console.note(f"warning: {given}: {left_out}")
                 pairs += [(path, output / path.relative_to(given)) for path in found]
             else:
                 pairs.append((given, output if single else output / given.name))

@@ -27,6 +27,10 @@ class RecipeError(UsageError):
         self.problems = problems
 
 
+class BadFiles(CompressnetError):
+    """Files of a data set that cannot be read: one line each, so that all can be mended at once."""
+
+
 class Interrupted(CompressnetError):
     """Ctrl-C or SIGTERM, after everything was saved. Exit code 130."""
 

@@ -127,11 +127,6 @@ def _save_options(image: Image, kind: str, quality: int | None) -> dict[str, Any
 def _encode_png(pixels: np.ndarray, image: Image) -> bytes:
     """A PNG file of uint16 (H, W, C), C = 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA."""
     height, width, channels = pixels.shape
-    rows = pixels.astype(">u2").view(np.uint8).reshape(height, -1)
-    filtered = np.empty((height, rows.shape[1] + 1), np.uint8)
-    filtered[:, 0] = 2  # Up: the difference to the row above, modulo 256
-    filtered[0, 1:] = rows[0]
-    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
     colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
     parts = [
         b"\x89PNG\r\n\x1a\n",
@@ -144,9 +139,24 @@ def _encode_png(pixels: np.ndarray, image: Image) -> bytes:
         parts.append(_chunk(b"pHYs", struct.pack(">2IB", across, down, 1)))
     if image.exif:
         parts.append(_chunk(b"eXIf", image.exif.removeprefix(b"Exif\0\0")))
-    parts.append(_chunk(b"IDAT", zlib.compress(filtered.data, 6)))
+    parts.append(_chunk(b"IDAT", _filtered(pixels)))
     parts.append(_chunk(b"IEND", b""))
     return b"".join(parts)
+
+
+def _filtered(pixels: np.ndarray) -> bytes:
+    """Rows as the differences to the ones above, modulo 256 (the filter Up), deflated in bands."""
+    height, width = pixels.shape[:2]
+    deflate, parts = zlib.compressobj(6), []
+    above = np.zeros((1, width * pixels.shape[2] * 2), np.uint8)
+    rows = max(1, _BAND // width)
+    for top in range(0, height, rows):
+        band = pixels[top : top + rows].astype(">u2").view(np.uint8).reshape(-1, above.shape[1])
+        filtered = np.full((len(band), above.shape[1] + 1), 2, np.uint8)
+        np.subtract(band, np.concatenate([above, band[:-1]]), out=filtered[:, 1:])
+        parts.append(deflate.compress(filtered.data))
+        above = band[-1:]
+    return b"".join([*parts, deflate.flush()])
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:

@@ -132,6 +132,11 @@ def decode(handle: Pillow.Image, path: Path) -> Samples:
     return samples
 
 
+def stored_bits(handle: Pillow.Image) -> int:
+    """8, or 16 where that is what will be decoded."""
+    return 16 if ";16" in sixteen_bit.raw_mode(handle) or handle.mode.startswith("I") else 8
+
+
 def sixteen_bit_samples(values: np.ndarray, icc: bytes | None) -> Samples:
     """uint16 (H, W, C), C = 2 gray + alpha, 3 RGB, 4 RGBA."""
     channels = values.shape[2]

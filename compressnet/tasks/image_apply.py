@@ -66,10 +66,8 @@ class Applier:
     def __call__(self, image: Image) -> Image:
         """The processed photograph in the mode, depth and profile of `image`."""
         gray = image.pixels.shape[2] == 1
-        pixels = np.repeat(image.pixels, 3, axis=2) if gray else image.pixels
-        x = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[
-            None
-        ]  # (1, 3, H, W) channels_last
+        pixels = torch.from_numpy(np.ascontiguousarray(image.pixels)).expand(-1, -1, 3)  # gray: no copies
+        x = pixels.permute(2, 0, 1)[None]  # (1, 3, H, W) channels_last
         with torch.inference_mode():
             y = self._forward(x.to(self.device))[0].permute(1, 2, 0)  # (H, W, 3)
             y = (y.mean(dim=2, keepdim=True) if gray else y).float().clamp_(0, 1)
