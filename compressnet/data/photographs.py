@@ -252,5 +252,5 @@ def left_out(folders: Iterable[Path]) -> list[str]:
 
 def tell_left_out(lines: Iterable[str], reporter: Reporter | None) -> None:
     """Pictures that nobody uses are no defect, but may be a surprise."""
-    for line in lines if reporter is not None else ():
-        reporter.note("warning", line)
+    for line in lines:
+        (reporter or Silent()).note("warning", line)

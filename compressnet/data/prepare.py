@@ -56,8 +56,9 @@ def prepare_targets(targets: Targets, jobs: list[Job], processes: int, reporter:
             targets.fill(path, sides)
             reporter.advance(len(sides))
     else:
+        doing = "computes operator targets"
         setup = (_targets_in_worker, (targets.operator_text, targets.cache.folder))
-        for place, _ in _in_processes(_fill, missing, min(processes, len(missing)), setup):
+        for place, _ in _in_processes(_fill, missing, min(processes, len(missing)), doing, setup):
             reporter.advance(len(missing[place][1]))
     return total
 
@@ -78,7 +79,9 @@ def undecodable(paths: Sequence[Path], reporter: Reporter, processes: int | None
             found[place] = _problem(path)
             reporter.advance()
     else:
-        for place, problem in _in_processes(_problem, [(path,) for path in paths], processes):
+        for place, problem in _in_processes(
+            _problem, [(path,) for path in paths], processes, "decodes pictures"
+        ):
             found[place] = problem
             reporter.advance()
     return [problem for problem in found if problem is not None]
@@ -96,11 +99,13 @@ def _in_processes(
     work: Callable[..., Any],
     jobs: Sequence[tuple[Any, ...]],
     processes: int,
+    doing: str,
     setup: tuple[Callable[..., None], tuple[Any, ...]] | None = None,
 ) -> Iterator[tuple[int, Any]]:
     """Yield (position, result) of each job as it is done, by new processes of one thread each.
 
     Args:
+        doing: what they do, for the message when one is killed.
         setup: called in each process first, with its arguments.
     """
     context = multiprocessing.get_context("spawn")  # a fork after torch has started threads may hang
@@ -115,7 +120,7 @@ def _in_processes(
                 yield pending[done], done.result()
         except BrokenProcessPool:
             raise CompressnetError(
-                "a process that reads photographs was killed (out of memory?): "
+                f"a process that {doing} was killed (out of memory?): "
                 "what is finished is kept, so start again, on fewer processors if need be (taskset -c 0)"
             ) from None
         except BaseException:
