@@ -171,7 +171,7 @@ def _encode_tiff(samples: np.ndarray, image: Image) -> bytes:
     for top in range(0, height, rows):
         strip = samples[top : top + rows].copy()
         strip[:, 1:] -= samples[top : top + rows, :-1]  # modulo 2 ** bits
-        strips.append(zlib.compress(strip.astype(strip.dtype.newbyteorder("<"), copy=False).data, 6))
+        strips.append(zlib.compress(strip.astype(strip.dtype.newbyteorder("<"), copy=False).data, 4))
     counts = [len(strip) for strip in strips]
     directory = _directory(image)
     directory[256], directory[257], directory[277] = width, height, channels

@@ -68,6 +68,8 @@ def read_metadata(handle: Pillow.Image, path: Path) -> Metadata:
         try:
             exif = Pillow.Image.getexif(handle)  # the method of PNG files decodes the picture
             found.orientation = orientation_of(exif.get(ORIENTATION))
+            if (block := handle.info.get("exif")) and not set(exif) - {ORIENTATION}:
+                Pillow.Exif().load(block)  # once more: on opening, a JPEG keeps quiet of what is damaged
         except DECODE_ERRORS:
             found.lost.append("EXIF damaged: dropped")
             exif = Pillow.Exif()

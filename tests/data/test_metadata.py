@@ -42,7 +42,7 @@ def facts(path: Path) -> tuple[Any, ...]:
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
 @pytest.mark.parametrize("bits", [8, 16])
 def test_exif_travels_and_says_upright(tmp_path: Path, source: str, suffix: str, bits: int) -> None:
-    Pillow.fromarray(SHADES).save(tmp_path / source, exif=exif_block(), dpi=(300, 150))
+    Pillow.fromarray(SHADES).save(tmp_path / source, exif=exif_block().tobytes(), dpi=(300, 150))
     image = read_image(tmp_path / source)
     assert image.pixels.shape == (16, 24, 3)
     if source != "a.webp":
