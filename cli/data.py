@@ -24,9 +24,14 @@ def check(
     ],
     set_: options.Overrides = None,
     data_root: options.DataRoot = None,
+    headers: Annotated[
+        bool, typer.Option("--headers", help="Read headers only: quick, blind to what is truncated.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """Check the data of a recipe: counts, missing pairs, unreadable files, all listed.
+
+    Pictures are decoded as training will decode them, by all processors.
 
     Example: compressnet data check photo_folder:root=photos
     """
@@ -34,7 +39,11 @@ def check(
 
     component = _component(source, set_ or [])
     data_set = component.build()
-    problems = data_set.check()
+    screen = console.Screen()
+    try:
+        problems = data_set.check(headers, screen)
+    finally:
+        screen.close()
     counts: dict[str, int | str] = {}
     for split in ("train", "val", "test") if not problems else ():
         try:

@@ -9,6 +9,8 @@ from typing import Any
 from compressnet import files
 from compressnet.errors import CompressnetError, UsageError
 
+from . import console
+
 
 class Writer:
     """Decides, before anything is computed, where the result of every input goes.
@@ -107,15 +109,18 @@ class Writer:
 
 def _below(given: Path) -> list[tuple[Path, Path]]:
     """The images that an input means, and their names below the output."""
-    from compressnet.data.images import find_images
+    from compressnet.data.images import find_images, unread_pictures
 
     if not os.path.exists(given):
         raise CompressnetError(f"{given}: no such file or folder")
     if not os.path.isdir(given):
         return [(given, Path(given.name))]
-    found = find_images(given)
+    found, left_out = find_images(given), unread_pictures(given)
     if not found:
-        raise CompressnetError(f"{given}: no images in this folder")
+        also = f"; {left_out}" if left_out else ""
+        raise CompressnetError(f"{given}: no images in this folder{also}")
+    if left_out:
+        console.note(f"warning: {given}: {left_out}")
     return [(path, path.relative_to(given)) for path in found]
 
 

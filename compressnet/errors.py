@@ -59,6 +59,10 @@ class NotFinite(CompressnetError):
     """A network or an operator gave numbers that are NaN or infinite; the message names the sample."""
 
 
+class BadFiles(CompressnetError):
+    """Files of a data set that cannot be read: one line each, so that all can be mended at once."""
+
+
 class Interrupted(CompressnetError):
     """Ctrl-C or SIGTERM, after everything was saved. Exit code 130."""
 

@@ -23,7 +23,17 @@ ORDER = [
 ]
 RANK = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 GROUND = {"errors", "files", "places", "processes", "recipe", "registry", "reporter", "signature", "subject"}
-GROUND |= {"architecture", "bounds", "cost", "cost_cells", "finite", "json_file", "npz_file", "yaml_file"}
+GROUND |= {
+    "architecture",
+    "bounds",
+    "cost",
+    "cost_cells",
+    "finite",
+    "free_memory",
+    "json_file",
+    "npz_file",
+    "yaml_file",
+}
 GROUND |= {"checkpoints", "record_forms", "run", "run_files", "run_lock", "run_names", "side", "tf_bundle"}
 GROUND |= {"weights"}
 SOURCES = [*(ROOT / "compressnet").rglob("*.py"), *(ROOT / "cli").glob("*.py")]

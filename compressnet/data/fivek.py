@@ -26,11 +26,14 @@ from compressnet.data.photographs import (
     PhotographSplit,
     Sizes,
     held_out,
+    left_out,
+    tell_left_out,
     unreadable,
 )
 from compressnet.data.protocol import NoSuchSplit
-from compressnet.errors import CompressnetError, UsageError
+from compressnet.errors import BadFiles, CompressnetError, UsageError
 from compressnet.places import DATA_VARIABLE, resolve
+from compressnet.reporter import Reporter
 
 COUNT = 5000
 HOW_TO_OBTAIN = (
@@ -91,7 +94,8 @@ class FiveK:
 
     def open(self, split: str, assets: Mapping[str, Any], seed: int) -> PhotographSplit:
         photographs, about = self.photographs(split)
-        return PhotographSplit(photographs, self._sizes, split == "train", assets, seed, about)
+        left_out = self._left_out() if split == "train" else []
+        return PhotographSplit(photographs, self._sizes, split == "train", assets, seed, about, left_out)
 
     def photographs(self, split: str) -> tuple[list[Photograph], dict[str, Any]]:
         """The files of a split, and whose split it is."""
@@ -99,8 +103,7 @@ class FiveK:
             raise NoSuchSplit(f"fivek has no split '{split}': only train, val and test")
         found = self._find()
         if found.problems:
-            more = f" (and {len(found.problems) - 1} more: `data check`)" if len(found.problems) > 1 else ""
-            raise CompressnetError(found.problems[0] + more)
+            raise BadFiles(*found.problems)
         half, whose = self._half("test" if split == "test" else "train", found)
         if split == "test":
             chosen = sorted(half)
@@ -112,13 +115,17 @@ class FiveK:
             raise CompressnetError(f"data.root '{self._root}' holds no photograph of the split '{split}'")
         return [found.by_id[name] for name in chosen], {"split": whose, "layout": found.layout}
 
-    def check(self) -> list[str]:
+    def check(self, headers: bool = False, reporter: Reporter | None = None) -> list[str]:
         try:
             found = self._find()
             problems = found.problems + self._list_problems(found)
         except CompressnetError as error:
             return [str(error)]
-        return problems + unreadable(found.by_id.values())
+        tell_left_out(self._left_out(), reporter)
+        return problems + unreadable(found.by_id.values(), headers, reporter)
+
+    def _left_out(self) -> list[str]:
+        return left_out([resolve(self._root)])
 
     def _held_out(self, name: str) -> bool:
         return held_out(name.rpartition("/")[2], self._val_percent)

@@ -18,12 +18,20 @@ import numpy as np
 from compressnet.bounds import HeldOut, Size
 from compressnet.data.image_pair import ImageBatch, ImagePair, collate_pairs, image_pair
 from compressnet.data.images import find_images, image_size, read_image, to_uint8
-from compressnet.data.photographs import Photograph, crop_both, fingerprint, held_out
+from compressnet.data.photographs import (
+    Photograph,
+    crop_both,
+    fingerprint,
+    held_out,
+    left_out,
+    tell_left_out,
+)
+from compressnet.data.prepare import undecodable
 from compressnet.data.protocol import Key, NoSuchSplit
 from compressnet.data.sampler import generator
-from compressnet.errors import CompressnetError
+from compressnet.errors import BadFiles, CompressnetError
 from compressnet.places import DATA_VARIABLE, resolve
-from compressnet.reporter import Reporter
+from compressnet.reporter import Reporter, Silent
 
 
 class Pair(NamedTuple):
@@ -72,12 +80,15 @@ class PairedFolder:
         pairs, problems = self._pairs(split)
         problems = problems + size_problems(pairs)
         if problems:
-            more = f" (and {len(problems) - 1} more: `data check`)" if len(problems) > 1 else ""
-            raise CompressnetError(problems[0] + more)
-        return PairSplit(pairs, self._crop if split == "train" else None, seed)
+            raise BadFiles(*problems)
+        others = left_out([resolve(self._root)]) if split == "train" else []
+        return PairSplit(pairs, self._crop if split == "train" else None, seed, others)
 
-    def check(self) -> list[str]:
+    def check(self, headers: bool = False, reporter: Reporter | None = None) -> list[str]:
         problems: list[str] = []
+        everything: list[Pair] = []
+        roots = [self._root] + ([] if self._test_root is None else [self._test_root])
+        tell_left_out(left_out(resolve(root) for root in roots), reporter)
         for split in ("train", "val", "test"):
             try:
                 pairs, found = self._pairs(split)
@@ -85,8 +96,13 @@ class PairedFolder:
                 continue
             except CompressnetError as error:
                 found, pairs = [str(error)], []
-            problems += found + size_problems(pairs) + identical(pairs)
-        return list(dict.fromkeys(problems))  # train and val may be parts of one folder
+            problems += found
+            everything += pairs
+        everything = list(dict.fromkeys(everything))  # train and val may be parts of one folder
+        if not headers:
+            files = [path for pair in everything for path in (pair.input, pair.target)]
+            problems += undecodable(files, reporter or Silent())
+        return list(dict.fromkeys(problems + size_problems(everything) + identical(everything)))
 
     def _pairs(self, split: str) -> tuple[list[Pair], list[str]]:
         root = resolve(self._root)
@@ -118,10 +134,11 @@ class PairedFolder:
         for folder in (inputs, targets):
             if not folder.is_dir() or not find_images(folder):
                 state = "holds no images" if folder.is_dir() else "is not there"
+                others = "".join(f"; {line}" for line in left_out([folder]))
                 raise CompressnetError(
                     f"data.{argument} '{root}': {folder.absolute()} {state} (relative roots stand below "
                     f"--data-root or {DATA_VARIABLE}): put inputs into {self._inputs}/ and targets of the "
-                    f"same names into {self._targets}/; `--smoke` runs without data"
+                    f"same names into {self._targets}/; `--smoke` runs without data{others}"
                 )
         return match(inputs, targets, self._suffix)
 
@@ -131,10 +148,11 @@ class PairSplit:
 
     continuous = False
 
-    def __init__(self, pairs: list[Pair], crop: int | None, seed: int) -> None:
+    def __init__(self, pairs: list[Pair], crop: int | None, seed: int, left_out: Sequence[str] = ()) -> None:
         self.pairs = pairs
         self._crop = crop
         self._seed = seed
+        self._left_out = left_out
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -153,7 +171,8 @@ class PairSplit:
         return self.pairs[index].name
 
     def prepare(self, keys: Sequence[Key], processes: int, reporter: Reporter) -> None:
-        """Nothing is derived from pairs."""
+        """Nothing is derived from pairs; pictures of kinds that are not read are named."""
+        tell_left_out(self._left_out, reporter)
 
     def collate(self, samples: list[ImagePair]) -> ImageBatch:
         return collate_pairs(samples)

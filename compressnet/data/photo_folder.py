@@ -18,11 +18,14 @@ from compressnet.data.photographs import (
     PhotographSplit,
     Sizes,
     held_out,
+    left_out,
+    tell_left_out,
     unreadable,
 )
 from compressnet.data.protocol import NoSuchSplit
 from compressnet.errors import CompressnetError
 from compressnet.places import DATA_VARIABLE, resolve
+from compressnet.reporter import Reporter
 
 
 class PhotoFolder:
@@ -62,7 +65,9 @@ class PhotoFolder:
         self._val_percent = val_percent
 
     def open(self, split: str, assets: Mapping[str, Any], seed: int) -> PhotographSplit:
-        return PhotographSplit(self.photographs(split), self._sizes, split == "train", assets, seed)
+        photographs = self.photographs(split)
+        others = left_out([resolve(root) for root in self._roots]) if split == "train" else []
+        return PhotographSplit(photographs, self._sizes, split == "train", assets, seed, left_out=others)
 
     def photographs(self, split: str) -> list[Photograph]:
         """The files of a split, sorted by root and name."""
@@ -84,17 +89,19 @@ class PhotoFolder:
         rest = [photo for photo in everything if photo.name not in names]
         return rest + (sample.photographs("train") if self._builtin else [])
 
-    def check(self) -> list[str]:
+    def check(self, headers: bool = False, reporter: Reporter | None = None) -> list[str]:
         roots = [("root", root) for root in self._roots]
         if self._test_root is not None:
             roots.append(("test_root", self._test_root))
-        problems = []
+        problems: list[str] = []
+        found: list[Photograph] = []
         for argument, root in roots:
             try:
-                problems += unreadable(photographs_below([root], argument))
+                found += photographs_below([root], argument)
+                tell_left_out(left_out([resolve(root)]), reporter)
             except CompressnetError as error:
                 problems.append(str(error))
-        return problems
+        return problems + unreadable(found, headers, reporter)
 
 
 def photographs_below(roots: list[str], argument: str = "root") -> list[Photograph]:
@@ -129,9 +136,10 @@ def _prefixes(folders: list[Path]) -> list[str]:
 
 
 def _missing(root: str, folder: Path, argument: str) -> str:
+    others = "".join(f"; {line}" for line in left_out([folder]))
     state = "holds no images" if folder.is_dir() else "is not there"
     return (
         f"data.{argument} '{root}' {state} (looked in {folder.absolute()}; relative roots stand below "
         f"--data-root or {DATA_VARIABLE}): any folder of photographs will do, sub-folders included; "
-        "`--smoke` runs without data, on the built-in photographs"
+        f"`--smoke` runs without data, on the built-in photographs{others}"
     )

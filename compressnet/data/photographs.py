@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from compressnet.data.image_pair import ImageBatch, ImagePair, collate_pairs, image_pair
-from compressnet.data.images import image_size
-from compressnet.data.prepare import prepare_targets
+from compressnet.data.images import image_size, unread_pictures
+from compressnet.data.prepare import prepare_targets, undecodable
 from compressnet.data.protocol import Key
 from compressnet.data.sampler import generator
 from compressnet.data.targets import Targets
-from compressnet.errors import CompressnetError, UsageError
-from compressnet.reporter import Reporter
+from compressnet.errors import BadFiles, CompressnetError, UsageError
+from compressnet.reporter import Reporter, Silent
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,12 @@ class Sizes:
 
 def hash_of(text: str) -> int:
     """63 bits of a text's SHA-256: the same on every machine and in every process."""
-    return int.from_bytes(hashlib.sha256(text.encode(errors="surrogateescape")).digest()[:8], "big") >> 1
+    return int.from_bytes(hashlib.sha256(_bytes(text)).digest()[:8], "big") >> 1
+
+
+def _bytes(text: str) -> bytes:
+    """UTF-8, and the very bytes of file names that are not."""
+    return text.encode(errors="surrogateescape")
 
 
 def held_out(stem: str, percent: float) -> bool:
@@ -92,6 +97,7 @@ class PhotographSplit:
         assets: `operator` names what makes the targets; needed for samples, not for names and facts.
         seed: of the draws.
         about: further facts.
+        left_out: one line for each folder that holds pictures of kinds that are not read.
     """
 
     continuous = False
@@ -104,6 +110,7 @@ class PhotographSplit:
         assets: Mapping[str, Any],
         seed: int,
         about: Mapping[str, Any] | None = None,
+        left_out: Sequence[str] = (),
     ) -> None:
         self.photographs = list(photographs)
         self.sizes = sizes
@@ -111,6 +118,7 @@ class PhotographSplit:
         self.seed = seed
         self.targets = Targets(assets.get("operator"))
         self._about = dict(about or {})
+        self._left_out = left_out
         self._short_sides: dict[int, int] = {}
 
     def __len__(self) -> int:
@@ -131,15 +139,26 @@ class PhotographSplit:
         """Compute the targets of these samples that are not in the cache.
 
         Raises:
-            CompressnetError: a photograph cannot be read, the cache cannot be written, a worker was killed.
+            BadFiles: photographs cannot be read: all of them, whatever stopped at the first.
+            CompressnetError: the cache cannot be written, a worker was killed.
         """
+        for line in self._left_out:
+            reporter.note("warning", line)
+        try:
+            prepare_targets(self.targets, self._jobs(keys), processes, reporter)
+        except BadFiles as error:
+            drawn = [self.photographs[index] for index in sorted({key.index for key in keys})]
+            problems = unreadable(drawn, reporter=reporter, processes=processes)
+            raise BadFiles(*(problems or error.problems)) from None
+
+    def _jobs(self, keys: Sequence[Key]) -> list[tuple[Path, list[int]]]:
+        """Each photograph that is drawn, with the short sides at which it is."""
         wanted: dict[int, set[int]] = {}
         for key in keys:
             drawn = wanted.setdefault(key.index, set())
             if key.size is not None or len(drawn) < len(self.sides(key.index)):
                 drawn.add(self._side(key, self._random(key)))
-        jobs = [(self.photographs[index].path, sorted(wanted[index])) for index in sorted(wanted)]
-        prepare_targets(self.targets, jobs, processes, reporter)
+        return [(self.photographs[index].path, sorted(wanted[index])) for index in sorted(wanted)]
 
     def collate(self, samples: list[ImagePair]) -> ImageBatch:
         return collate_pairs(samples)
@@ -164,7 +183,10 @@ class PhotographSplit:
 
     def _short_side(self, index: int) -> int:
         if index not in self._short_sides:
-            self._short_sides[index] = min(image_size(self.photographs[index].path))
+            try:
+                self._short_sides[index] = min(image_size(self.photographs[index].path))
+            except CompressnetError as error:
+                raise BadFiles(str(error)) from None
         return self._short_sides[index]
 
 
@@ -183,9 +205,7 @@ def fingerprint(photographs: Iterable[Photograph]) -> str:
     """Identifies a collection of files by their names and sizes."""
     digest = hashlib.sha256()
     for photograph in sorted(photographs, key=lambda photograph: photograph.name):
-        digest.update(
-            f"{photograph.name}\0{photograph.path.stat().st_size}\n".encode(errors="surrogateescape")
-        )
+        digest.update(_bytes(f"{photograph.name}\0{photograph.path.stat().st_size}\n"))
     return digest.hexdigest()[:16]
 
 
@@ -200,12 +220,37 @@ class NoOperator:
         raise CompressnetError("photographs need an operator that makes their targets (task.operator)")
 
 
-def unreadable(photographs: Iterable[Photograph]) -> list[str]:
-    """One line for each file that is no image, by its header."""
+def unreadable(
+    photographs: Iterable[Photograph],
+    headers: bool = False,
+    reporter: Reporter | None = None,
+    processes: int | None = None,
+) -> list[str]:
+    """One line for each file that cannot be read.
+
+    Args:
+        headers: read no more than headers: quick, and blind to what is truncated.
+        processes: how many files are decoded at once (default: one a processor).
+    """
+    paths = [photograph.path for photograph in photographs]
+    if not headers:
+        return undecodable(paths, reporter or Silent(), processes)
     problems = []
-    for photograph in photographs:
+    for path in paths:
         try:
-            image_size(photograph.path)
+            image_size(path)
         except CompressnetError as error:
             problems.append(str(error))
     return problems
+
+
+def left_out(folders: Iterable[Path]) -> list[str]:
+    """One line for each folder that holds pictures of kinds that are not read."""
+    counts = [(folder, unread_pictures(folder)) for folder in folders if folder.is_dir()]
+    return [f"{folder}: {words}" for folder, words in counts if words]
+
+
+def tell_left_out(lines: Iterable[str], reporter: Reporter | None) -> None:
+    """Pictures that nobody uses are no defect, but may be a surprise."""
+    for line in lines:
+        (reporter or Silent()).note("warning", line)

@@ -1,4 +1,4 @@
-"""Computes operator targets before they are needed, by several processes."""
+"""Work on many photographs before training needs them: operator targets, and whether each can be decoded."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from compressnet.data.cache import Cache
+from compressnet.data.images import read_image
 from compressnet.data.targets import Targets
 from compressnet.errors import CompressnetError
 from compressnet.processes import ignore_signals, signals_held
@@ -21,6 +23,12 @@ from compressnet.reporter import Reporter
 
 Job = tuple[Path, list[int]]  # a photograph and the short sides at which its targets are wanted
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_FEW = 16  # files that are decoded before other processes would have started
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def prepare_targets(targets: Targets, jobs: list[Job], processes: int, reporter: Reporter) -> int:
@@ -33,7 +41,8 @@ def prepare_targets(targets: Targets, jobs: list[Job], processes: int, reporter:
         how many targets were computed.
 
     Raises:
-        CompressnetError: a photograph cannot be read, the cache cannot be written, a worker was killed.
+        BadFiles: a photograph cannot be read.
+        CompressnetError: the cache cannot be written, a worker was killed.
     """
     missing = []
     for path, sides in jobs:
@@ -48,26 +57,71 @@ def prepare_targets(targets: Targets, jobs: list[Job], processes: int, reporter:
             targets.fill(path, sides)
             reporter.advance(len(sides))
     else:
-        _in_processes(targets, missing, min(processes, len(missing)), reporter)
+        doing = "computes operator targets"
+        setup = (_targets_in_worker, (targets.operator_text, targets.cache.folder))
+        for place, _ in _in_processes(_fill, missing, min(processes, len(missing)), doing, setup):
+            reporter.advance(len(missing[place][1]))
     return total
 
 
-def _in_processes(targets: Targets, jobs: list[Job], processes: int, reporter: Reporter) -> None:
+def undecodable(paths: Sequence[Path], reporter: Reporter, processes: int | None = None) -> list[str]:
+    """One line for each file that cannot be decoded as training will decode it, in the order of `paths`.
+
+    Args:
+        processes: how many files at once (default: one a processor).
+    """
+    if not paths:
+        return []
+    processes = min(processes or processors(), 1 + (len(paths) - 1) // _FEW)
+    reporter.stage("decoding", len(paths), "files")
+    found: list[str | None] = [None] * len(paths)
+    if processes == 1:
+        for place, path in enumerate(paths):
+            found[place] = _problem(path)
+            reporter.advance()
+    else:
+        for place, problem in _in_processes(
+            _problem, [(path,) for path in paths], processes, "decodes pictures"
+        ):
+            found[place] = problem
+            reporter.advance()
+    return [problem for problem in found if problem is not None]
+
+
+def _problem(path: Path) -> str | None:
+    try:
+        read_image(path, srgb=True)
+    except CompressnetError as error:
+        return str(error)
+    return None
+
+
+def _in_processes(
+    work: Callable[..., Any],
+    jobs: Sequence[tuple[Any, ...]],
+    processes: int,
+    doing: str,
+    setup: tuple[Callable[..., None], tuple[Any, ...]] | None = None,
+) -> Iterator[tuple[int, Any]]:
+    """Yield (position, result) of each job as it is done, by new processes of one thread each.
+
+    Args:
+        doing: what they do, for the message when one is killed.
+        setup: called in each process first, with its arguments.
+    """
     context = multiprocessing.get_context("spawn")  # a fork after torch has started threads may hang
     others = set(multiprocessing.active_children())
-    arguments = (targets.operator_text, targets.cache.folder)
-    with ProcessPoolExecutor(processes, context, initializer=_start_worker, initargs=arguments) as pool:
+    with ProcessPoolExecutor(processes, context, initializer=_start_worker, initargs=(setup,)) as pool:
         try:
             with _one_thread_each(), signals_held():
-                pending: dict[Future[None], int] = {
-                    pool.submit(_work, path, sides): len(sides) for path, sides in jobs
+                pending: dict[Future[Any], int] = {
+                    pool.submit(work, *job): place for place, job in enumerate(jobs)
                 }
             for done in as_completed(pending):
-                done.result()
-                reporter.advance(pending[done])
+                yield pending[done], done.result()
         except BrokenProcessPool:
             raise CompressnetError(
-                "a process that computes operator targets was killed (out of memory?): "
+                f"a process that {doing} was killed (out of memory?): "
                 "what is finished is kept, so start again, on fewer processors if need be (taskset -c 0)"
             ) from None
         except BaseException:
@@ -95,11 +149,16 @@ def _one_thread_each() -> Iterator[None]:
 _targets: Targets  # a worker's own, made when it starts
 
 
-def _start_worker(operator_text: str | None, folder: Path) -> None:
-    global _targets
+def _start_worker(setup: tuple[Callable[..., None], tuple[Any, ...]] | None) -> None:
     ignore_signals(signal.SIGINT)  # Ctrl-C reaches the whole group; the parent decides
-    _targets = Targets(operator_text, Cache(folder))
+    if setup is not None:
+        setup[0](*setup[1])
     threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _targets_in_worker(operator_text: str | None, folder: Path) -> None:
+    global _targets
+    _targets = Targets(operator_text, Cache(folder))
 
 
 def _die_with_parent() -> None:
@@ -110,5 +169,5 @@ def _die_with_parent() -> None:
         os._exit(1)
 
 
-def _work(path: Path, sides: list[int]) -> None:
+def _fill(path: Path, sides: list[int]) -> None:
     _targets.fill(path, sides)

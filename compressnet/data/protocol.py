@@ -47,7 +47,11 @@ class Split(Protocol):
         """What a person calls sample `index`."""
 
     def prepare(self, keys: Sequence[Key], processes: int, reporter: Reporter) -> None:
-        """Compute ahead what these samples derive (operator targets, decoded audio); at once if nothing."""
+        """Compute ahead what these samples derive (operator targets, decoded audio); at once if nothing.
+
+        Raises:
+            BadFiles: files that cannot be read, all of them.
+        """
 
     def collate(self, samples: list[Any]) -> Any:
         """A batch: a NamedTuple of tensors (moved to the device by the loop) and plain values."""
@@ -70,8 +74,13 @@ class DataSet(Protocol):
             NoSuchSplit: the set has no such split (no validation data, say).
         """
 
-    def check(self) -> list[str]:
-        """Every defect of the data on disk, one line each: missing, unpaired, unreadable."""
+    def check(self, headers: bool = False, reporter: Reporter | None = None) -> list[str]:
+        """Every defect of the data on disk, one line each: missing, unpaired, unreadable.
+
+        Args:
+            headers: look at the headers of pictures only, instead of decoding them as training will.
+            reporter: told of progress, and of files that are no defect but are not used.
+        """
 
 
 class NoSuchSplit(LookupError):

@@ -14,6 +14,7 @@ from compressnet.bounds import Repeats, Size
 from compressnet.data.photographs import Photograph, PhotographSplit, Sizes, unreadable
 from compressnet.data.protocol import NoSuchSplit
 from compressnet.errors import CompressnetError
+from compressnet.reporter import Reporter
 
 
 class Credit(NamedTuple):
@@ -64,9 +65,9 @@ class Sample:
     def open(self, split: str, assets: Mapping[str, Any], seed: int) -> PhotographSplit:
         return PhotographSplit(photographs(split), self._sizes, split == "train", assets, seed)
 
-    def check(self) -> list[str]:
+    def check(self, headers: bool = False, reporter: Reporter | None = None) -> list[str]:
         try:
-            return unreadable(photographs("train") + photographs("test"))
+            return unreadable(photographs("train") + photographs("test"), headers, reporter)
         except CompressnetError as error:
             return [str(error)]
 

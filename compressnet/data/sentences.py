@@ -193,7 +193,7 @@ class _SentenceSet:
             raise NoSuchSplit("no sentence is held out for validation: see data.val_percent")
         return SentenceSplit(lines, self._classes, self._tokenizer, self._min_count, assets, self._about())
 
-    def check(self) -> list[str]:
+    def check(self, headers: bool = False, reporter: Reporter | None = None) -> list[str]:
         """Lines without a label, with an unknown one, without a sentence; missing files."""
         problems = [problem for split in ("train", "val", "test") for problem in self._lines(split)[1]]
         return list(dict.fromkeys(problems))  # splits may be parts of one file

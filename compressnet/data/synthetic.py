@@ -185,7 +185,7 @@ class Synthetic:
         number = _SPLITS.index(split)
         return SyntheticSplit(self._problem, self._steps, self._counts[split], fresh, number, seed)
 
-    def check(self) -> list[str]:
+    def check(self, headers: bool = False, reporter: Reporter | None = None) -> list[str]:
         return []
 
 

@@ -17,12 +17,12 @@ import numpy as np
 
 from compressnet.data.cache import Cache
 from compressnet.data.images import read_image, resize_short_side, to_uint8
-from compressnet.errors import CompressnetError, NotFinite
+from compressnet.errors import BadFiles, CompressnetError, NotFinite
 from compressnet.operators.protocol import Operator
 from compressnet.signature import canonical, make
 
 # Raised when decoding, resizing or rounding changes: older cache entries are then left alone.
-READER_VERSION = 1
+READER_VERSION = 2
 # Files above this are hashed once and the digest is cached: raw photographs take long to read.
 _LARGE_FILE = 4_000_000
 
@@ -48,7 +48,8 @@ class Targets:
         """Input and target, uint8 (H, W, 3), at a short side that is not above the file's own.
 
         Raises:
-            CompressnetError: the photograph cannot be read, or the cache cannot be written.
+            BadFiles: the photograph cannot be read.
+            CompressnetError: the cache cannot be written.
         """
         return self._get(path, side, lambda: _read(path))
 
@@ -133,5 +134,8 @@ def _digest_of_large(path: Path) -> np.ndarray:
 
 def _read(path: Path) -> np.ndarray:
     """float32 (H, W, 3) in [0, 1], sRGB; alpha is ignored."""
-    pixels = read_image(path, srgb=True).pixels
+    try:
+        pixels = read_image(path, srgb=True).pixels
+    except CompressnetError as error:
+        raise BadFiles(str(error)) from None
     return np.broadcast_to(pixels, (*pixels.shape[:2], 3))

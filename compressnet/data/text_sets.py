@@ -21,6 +21,7 @@ from compressnet.data.text import Part, TextSplit
 from compressnet.data.vocabulary import Level, Tokenizer, Vocabulary, Words, count
 from compressnet.errors import CompressnetError
 from compressnet.places import DATA_VARIABLE, resolve
+from compressnet.reporter import Reporter
 
 Percent = Annotated[float, Field(ge=0, le=45)]
 _HUTTER_BYTES = 100_000_000
@@ -48,7 +49,7 @@ class _TextSet:
         training = split == "train"
         return TextSplit(part, self._tokenizer, self._unroll, self._min_count, assets, training)
 
-    def check(self) -> list[str]:
+    def check(self, headers: bool = False, reporter: Reporter | None = None) -> list[str]:
         """Files that cannot be read, and symbols held out that the training text does not have."""
         problems = []
         vocabulary: Vocabulary | None = None

@@ -17,12 +17,11 @@ from compressnet import finite
 from compressnet.bounds import Size
 from compressnet.data.images import Image
 from compressnet.errors import CompressnetError
+from compressnet.free_memory import SAFE_SHARE, free_memory
 from compressnet.models.can import CAN
 from compressnet.models.can_strips import forward_in_strips, plain_bytes, plan, rows_in_all, supports
 from compressnet.reporter import Reporter
-from compressnet.tasks.free_memory import free_memory
 
-_SAFE_SHARE = 0.7  # of the free memory: others grow, and an allocation is not refused but kills
 _QUIET_SECONDS = 2.0
 
 
@@ -69,10 +68,8 @@ class Applier:
     def __call__(self, image: Image) -> Image:
         """The processed photograph in the mode, depth and profile of `image`."""
         gray = image.pixels.shape[2] == 1
-        pixels = np.repeat(image.pixels, 3, axis=2) if gray else image.pixels
-        x = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[
-            None
-        ]  # (1, 3, H, W) channels_last
+        pixels = torch.from_numpy(np.ascontiguousarray(image.pixels)).expand(-1, -1, 3)  # gray: no copies
+        x = pixels.permute(2, 0, 1)[None]  # (1, 3, H, W) channels_last
         with torch.inference_mode():
             y = self._forward(x.to(self.device))[0].permute(1, 2, 0)  # (H, W, 3)
             y = finite.checked((y.mean(dim=2, keepdim=True) if gray else y).float(), "the network's output")
@@ -99,7 +96,7 @@ class Applier:
         if self.options.max_memory is not None:
             return self.options.max_memory << 20
         free = free_memory(self.device)
-        return None if free is None else int(free * _SAFE_SHARE)
+        return None if free is None else int(free * SAFE_SHARE)
 
     def _strips(self, net: CAN, x: Tensor, limit: int | None) -> Tensor:
         how = plan(net, x.shape[2], x.shape[3], limit)

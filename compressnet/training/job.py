@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -11,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from compressnet import weights
+from compressnet.data.prepare import processors
 from compressnet.data.protocol import Key, NoSuchSplit, Split
 from compressnet.data.sampler import column_batches, endless_batches, evaluation_keys, windows_read
-from compressnet.errors import CompressnetError, UsageError
+from compressnet.errors import BadFiles, CompressnetError, UsageError
 from compressnet.recipe import Recipe
 from compressnet.reporter import Reporter
 from compressnet.run import Run
@@ -106,10 +106,17 @@ def derive_ahead(job: Job, run: Run, group: Group, start: int, reporter: Reporte
     """Compute what the data sets derive (operator targets, ...) for the rest of the training, on rank 0."""
     if group.is_main and not job.train.continuous:
         keys = dict.fromkeys(drawn(job, run, Group(), start, job.total_steps))
-        processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        job.train.prepare(list(keys), processes, reporter)
+        wanted = [(job.train, list(keys))]
         if job.val is not None:
-            job.val.prepare(evaluation_keys(len(job.val)), processes, reporter)
+            wanted.append((job.val, evaluation_keys(len(job.val))))
+        bad: list[str] = []
+        for split, needed in wanted:
+            try:
+                split.prepare(needed, processors(), reporter)
+            except BadFiles as error:
+                bad += error.problems
+        if bad:
+            raise BadFiles(*bad)
     group.barrier()
 
 

@@ -75,3 +75,54 @@ def test_samples(cli: Cli, place: Path) -> None:
     assert len(list(Path("photos").iterdir())) == 1  # nothing was copied beside it
     cli("data", "samples", "-o", "photos", "--force")
     assert "cannot write" in cli("data", "samples", "-o", "photos/chelsea.png", code=1).error
+
+
+def test_check_decodes_and_headers_do_not(cli: Cli, place: Path) -> None:
+    for name in ("a", "b", "c"):
+        path = save(place / "set" / f"{name}.png", (200, 200))
+        if name != "b":  # the header is whole, the pixels are not
+            path.write_bytes(path.read_bytes()[:-400])
+    (place / "set" / "d.heic").touch()
+    done = cli("data", "check", "photo_folder:root=set", code=1)
+    assert [Path(line.split(": ")[0]).name for line in done.errors] == ["a.png", "c.png"]
+    assert "1 picture of other kinds left out: 1 .heic" in done.stderr
+    cli("data", "check", "photo_folder:root=set", "--headers")
+
+
+def test_check_decodes_pairs(cli: Cli, place: Path) -> None:
+    for folder in ("inputs", "targets"):
+        for name in ("a", "b"):
+            path = save(place / "set" / folder / f"{name}.png", (64, 64))
+            if folder == "targets":
+                path.write_bytes(path.read_bytes()[: -200 if name == "b" else None] + b" ")
+    errors = cli("data", "check", "paired_folder:root=set", code=1).errors
+    assert [Path(line.split(": ")[0]).name for line in errors] == ["b.png"]
+
+
+def test_train_lists_all_bad_photographs_at_once(cli: Cli, place: Path) -> None:
+    for number in range(6):
+        path = save(place / "set" / f"{number}.png", (64, 64))
+        if number in (1, 4):
+            path.write_bytes(path.read_bytes()[:-300])
+    (place / "set" / "5.png").write_text("no picture")
+    (place / "mine.yaml").write_text(
+        "version: 1\ntask: {name: image_operator, operator: rof}\nmodel: {name: can24}\n"
+        "data: {name: photo_folder, root: set, min_side: 16, max_side: 32, sizes: 1, crop: 16}\n"
+        "train: {steps: 12, batch: 1}\n"
+    )
+    errors = cli("train", "mine.yaml", "--device", "cpu", code=1).errors
+    assert [Path(line.split(": ")[0]).name for line in errors] == ["1.png", "4.png", "5.png"]
+
+
+def test_a_folder_of_other_pictures_says_so(cli: Cli, place: Path) -> None:
+    (place / "set").mkdir()
+    for name in ("a.heic", "b.psd"):
+        (place / "set" / name).touch()
+    assert (
+        "2 pictures of other kinds left out: " in cli("data", "check", "photo_folder:root=set", code=1).error
+    )
+    assert "2 pictures of other kinds" in cli("apply", "zoo:rof", "set", "-o", "out", code=1).error
+    save(place / "set" / "c.gif")
+    done = cli("apply", "zoo:rof", "set", "-o", "out")
+    assert "2 pictures of other kinds" in done.stderr
+    assert [path.name for path in (place / "out").iterdir()] == ["c.png"]

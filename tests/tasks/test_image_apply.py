@@ -14,11 +14,11 @@ from torch import nn
 
 from compressnet.data.images import Image
 from compressnet.errors import CompressnetError
+from compressnet.free_memory import free_memory
 from compressnet.models.can import CAN, can24
 from compressnet.operators.module import OperatorModule
 from compressnet.reporter import Silent
 from compressnet.tasks import image_apply
-from compressnet.tasks.free_memory import free_memory
 from compressnet.tasks.image_apply import Applier, Options
 
 

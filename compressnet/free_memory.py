@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 _ROOT = Path("/")
 # (limit, what is used) of the group of processes that this one is in: version 2, version 1
@@ -14,13 +16,19 @@ _GROUPS = (
 )
 
 
-def free_memory(device: torch.device, root: Path = _ROOT) -> int | None:
-    """Bytes that are free on `device`, or None where the system does not tell.
+SAFE_SHARE = 0.7  # of the free memory: others grow, and an allocation is not refused but kills
+
+
+def free_memory(device: torch.device | None = None, root: Path = _ROOT) -> int | None:
+    """Bytes that are free, or None where the system does not tell.
 
     Args:
+        device: whose memory; None: the machine's.
         root: where /proc and /sys are. In a container the limit of its control group counts as well.
     """
-    if device.type == "cuda":
+    if device is not None and device.type == "cuda":
+        import torch
+
         return torch.cuda.mem_get_info(device)[0]
     found = [_available(root), *(_below_limit(root / limit, root / used) for limit, used in _GROUPS)]
     known = [value for value in found if value is not None]
