@@ -13,7 +13,8 @@ import copy
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def load(path: Path, *, unchanged: bool = True) -> tuple[Architecture, dict[str,
             values are not finite.
     """
     try:
-        with safetensors.safe_open(_existing(path), framework="pt") as file:
+        with _opened(path) as file:
             stored = _described(path, file.metadata(), sealed=unchanged)
             # Copies: what was checked must not change under our hands with the file.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
@@ -130,7 +131,7 @@ def read_architecture(path: Path) -> Architecture:
         CompressnetError: missing, not ours, changed, or written by a newer version.
     """
     try:
-        with safetensors.safe_open(_existing(path), framework="pt") as file:
+        with _opened(path) as file:
             return _described(path, file.metadata(), sealed=True).architecture
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise _unreadable(path, error) from error
@@ -174,10 +175,16 @@ def digest(tensors: Mapping[str, Tensor], architecture: Architecture) -> str:
     return summary.hexdigest()
 
 
-def _existing(path: Path) -> Path:
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise CompressnetError(f"{path}: no such weights file")
-    return path
+    with ExitStack() as stack:
+        name = str(path)
+        if not name.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in name):
+            # safetensors takes names that are text only, and this one is bytes.
+            name = f"/dev/fd/{stack.enter_context(open(path, 'rb')).fileno()}"
+        yield stack.enter_context(safetensors.safe_open(name, framework="pt"))
 
 
 def _described(path: Path, metadata: Mapping[str, str] | None, *, sealed: bool) -> Description:
