@@ -1,0 +1,58 @@
+"""A part of every campaign, with fixed seeds; docs/reliability.md has the figures of the whole."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+PARTS = {
+    "weights_files": [300],
+    "recipe_files": [250],
+    "image_files": [250],
+    "bundle_files": [200],
+    "run_folders": [16],
+    "bit_flips": [90],
+    "json_files": [60],
+    "links_and_names": [24],
+    "kills": [3],
+}
+DISKS = ["inodes"]
+
+
+def campaign(name: str, words: list[object], place: Path) -> None:
+    """Run a campaign as docs/reliability.md says; its failures are shown."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("COMPRESSNET_")}
+    done = subprocess.run(
+        [sys.executable, "-m", f"tests.faults.{name}", *map(str, words)],
+        cwd=ROOT,
+        env={**environment, "WORK": str(place), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        errors="backslashreplace",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    assert " cases: " in done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_campaign(name: str, tmp_path: Path) -> None:
+    campaign(name, [*PARTS[name]], tmp_path)
+
+
+def test_disks(tmp_path: Path) -> None:
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        pytest.skip("disks: only root can mount a small one")
+    place = tmp_path / "tried"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)]
+    tried = subprocess.run(mount, capture_output=True, text=True)
+    if tried.returncode:
+        pytest.skip(f"disks: no tmpfs can be mounted here: {tried.stderr.strip()}")
+    subprocess.run(["umount", str(place)], check=True)
+    campaign("disks", [*DISKS], tmp_path)
