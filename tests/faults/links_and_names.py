@@ -175,7 +175,8 @@ def ended(process: subprocess.Popen[str]) -> Finished:
 
 def two_want_one_name(tally: Tally) -> None:
     """Of two processes with one -o one trains and the other is told; without -o both train."""
-    for words, codes in ((("-o", "run"), [0, 1]), ((), [0, 0])):
+    ways: list[tuple[list[str], list[int]]] = [(["-o", "run"], [0, 1]), ([], [0, 0])]
+    for words, codes in ways:
         folder = fresh("two")
         both = [start(*words, "--set", "train.steps=50", folder=folder) for _ in range(2)]
         done = [ended(process) for process in both]

@@ -154,6 +154,8 @@ def main() -> int:
     given = arguments(2000)
     folder = os.environ.get("RECIPES") or str(resources.files("compressnet_recipes"))
     recipes = [path.read_text() for path in sorted(Path(folder).glob("*.yaml"))]
+    for text in recipes:
+        loaded(text)  # imports what cases need: no case shall wait for it
     attacks = [Case(name, functools.partial(loaded, text)) for name, text in ATTACKS.items()]
 
     def numbered(number: int) -> Case:

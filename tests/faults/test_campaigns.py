@@ -12,15 +12,15 @@ import pytest
 from tests.conftest import ROOT
 
 PARTS = {
-    "weights_files": [300],
-    "recipe_files": [250],
-    "image_files": [250],
-    "bundle_files": [200],
-    "run_folders": [16],
-    "bit_flips": [90],
-    "json_files": [60],
-    "links_and_names": [24],
     "kills": [3],
+    "links_and_names": [16],
+    "weights_files": [200],
+    "recipe_files": [150],
+    "image_files": [200],
+    "bundle_files": [200],
+    "run_folders": [10],
+    "bit_flips": [60],
+    "json_files": [24],
 }
 DISKS = ["inodes"]
 

@@ -286,7 +286,7 @@ def used(loaded: subject.Loaded) -> None:
     kinds = set(loaded.task.sample_types)
     text, numbers = work() / "small.txt", work() / "numbers.txt"
     text.write_text("the class is a name\n" * 3)
-    numbers.write_text("0.1 0.2\n" * 3)
+    numbers.write_text("0.1,0.2\n" * 3)
     if "text" in kinds:
         list(loaded.apply([], prompt="the class", length=3))
     given = networks.picture() if "photograph" in kinds else numbers if "sequence" in kinds else text
