@@ -132,7 +132,20 @@ def _report() -> dict[str, Any]:
     path = work() / "bench.json"
     if not path.exists():
         words = ["sru:input_size=4,hidden_size=4", "vs", "lstm:input_size=4,hidden_size=4"]
-        done = must(call("bench", *words, "--processes", "1", "--rounds", "2", "--threads", "1", "--json"))
+        done = must(
+            call(
+                "bench",
+                *words,
+                "--processes",
+                "1",
+                "--rounds",
+                "2",
+                "--threads",
+                "1",
+                "--no-memory",
+                "--json",
+            )
+        )
         path.write_text(done.stdout)
     report: dict[str, Any] = json.loads(path.read_text())
     return report

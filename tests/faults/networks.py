@@ -1,4 +1,7 @@
-"""Small networks of every kind, trained in a second or two each: what the campaigns damage."""
+"""Small networks of every kind, trained in a second or two each: what the campaigns damage.
+
+NETWORKS names a folder for them that several campaigns share, one after the other (default: below WORK).
+"""
 
 from __future__ import annotations
 
@@ -30,9 +33,9 @@ KINDS = {
 
 
 def trained(kind: str) -> Path:
-    """The folder of a finished run of this kind; it is trained where there is none in WORK."""
+    """The folder of a finished run of this kind; it is trained where there is none."""
     os.environ["COMPRESSNET_CPU_SETTINGS"] = "off"
-    folder = work() / "networks" / kind
+    folder = Path(os.environ.get("NETWORKS") or work() / "networks") / kind
     if not (folder / "checkpoints" / "last").exists():
         recipe, *settings = KINDS[kind]
         if kind == "image":

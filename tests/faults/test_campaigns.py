@@ -25,13 +25,19 @@ PARTS = {
 DISKS = ["inodes"]
 
 
-def campaign(name: str, words: list[object], place: Path) -> None:
+@pytest.fixture(scope="session")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What campaigns damage is trained once, by the first that needs it."""
+    return tmp_path_factory.mktemp("networks")
+
+
+def campaign(name: str, words: list[object], place: Path, networks: Path) -> None:
     """Run a campaign as docs/reliability.md says; its failures are shown."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("COMPRESSNET_")}
     done = subprocess.run(
         [sys.executable, "-m", f"tests.faults.{name}", *map(str, words)],
         cwd=ROOT,
-        env={**environment, "WORK": str(place), "OMP_NUM_THREADS": "1"},
+        env={**environment, "WORK": str(place), "NETWORKS": str(networks), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         errors="backslashreplace",
@@ -41,11 +47,11 @@ def campaign(name: str, words: list[object], place: Path) -> None:
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_campaign(name: str, tmp_path: Path) -> None:
-    campaign(name, [*PARTS[name]], tmp_path)
+def test_campaign(name: str, tmp_path: Path, networks: Path) -> None:
+    campaign(name, [*PARTS[name]], tmp_path, networks)
 
 
-def test_disks(tmp_path: Path) -> None:
+def test_disks(tmp_path: Path, networks: Path) -> None:
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         pytest.skip("disks: only root can mount a small one")
     place = tmp_path / "tried"
@@ -55,4 +61,4 @@ def test_disks(tmp_path: Path) -> None:
     if tried.returncode:
         pytest.skip(f"disks: no tmpfs can be mounted here: {tried.stderr.strip()}")
     subprocess.run(["umount", str(place)], check=True)
-    campaign("disks", [*DISKS], tmp_path)
+    campaign("disks", [*DISKS], tmp_path, networks)
