@@ -245,7 +245,7 @@ def _evaluated(side: Side, metric: str) -> float | None:
 
     if side.subject.kind == "zoo":
         card = zoo_card(side.subject.name)["training"]
-        return float(card["curve"][-1][1]) if card["metric"] == metric else None
+        return float(card["curve"][-1][1]) if card.get("metric") == metric and card.get("curve") else None
     if side.subject.kind != "run" or side.subject.path is None:
         return None
     step = int(side.weights_path().parent.name.removeprefix("step-"))

@@ -57,7 +57,8 @@ def train(
     with group(chosen) as processes:
         absent = _absent(output.parent if output else runs)
         opened = _open_everywhere(processes, recipe, set_ or [], resume, smoke, output, runs)
-        finished = opened.facts["status"] == "done" and _wanted_steps(opened) <= opened.facts["total_steps"]
+        trained = opened.facts.get("total_steps", 0)
+        finished = opened.facts["status"] == "done" and _wanted_steps(opened) <= trained
         if finished and opened.start is None:
             _report_finished(opened, json)
             return
@@ -207,7 +208,7 @@ def _report_finished(opened: Run, json: bool) -> None:
     if json:
         console.print_json({"run": str(opened.folder), "already_finished": True, **facts})
     else:
-        console.print_text(f"{opened.folder} is finished ({facts['step']} steps); nothing to do")
+        console.print_text(f"{opened.folder} is finished ({facts.get('step', 'all')} steps); nothing to do")
 
 
 def _report(opened: Run, outcome: Outcome, json: bool) -> None:

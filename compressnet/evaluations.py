@@ -75,7 +75,7 @@ def _table(
     groups = list(_by_recipe(records))
     plain = Counter(_network(group[0]) for _, group in groups)
     for recipe, group in groups:
-        theirs = next((entry for entry in published if entry.get("recipe") == recipe), None)
+        theirs = next((entry for entry in published if recipe and entry.get("recipe") == recipe), None)
         if theirs and theirs["what"] not in notes:
             notes.append(theirs["what"])
         alike = plain[_network(group[0])] > 1  # only what their commands set tells them apart
@@ -111,7 +111,7 @@ def _row(
 ) -> list[str]:
     beside = "-"
     if theirs:
-        beside = f"{theirs['figure']} [^{record['task']}-{notes.index(theirs['what']) + 1}]"
+        beside = f"{theirs.get('figure', '-')} [^{record['task']}-{notes.index(theirs['what']) + 1}]"
     return [
         f"[{record['name']}](results/{record['name']}.json)",
         " ".join([_network(record), *(f"`{setting}`" for setting in _settings(record) if alike)]),
@@ -125,7 +125,9 @@ def _row(
 
 def _mean(group: Sequence[Record], metrics: Sequence[str], first: Sequence[str]) -> list[str]:
     """The row of the mean, where it does not differ like the row of the `first` of them."""
-    means = [sum(float(record["metrics"][key]) for record in group) / len(group) for key in metrics]
+    means = [
+        sum(float(record["metrics"].get(key, "nan")) for record in group) / len(group) for key in metrics
+    ]
     minutes = [record["training"]["train_seconds"] / 60 for record in group if record.get("training")]
     trained = [f"{_span(minutes, '.0f')} min each"] if minutes else []
     steps = {record["training"]["step"] for record in group if record.get("training")}

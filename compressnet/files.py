@@ -242,11 +242,17 @@ def appear(temporary: Path, target: Path) -> None:
 
 def _temporary(path: Path) -> Path:
     """`.NAME.PID-RANDOM.tmp` beside `path`, in the bytes that a name may have."""
-    name = os.fsencode(path.name)
-    end = min(_NAME_BYTES, len(name))
-    while end < len(name) and end > _NAME_BYTES - 4 and name[end] & 0xC0 == 0x80:
+    name = cut_name(path.name, _NAME_BYTES)
+    return path.with_name(f".{name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+def cut_name(name: str, most: int) -> str:
+    """As much of the beginning of a file's name as `most` bytes hold."""
+    data = os.fsencode(name)
+    end = min(most, len(data))
+    while end < len(data) and end > most - 4 and data[end] & 0xC0 == 0x80:
         end -= 1  # not in the middle of a character
-    return path.with_name(f".{os.fsdecode(name[:end])}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    return os.fsdecode(data[:end])
 
 
 def remove(path: Path) -> None:

@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from compressnet.json_file import Form
 
 Count = Annotated[int, Field(ge=0)]
 Figure = float | Literal["nan", "inf", "-inf"]  # JSON has no numbers that are not finite
 Seconds = Annotated[float, Field(gt=0)]
-Versions = dict[str, str]
+
+
+def _words(command: str) -> str:
+    shlex.split(command)  # raises ValueError
+    return command
+
+
+def _has_figure(point: list[int | float | str | None]) -> list[int | float | str | None]:
+    if None in point[:2]:
+        raise ValueError("a point of a curve has a step and a figure")
+    return point
+
+
+Command = Annotated[str, AfterValidator(_words)]
+Point = Annotated[
+    list[Count | Figure | None], Field(min_length=3, max_length=3), AfterValidator(_has_figure)
+]  # step, figure, that of doing nothing
+
+
+class Versions(Form):
+    """Of what figures depend on."""
+
+    torch: str
 
 
 class Data(Form):
@@ -20,6 +43,8 @@ class Data(Form):
     name: str
     count: Count
     fingerprint: str
+    set: str | None = None
+    fold: Count | None = None
 
 
 class Parent(Form):
@@ -32,7 +57,7 @@ class Parent(Form):
 class Training(Form):
     """How the weights came about."""
 
-    command: str
+    command: Command
     train_seconds: float
     step: Count
     device: str
@@ -40,9 +65,7 @@ class Training(Form):
     commit: str | None = None
     resumed_with: list[str] = Field(default_factory=list)
     metric: str = ""
-    curve: list[Annotated[list[Count | Figure | None], Field(min_length=3, max_length=3)]] = Field(
-        default_factory=list
-    )
+    curve: list[Point] = Field(default_factory=list)
     parent: Parent | None = None
 
 
@@ -70,6 +93,14 @@ class Evaluation(Form):
     task: str | None = None
     model_args: dict[str, Any] = Field(default_factory=dict)
     training: Training | None = None
+
+
+class Card(Form):
+    """What is said of a network of the zoo."""
+
+    about: str
+    result: str
+    training: Training
 
 
 class Ratio(Form):

@@ -86,7 +86,7 @@ def _hidden(text: str, folder: Path, symbol: str) -> str:
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
-    """All records of a folder, by name.
+    """All records of a folder, by name, with None or nothing for what an older one lacks.
 
     Raises:
         CompressnetError: one is damaged.
@@ -97,8 +97,8 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
             continue
         record = json_file.read(path)
         is_speed = isinstance(record, dict) and record.get("kind") is not None
-        json_file.check(SpeedRecord if is_speed else Evaluation, record, str(path))
-        records.append(record)
+        form: type[SpeedRecord | Evaluation] = SpeedRecord if is_speed else Evaluation
+        records.append(json_file.check(form, record, str(path)).model_dump())
     return records
 
 

@@ -218,12 +218,12 @@ def _theirs_for(
     if not record.get("operator"):
         return {}
     mine = canonical("operator", record["operator"])
-    for other in filter(lambda other: other.get("released"), records):
+    for other in filter(lambda other: other.get("released") and other.get("operator"), records):
         same_data = other["data"]["fingerprint"] == record["data"]["fingerprint"]
         if same_data and canonical("operator", other["operator"]) == mine:
             what = f"the authors' released network on the same images: record {other['name']} in RESULTS.md."
             return {**other["metrics"], "what": what}
-    known = [entry for entry in published if "operator" in entry]
+    known = [entry for entry in published if entry.get("operator")]
     return next((entry for entry in known if canonical("operator", entry["operator"]) == mine), {})
 
 

@@ -130,7 +130,7 @@ def build(kind: str, name: str, arguments: Mapping[str, Any]) -> Any:
     try:
         return target(**keywords)
     except (ValueError, OverflowError) as error:
-        raise UsageError(f"{kind} {name}: {error}") from error
+        raise UsageError(f"{kind} {name}: {short(str(error), 500)}") from error
     except RuntimeError as error:
         if "overflow" not in str(error):  # torch: sizes whose product has more than 64 bits
             raise

@@ -6,14 +6,13 @@ runs/fip_sample-1[@last|@best|@step-500]                    a path: it has a sep
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from compressnet import registry, signature
+from compressnet import json_file, registry, signature
 from compressnet.errors import CompressnetError, UsageError, named, short
 
 if TYPE_CHECKING:
@@ -252,8 +251,16 @@ def weights_path(subject: Subject) -> tuple[Path, Run | None]:
 
 
 def zoo_card(name: str) -> dict[str, Any]:
-    """The card of a network of the zoo: data, command, time, result."""
-    card: dict[str, Any] = json.loads((_folder("zoo") / f"{name}.json").read_text(encoding="utf-8"))
+    """The card of a network of the zoo: data, command, time, result.
+
+    Raises:
+        CompressnetError: it is missing or damaged.
+    """
+    from compressnet.record_forms import Card
+
+    path = Path(str(_folder("zoo") / f"{name}.json"))
+    card: dict[str, Any] = json_file.read(path)
+    json_file.check(Card, card, str(path))
     return card
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from compressnet import records
 from compressnet.errors import CompressnetError, UsageError
+from compressnet.results import results_page
+from tests.conftest import ROOT
 
 
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:
@@ -61,3 +63,27 @@ def test_a_record_makes_its_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CompressnetError, match="cannot write"):
         records.store(tmp_path / "file" / "a.json", {"x": 1})
+
+
+def test_a_record_that_lacks_what_is_optional_has_a_line(tmp_path: Path) -> None:
+    record = json.loads((ROOT / "results" / "lm_ptb_sru.json").read_text())
+    del record["training"]["metric"], record["operator"], record["recipe"]
+    (tmp_path / "a.json").write_text(json.dumps(record))
+    page = results_page(records.read_records(tmp_path), [{"what": "others'", "operator": "rof"}])
+    assert "[lm_ptb_sru](results/lm_ptb_sru.json)" in page
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"command": "train 'x"}, "'training.command' No closing quotation"),
+        ({"curve": [[5, None, None]]}, "'training.curve.0' a point of a curve has a step and a figure"),
+    ],
+)
+def test_a_record_of_wrong_values_is_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    record = json.loads((ROOT / "results" / "lm_ptb_sru.json").read_text())
+    record["training"] |= change
+    (tmp_path / "a.json").write_text(json.dumps(record))
+    with pytest.raises(CompressnetError) as caught:
+        records.read_records(tmp_path)
+    assert message.lower() in str(caught.value).lower()

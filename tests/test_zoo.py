@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 import compressnet
 from compressnet import subject, weights
+from compressnet.errors import CompressnetError
 from tests.conftest import ROOT
 
 NAMES = subject.names("zoo")
@@ -33,3 +35,13 @@ def test_the_card_is_of_these_weights_and_of_a_record(name: str) -> None:
     for key in ("data", "training", "licence", "about"):
         assert card[key]
     assert "command" in card["training"]
+
+
+@pytest.mark.parametrize(
+    "text", ["null", "{", "\ufeff{}", '{"about": "x", "result": 5}', '{"about": "x", "result": "y"}']
+)
+def test_a_damaged_card_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    (tmp_path / "rof.json").write_text(text)
+    monkeypatch.setattr(subject, "_folder", lambda _: tmp_path)
+    with pytest.raises(CompressnetError, match=r"rof\.json: damaged"):
+        subject.zoo_card("rof")

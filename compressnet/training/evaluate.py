@@ -21,6 +21,8 @@ from compressnet.tasks.protocol import State, Task
 from compressnet.training.distributed import Group
 from compressnet.training.loader import loading
 
+_NAME_BYTES = 200  # of a sample's name in that of its preview, which has more to say
+
 
 def evaluate(
     task: Task,
@@ -98,7 +100,10 @@ def draw(
         with evaluating(model), torch.inference_mode():
             pictures = list(task.preview(model, [split[Key(0, index, index)]]))
         for name, picture in pictures:
-            path = folder / f"{prefix}{name.replace('/', '_')}"
+            plain = name.replace("/", "_")
+            if (short := files.cut_name(plain, _NAME_BYTES)) != plain:
+                plain = f"{short}-{index}"
+            path = folder / f"{prefix}{plain}"
             if isinstance(picture, str):
                 path = path.with_name(f"{path.name}-{index}.txt")
                 files.write_bytes(path, picture.encode())

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.cli.conftest import Cli, save
 from tests.conftest import ROOT, Program
 
 RECIPE = ROOT / "recipes" / "fip_sample.yaml"
@@ -258,3 +259,31 @@ def test_a_signal_while_targets_are_computed_ends_it(tmp_path: Path, environment
     _, error = process.communicate(timeout=30)
     assert process.returncode == 130, error
     assert "before the first step" in error
+
+
+@pytest.mark.parametrize("name", ["x" * 251 + ".png", "\u00e9" * 125 + ".png"])
+def test_a_picture_with_the_longest_name_has_a_preview(cli: Cli, place: Path, name: str) -> None:
+    save(place / "photos" / name, size=(40, 36))
+    settings = [
+        "data.root=photos",
+        "data.min_side=32",
+        "data.max_side=36",
+        "data.sizes=1",
+        "data.crop=32",
+        "train.compile=false",
+    ]
+    settings += ["train.steps=1", "train.batch=1", "train.evaluate_every=1", "train.warmup_steps=0"]
+    cli("train", "fip_photos", *(f"--set={setting}" for setting in settings), "-o", "run")
+    (preview,) = (place / "run" / "previews").iterdir()
+    assert preview.name.startswith("step-1-" + name[:90])
+    assert preview.name.endswith("-0.png")
+
+
+def test_a_run_that_lacks_its_total_goes_on(cli: Cli, place: Path) -> None:
+    words = ["lstm_1997_tasks", "--smoke", "--set=train.steps=4"]
+    cli("train", *words, "-o", "run")
+    facts = json.loads((place / "run" / "run.json").read_text())
+    del facts["total_steps"], facts["step"]
+    (place / "run" / "run.json").write_text(json.dumps(facts))
+    cli("train", "--resume", "run")
+    assert json.loads((place / "run" / "run.json").read_text())["total_steps"] == 4
