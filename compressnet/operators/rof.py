@@ -11,7 +11,6 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
-from skimage.restoration import denoise_tv_chambolle
 
 from compressnet.bounds import Fraction, Repeats
 from compressnet.operators.protocol import Pixels, check_pixels
@@ -50,6 +49,9 @@ class ROF:
 
     def __call__(self, image: Pixels) -> Pixels:
         """Image (H, W, C) in [0, 1], float32 or float64, to the same shape and type in [0, 1]."""
+        # Here, not above: it imports scipy.stats, over half a second that naming an operator need not take.
+        from skimage.restoration import denoise_tv_chambolle
+
         check_pixels(image, "rof")
         result = np.empty_like(image)
         for channel in range(image.shape[2]):

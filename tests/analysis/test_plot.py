@@ -27,7 +27,7 @@ EIGHT = [
 ]
 
 
-def drawn(monkeypatch: pytest.MonkeyPatch, points: list[Point], direction: plot.Direction = "higher") -> Any:
+def drawn(points: list[Point], direction: plot.Direction = "higher") -> Any:
     """The axes of a picture."""
     seen: list[Any] = []
     label = plot._label
@@ -36,9 +36,16 @@ def drawn(monkeypatch: pytest.MonkeyPatch, points: list[Point], direction: plot.
         label(axes, *rest)
         seen.append(axes)
 
-    monkeypatch.setattr(plot, "_label", spy)
-    scatter(points, "PSNR, dB", direction)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plot, "_label", spy)
+        scatter(points, "PSNR, dB", direction)
     return seen[0]
+
+
+@pytest.fixture(scope="module")
+def eight() -> Any:
+    """The axes of all eight points."""
+    return drawn(EIGHT)
 
 
 def test_front_by_hand() -> None:
@@ -71,8 +78,8 @@ def test_is_a_png(count: int) -> None:
     assert "matplotlib.pyplot" not in sys.modules
 
 
-def test_names_units_and_front_are_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    axes = drawn(monkeypatch, EIGHT)
+def test_names_units_and_front_are_in_it(eight: Any) -> None:
+    axes = eight
     assert "ms" in axes.get_xlabel()
     assert axes.get_ylabel() == "PSNR, dB (higher is better)"
     assert sorted(text.get_text() for text in axes.texts) == sorted(p.name for p in EIGHT)
@@ -85,19 +92,18 @@ def test_names_units_and_front_are_in_it(monkeypatch: pytest.MonkeyPatch) -> Non
     assert [list(bar) for bar in bars] == [[p.low_ms, p.high_ms] for p in EIGHT]
 
 
-def test_axes_are_logarithmic_beyond_a_decade(monkeypatch: pytest.MonkeyPatch) -> None:
-    axes = drawn(monkeypatch, EIGHT)
-    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "linear")
-    axes = drawn(monkeypatch, [point("a", 3, 2e3), point("b", 4, 3e8)], "lower")
+def test_axes_are_logarithmic_beyond_a_decade(eight: Any) -> None:
+    assert (eight.get_xscale(), eight.get_yscale()) == ("log", "linear")
+    axes = drawn([point("a", 3, 2e3), point("b", 4, 3e8)], "lower")
     assert (axes.get_xscale(), axes.get_yscale()) == ("linear", "log")
     assert axes.yaxis.get_major_formatter()(2e6) == "2M"
-    assert drawn(monkeypatch, [point("a", 3, -1), point("b", 4, 30)]).get_yscale() == "linear"
+    assert drawn([point("a", 3, -1), point("b", 4, 30)]).get_yscale() == "linear"
 
 
 @pytest.mark.parametrize("close", [False, True])
-def test_names_do_not_cover_each_other(monkeypatch: pytest.MonkeyPatch, close: bool) -> None:
-    points = [point(f"variant {n}", 10 + 0.15 * n, 1 + 0.01 * (n % 3)) for n in range(8)] if close else EIGHT
-    axes = drawn(monkeypatch, points)
+def test_names_do_not_cover_each_other(eight: Any, close: bool) -> None:
+    points = [point(f"variant {n}", 10 + 0.15 * n, 1 + 0.01 * (n % 3)) for n in range(8)]
+    axes = drawn(points) if close else eight
     renderer, frame = axes.figure.canvas.get_renderer(), axes.get_window_extent()
     boxes = [text.get_window_extent(renderer) for text in axes.texts]
     assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))

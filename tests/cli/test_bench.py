@@ -79,9 +79,7 @@ def test_equal_sides_are_told_apart(cli: Cli) -> None:
 
 
 def test_threads_are_groups_of_their_own(cli: Cli) -> None:
-    rows = measured(cli, "can24", "--input-size", "16", "--rounds", "2", "--threads", "1,2", "--no-memory")[
-        "rows"
-    ]
+    rows = measured(cli, *SMALL[:3], "--rounds", "2", "--threads", "1,2", *QUICK[4:])["rows"]
     assert [(row["threads"], row["against"]) for row in rows] == [(1, "can24"), (2, "can24")]
 
 
@@ -91,12 +89,13 @@ def test_process_wide_settings_are_compared_by_processes(cli: Cli) -> None:
     assert report["cpu_settings"]["torch"] == {"matmul": "exact", "malloc": False}
 
 
-def test_several_processes(cli: Cli) -> None:
+def test_several_processes(cli: Cli, place: Path) -> None:
     words = "can24", "can32", "--input-size", "16", "--rounds", "3", "--threads", "1", "--no-memory"
-    report = measured(cli, *words, "--processes", "2")
+    done = cli("bench", *words, "--processes", "2", "--record", "two")
+    assert "in 2 processes" in done.stdout
+    report = json.loads(Path("results/two.json").read_text())
     assert report["processes"] == 2
     assert [len(row["seconds"]) for row in report["rows"]] == [4, 4]  # two each
-    assert "in 2 processes" in cli("bench", *words, "--processes", "2").stdout
 
 
 def test_an_error_in_a_process_is_told_as_here(cli: Cli) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from compressnet import registry
 from compressnet.training import cpu_settings
-from tests.cli.conftest import Cli
+from tests.cli.conftest import Cli, save
 from tests.training import toy
 
 Verdict = Callable[[str], None]
@@ -142,6 +142,7 @@ def test_the_recipe_decides_where_it_says_how(cli: Cli, verdict: Verdict, recipe
 
 
 def test_evaluating_takes_the_runs_way(cli: Cli, place: Path, verdict: Verdict, smoke_run: Path) -> None:
+    save(place / "photos" / "a.png", (48, 40))
     shutil.copytree(smoke_run, place / "run")
     text = (place / "run" / "recipe.yaml").read_text()
     assert "cpu_matmul: auto" in text
@@ -149,7 +150,7 @@ def test_evaluating_takes_the_runs_way(cli: Cli, place: Path, verdict: Verdict, 
     for way, probed in (("auto", "fast"), ("auto", "exact"), ("exact", "fast"), ("fast", "exact")):
         (place / "run" / "recipe.yaml").write_text(text.replace("cpu_matmul: auto", f"cpu_matmul: {way}"))
         verdict(probed)
-        cli("eval", "run", "--device", "cpu", "--json")
+        cli("eval", "run", "--device", "cpu", "--json", "--data", "photo_folder:root=photos,test_root=photos")
         seen.append(cpu_settings.current().matmul)
     assert seen == ["fast", "exact", "exact", "fast"]
 
@@ -188,7 +189,7 @@ def test_off_leaves_all_as_it_is(
 ) -> None:
     verdict("fast")
     monkeypatch.setenv("COMPRESSNET_CPU_SETTINGS", "off")
-    cli("train", "fip_sample", "--smoke", "-o", "run", "--device", "cpu")
+    cli("train", "lm_sample", "--smoke", "-o", "run", "--device", "cpu")
     assert facts("run")["cpu"] == cpu_settings.TORCH.as_dict()
     cli("eval", "run", "--device", "cpu")
     cli("apply", "operator:l0", photo, "-o", "a.png", "--device", "cpu")
@@ -209,4 +210,4 @@ def test_bad_values_are_told_in_a_line_and_leave_nothing_behind(
     shutil.copytree(smoke_run, "run")
     Path("run/run.json").write_text(json.dumps({**facts("run"), "cpu": {"matmul": "fastest"}}))
     words = ["train", "--resume", "run", "--set", "train.steps=9", "--device", "cpu"]
-    assert "run.json: damaged CPU settings" in cli(*words, code=1).error
+    assert "run.json: damaged: 'cpu.malloc' is missing" in cli(*words, code=1).error

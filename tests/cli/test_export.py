@@ -22,6 +22,8 @@ from compressnet.subject import read_weights
 from tests.cli.conftest import Cli
 from tests.cli.test_listings import COMMANDS
 
+pytestmark = pytest.mark.usefixtures("one_torchlib")
+
 LINEAR = ("linear", "--set", "in_features=2", "--set", "out_features=3")
 
 

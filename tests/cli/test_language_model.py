@@ -17,7 +17,6 @@ from compressnet.run import Run
 from compressnet.subject import read_weights
 from compressnet.training.train import Outcome, train
 from tests.cli.conftest import Cli
-from tests.conftest import Program
 from tests.training.test_loop import CPU, StopAt
 
 RECIPE = """
@@ -128,7 +127,7 @@ def test_a_prompt_is_for_language_models(cli: Cli) -> None:
 
 
 def test_two_processes_have_columns_of_their_own_and_train_as_one(
-    text: Path, environment: dict[str, str], program: Program
+    text: Path, environment: dict[str, str], cli: Cli
 ) -> None:
     recipe = text / "lm.yaml"
     recipe.write_text(RECIPE.replace("dropout: 0.1", "dropout: 0.0").replace("previews: 1", "log_every: 1"))
@@ -139,7 +138,7 @@ def test_two_processes_have_columns_of_their_own_and_train_as_one(
     ranks = json.loads(done.stdout)["ranks"]
     assert len(ranks) == 2
     assert len(set(ranks)) == 1
-    program("train", recipe, "-o", "one", "--device", "cpu")
+    cli("train", recipe, "-o", "one", "--device", "cpu")
     losses, figures = (
         [
             [
@@ -156,10 +155,10 @@ def test_two_processes_have_columns_of_their_own_and_train_as_one(
 
 
 def test_killed_in_an_epoch_and_resumed_is_the_same(
-    text: Path, environment: dict[str, str], program: Program
+    text: Path, environment: dict[str, str], cli: Cli
 ) -> None:
     (text / "lm.yaml").write_text(RECIPE)
-    program("train", "lm.yaml", "-o", "whole", "--device", "cpu")
+    cli("train", "lm.yaml", "-o", "whole", "--device", "cpu", "--threads", "1")
     command = [sys.executable, "-m", "compressnet_cli", "train", "lm.yaml", "-o", "run", "--device", "cpu"]
     process = subprocess.Popen(command, cwd=text, env=environment, stderr=subprocess.DEVNULL)
     while not list((text / "run" / "checkpoints").glob("step-*[0-9]")):
@@ -167,6 +166,6 @@ def test_killed_in_an_epoch_and_resumed_is_the_same(
         time.sleep(0.005)
     process.kill()
     process.wait()
-    program("train", "--resume", "run", "--device", "cpu")
+    cli("train", "--resume", "run", "--device", "cpu")
     digests = [json.loads((text / run / "run.json").read_text())["digest"] for run in ("whole", "run")]
     assert digests[0] == digests[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import Cli, save
-from tests.conftest import ROOT, Program
+from tests.conftest import ROOT
 
 RECIPE = ROOT / "recipes" / "fip_sample.yaml"
 # Random resolution, accumulation, averaging and an evaluation on the way; small enough for a few seconds.
@@ -64,15 +65,16 @@ def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 120) -
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> dict[str, Any]:
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    """A whole run, to compare with."""
     folder = tmp_path_factory.mktemp("uninterrupted")
     environment = {**os.environ, "COMPRESSNET_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
     assert start(folder, environment, *SMALL, "-o", "run").wait(timeout=300) == 0
-    return facts(folder / "run")
+    return folder / "run"
 
 
 def test_killed_and_resumed_is_the_same_run(
-    tmp_path: Path, environment: dict[str, str], program: Program, uninterrupted: dict[str, Any]
+    tmp_path: Path, environment: dict[str, str], cli: Cli, uninterrupted: Path
 ) -> None:
     run = tmp_path / "runs" / "fip_sample-1"
     process = start(tmp_path, environment, *SMALL)
@@ -80,17 +82,22 @@ def test_killed_and_resumed_is_the_same_run(
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert facts(run)["status"] == "running"
-    program("train", RECIPE, *SMALL, "--resume", "auto")
+    cli("train", RECIPE, *SMALL, "--resume", "auto")
     assert events(run, "resume")[0]["step"] in (3, 6)
-    assert facts(run)["digest"] == uninterrupted["digest"]
+    assert facts(run)["digest"] == facts(uninterrupted)["digest"]
     assert facts(run)["status"] == "done"
-    again = program("train", "--resume", run)
+    again = cli("train", "--resume", run)
     assert "is finished (9 steps)" in again.stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_by_a_signal_it_saves_and_resumes(
-    tmp_path: Path, environment: dict[str, str], program: Program, uninterrupted: dict[str, Any], number: int
+    tmp_path: Path,
+    environment: dict[str, str],
+    cli: Cli,
+    monkeypatch: pytest.MonkeyPatch,
+    uninterrupted: Path,
+    number: int,
 ) -> None:
     process = start(tmp_path, environment, *SMALL, "--set=train.checkpoint_every=1000", "-o", "run")
     wait_for(tmp_path / "run" / "metrics.jsonl", process)
@@ -104,69 +111,67 @@ def test_stopped_by_a_signal_it_saves_and_resumes(
     saved = facts(tmp_path / "run")
     assert saved["status"] == "interrupted"
     assert 0 < saved["step"] < 9
-    program("train", "--resume", "run")
+    monkeypatch.setattr(sys, "argv", ["compressnet", "train", "--resume", "run"])  # which the run notes
+    cli(*sys.argv[1:])
     assert "--resume" not in facts(tmp_path / "run")["command"]
     assert facts(tmp_path / "run")["resumed_with"] == [["compressnet", "train", "--resume", "run"]]
     assert events(tmp_path / "run", "resume")[0]["step"] == saved["step"]
-    assert facts(tmp_path / "run")["digest"] == uninterrupted["digest"]
+    assert facts(tmp_path / "run")["digest"] == facts(uninterrupted)["digest"]
 
 
-def test_auto_starts_afresh_where_nothing_is_to_resume(tmp_path: Path, program: Program) -> None:
-    program("train", RECIPE, "--smoke", "--resume", "auto")
-    program("train", RECIPE, "--smoke", "--resume", "auto")
+def test_auto_starts_afresh_where_nothing_is_to_resume(tmp_path: Path, cli: Cli) -> None:
+    cli("train", RECIPE, "--smoke", "--resume", "auto")
+    cli("train", RECIPE, "--smoke", "--resume", "auto")
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {
         "fip_sample-smoke-1",
         "fip_sample-smoke-2",
     }
 
 
-def test_a_smoke_run_says_so_everywhere(tmp_path: Path, program: Program) -> None:
-    done = program("train", "fip_sample", "--smoke", "--json")
+def test_a_smoke_run_says_so_everywhere(tmp_path: Path, cli: Cli) -> None:
+    done = cli("train", "fip_sample", "--smoke", "--json")
     result = json.loads(done.stdout)
     assert result["smoke"] is True
     assert "smoke run" in done.stderr
     run = tmp_path / result["run"]
-    assert program("eval", run).stdout.count("smoke run")
-    assert "smoke" in program("eval", run, "--record", "x", code=1).stderr
+    assert cli("eval", run).stdout.count("smoke run")
+    assert "smoke" in cli("eval", run, "--record", "x", code=1).stderr
     assert not (tmp_path / "results").exists()
     (tmp_path / "bare.safetensors").write_bytes((run / "checkpoints/step-8/model.safetensors").read_bytes())
-    assert json.loads(program("eval", "bare.safetensors", "--json").stdout)["smoke"] is True
+    assert json.loads(cli("eval", "bare.safetensors", "--json").stdout)["smoke"] is True
 
 
-def test_fine_tuning_starts_from_the_parents_weights(tmp_path: Path, program: Program) -> None:
-    program("train", "fip_sample", "--smoke", "-o", "parent")
-    done = program(
-        "train", "fip_sample", "--smoke", "-o", "child", "--set", "init=./parent", "--set", "train.steps=1"
-    )
+def test_fine_tuning_starts_from_the_parents_weights(tmp_path: Path, cli: Cli, smoke_run: Path) -> None:
+    shutil.copytree(smoke_run, "parent")
+    cli("train", "fip_sample", "--smoke", "-o", "child", "--set", "init=./parent", "--set", "train.steps=1")
     parent = facts(tmp_path / "child")["parent"]
     assert parent == {"run": "./parent", "digest": facts(tmp_path / "parent")["digest"]}
-    assert done.returncode == 0
-    skipped = program(
+    skipped = cli(
         "train", "fip_sample", "--smoke", "--set", "init=./parent", "--set", "init_skip=[head]", code=2
     )
     assert "the model has no 'head'" in skipped.stderr
 
 
-def test_the_stop_rule_ends_training(tmp_path: Path, program: Program) -> None:
+def test_the_stop_rule_ends_training(tmp_path: Path, cli: Cli) -> None:
     photos = tmp_path / "photos"
-    program("data", "samples", "-o", photos)
+    cli("data", "samples", "-o", photos)
     words = [
         "train", ROOT / "recipes" / "fip_photos.yaml", "-o", "run",
         "--set=data.root=photos", "--set=data.val_percent=50", "--set=data.test_side=64",
         "--set=data.min_side=48", "--set=data.max_side=64", "--set=data.sizes=1", "--set=data.crop=null",
         "--set=train.steps=50", "--set=train.evaluate_every=2", "--set=train.compile=false",
     ]  # fmt: skip
-    program(*words, "--set", "train.stop={metric: psnr, threshold: 1.0}")
+    cli(*words, "--set", "train.stop={metric: psnr, threshold: 1.0}")
     assert facts(tmp_path / "run")["step"] == 2
     assert facts(tmp_path / "run")["best"] > 1.0
     misspelt = "train.stop={metric: psmr, threshold: 1, direction: max}"
-    wrong = program(*words[:3], tmp_path / "w", *words[4:], f"--set={misspelt}", code=1)
+    wrong = cli(*words[:3], tmp_path / "w", *words[4:], f"--set={misspelt}", code=1)
     assert "'psmr' is none of the metrics" in wrong.stderr
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_step(tmp_path: Path, program: Program) -> None:
-    done = program(
-        "train", "fip_sample", "--smoke", "-o", "run", "--set", "train.lr=1e30", "--set", "train.steps=20",
+def test_a_loss_that_is_not_finite_stops_before_the_step(tmp_path: Path, cli: Cli) -> None:
+    done = cli(
+        "train", "fip_sample", "--smoke", "-o", "run", "--set", "train.lr=1e6", "--set", "train.steps=20",
         "--set", "train.checkpoint_every=1", "--set", "train.warmup_steps=0", code=1,
     )  # fmt: skip
     for word in ("not finite at step", "gradient norm", "lr ", "samples", "last good checkpoint"):
@@ -179,6 +184,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(tmp_path: Path, program
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
 TORCHRUN += ["-m", "compressnet_cli", "train"]
+HALVES = [*SMALL, "--set=train.accumulate=1"]
 
 
 def torchrun(folder: Path, environment: dict[str, str], *words: object) -> subprocess.CompletedProcess[str]:
@@ -186,34 +192,42 @@ def torchrun(folder: Path, environment: dict[str, str], *words: object) -> subpr
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
 
-def test_two_processes_train_as_one(tmp_path: Path, environment: dict[str, str], program: Program) -> None:
-    small = [*SMALL, "--set=train.accumulate=1"]
-    done = torchrun(tmp_path, environment, RECIPE, *small, "-o", "two", "--json")
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    """A whole run of two processes, each with half of a batch that one process takes in two steps."""
+    folder = tmp_path_factory.mktemp("two")
+    environment = {**os.environ, "COMPRESSNET_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+    done = torchrun(folder, environment, RECIPE, *HALVES, "-o", "two", "--json")
     assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
-    assert len(set(result["ranks"])) == 1
-    assert len(result["ranks"]) == 2
-    program("train", RECIPE, *SMALL, "-o", "one")
-    losses = [[row["loss"] for row in events(tmp_path / run, "train")] for run in ("one", "two")]
+    ranks = json.loads(done.stdout)["ranks"]
+    assert len(set(ranks)) == 1
+    assert len(ranks) == 2
+    return folder / "two"
+
+
+def test_two_processes_train_as_one(
+    tmp_path: Path, environment: dict[str, str], cli: Cli, uninterrupted: Path, two: Path
+) -> None:
+    losses = [[row["loss"] for row in events(run, "train")] for run in (uninterrupted, two)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
-    refused = program("train", "--resume", "two", "--set", "train.steps=12", code=1)
+    shutil.copytree(two, "two")
+    refused = cli("train", "--resume", "two", "--set", "train.steps=12", code=1)
     assert "trained by 2 process(es)" in refused.stderr
     assert "torchrun --nproc-per-node 2" in refused.stderr
     assert torchrun(tmp_path, environment, "--resume", "two", "--set", "train.steps=10").returncode == 0
     assert events(tmp_path / "two", "resume")[-1]["step"] == 9
 
 
-def test_worker_processes_change_nothing(tmp_path: Path, program: Program) -> None:
+def test_worker_processes_change_nothing(tmp_path: Path, cli: Cli) -> None:
     for workers in (0, 2):
-        program("train", "fip_sample", "--smoke", "-o", f"w{workers}", "--set", f"train.workers={workers}")
+        cli("train", "fip_sample", "--smoke", "-o", f"w{workers}", "--set", f"train.workers={workers}")
     assert facts(tmp_path / "w0")["digest"] == facts(tmp_path / "w2")["digest"]
 
 
-def test_two_processes_stop_together_and_resume(tmp_path: Path, environment: dict[str, str]) -> None:
-    small = [*SMALL, "--set=train.accumulate=1"]
-    whole = torchrun(tmp_path, environment, RECIPE, *small, "-o", "whole")
-    assert whole.returncode == 0, whole.stderr
-    command = [*TORCHRUN, str(RECIPE), *small, "--set=train.checkpoint_every=1000", "-o", "run"]
+def test_two_processes_stop_together_and_resume(
+    tmp_path: Path, environment: dict[str, str], two: Path
+) -> None:
+    command = [*TORCHRUN, str(RECIPE), *HALVES, "--set=train.checkpoint_every=1000", "-o", "run"]
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
     wait_for(tmp_path / "run" / "metrics.jsonl", process)
     while not events(tmp_path / "run", "train"):
@@ -226,7 +240,7 @@ def test_two_processes_stop_together_and_resume(tmp_path: Path, environment: dic
     assert 0 < saved["step"] < 9
     resumed = torchrun(tmp_path, environment, "--resume", "run")
     assert resumed.returncode == 0, resumed.stderr
-    assert facts(tmp_path / "run")["digest"] == facts(tmp_path / "whole")["digest"]
+    assert facts(tmp_path / "run")["digest"] == facts(two)["digest"]
 
 
 def test_a_signal_to_the_whole_group_saves_with_workers_too(

@@ -127,8 +127,10 @@ def test_photograph_that_went_away(targets: Targets, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_prepare_computes_what_is_missing(
-    targets: Targets, make_photo: Any, tmp_path: Path, processes: int
+    targets: Targets, make_photo: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int
 ) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
     paths = [make_photo(tmp_path / f"{i}.png") for i in range(4)]
     targets.get(paths[0], 16)
     told = Told()
@@ -136,6 +138,8 @@ def test_prepare_computes_what_is_missing(
     assert told.stages == [("operator targets", 7)]
     assert told.done == 7
     assert all(targets.has(path, side) for path in paths for side in (12, 16))
+    assert os.environ["OMP_NUM_THREADS"] == "7"  # the environment is as it was
+    assert "MKL_NUM_THREADS" not in os.environ
     again = Told()
     assert prepare_targets(targets, [(path, [12, 16]) for path in paths], processes, again) == 0
     assert again.stages == []
@@ -151,16 +155,6 @@ def test_prepare_in_processes_gives_what_one_process_gives(make_photo: Any, tmp_
         entries.append([(path.name, path.read_bytes()) for path in files])
     assert len(entries[0]) == 2
     assert entries[0] == entries[1]
-
-
-def test_prepare_leaves_the_environment_as_it_was(
-    targets: Targets, make_photo: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
-    prepare_targets(targets, [(make_photo(tmp_path / f"{i}.png"), [16]) for i in range(2)], 2, Silent())
-    assert os.environ["OMP_NUM_THREADS"] == "7"
-    assert "MKL_NUM_THREADS" not in os.environ
 
 
 @pytest.mark.parametrize("processes", [1, 2])

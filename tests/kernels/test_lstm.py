@@ -40,7 +40,7 @@ def assert_agree(net: LSTM, x: Tensor, lengths: Tensor | None = None, seed: int 
         torch.testing.assert_close(a, b, atol=1e-5 * scale, rtol=0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(SIZES, st.booleans(), st.booleans(), st.integers(0, 3), st.sampled_from([1, 2]), st.integers(0, 99))
 def test_agrees_with_the_reference(
     sizes: tuple[int, int, int], peepholes: bool, coupled: bool, projections: int, threads: int, seed: int
@@ -188,18 +188,16 @@ def test_compiles_in_one_graph_and_for_all_lengths() -> None:
     torch.manual_seed(0)
     net, x = lstmp(12, 20, 8), torch.randn(5, 3, 12)
     torch.compiler.reset()
+    torch._dynamo.mark_dynamic(x, 0)  # what torch does by itself at the second length, by compiling again
     compiled = torch.compile(net, fullgraph=True)
 
     def run(module: Any, x: Tensor) -> list[Tensor]:
         y, (h, c) = module(x)
         return [y, h, c, *torch.autograd.grad(y.sum() + c.square().sum(), list(net.parameters()))]
 
-    torch.testing.assert_close(run(compiled, x), run(net, x), atol=1e-5, rtol=1e-5)
     graphs = []
-    for steps in (6, 7, 11):
-        x = torch.randn(steps, 3, 12)
+    for steps in (5, 6, 7, 11):
+        x = x if steps == 5 else torch.randn(steps, 3, 12)
         torch.testing.assert_close(run(compiled, x), run(net, x), atol=1e-5, rtol=1e-5)
         graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
-    assert (
-        graphs[0] == graphs[-1]
-    )  # the second length makes the time axis dynamic, no later one compiles again
+    assert graphs[0] == graphs[-1]  # no later length compiles again

@@ -55,7 +55,7 @@ def assert_equal_to_plain(net: CAN, x: Tensor, how: Plan | None = None) -> None:
     torch.testing.assert_close(forward_in_strips(net, x, how), net(x), rtol=0, atol=1e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     height=SIZES,
     width=SIZES,
