@@ -68,8 +68,10 @@ def apply(
         return
     if prompt is not None:
         raise UsageError(f"--prompt: {loaded.subject.text} writes no text")
-    if not inputs or output is None:
-        raise UsageError("name at least one input and, with -o, the output")
+    if not inputs:
+        raise UsageError("name at least one input: a picture, or a folder of pictures")
+    if output is None:
+        raise UsageError("name the output: -o FILE or FOLDER")
     if max_memory is not None:
         settings["max_memory"] = max_memory
     from compressnet.analysis.forms import backends_of

@@ -71,6 +71,8 @@ def train(
                 "smoke run: a few steps on built-in samples; its weights are marked and worth nothing"
             )
         console.note(f"run: {opened.folder}")
+        if opened.start is not None:
+            console.note(f"going on from {opened.start}: later checkpoints are replaced as they are reached")
         try:
             outcome = _train_locked(opened, processes, chosen)
         finally:

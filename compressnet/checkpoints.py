@@ -13,6 +13,7 @@ from pathlib import Path
 
 from compressnet import files
 from compressnet.errors import CompressnetError
+from compressnet.regular_file import open_regular
 
 FILES = ("model.safetensors", "state.safetensors", "state.json")
 RESUMABLE = 2  # so many of the newest keep their training state: one may turn out to be damaged
@@ -117,10 +118,10 @@ class Checkpoints:
         if not path.exists():
             return None
         try:
-            with open(path, encoding="utf-8") as file:
-                name = file.read(100).strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise CompressnetError(f"cannot read {path}: {error}") from error
+            with open_regular(path) as file:
+                name = file.read(100).decode("utf-8", "backslashreplace").strip()
+        except OSError as error:
+            raise CompressnetError(f"{path} cannot be read: {error.strerror}") from error
         if not _STEP.fullmatch(name):
             raise CompressnetError(f"{path} is damaged: it says {name!r:.60}, not step-<number>")
         return name

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from compressnet.errors import CompressnetError, named, short
+from compressnet.regular_file import open_regular
 from compressnet.signature import describe
 
 T = TypeVar("T")
@@ -39,7 +40,7 @@ def read(path: Path, limit: int = MAX_BYTES) -> Any:
         CompressnetError: missing, too large, or not JSON in the sense above; the message names the file.
     """
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             data = file.read(limit + 1)
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL
         reason = getattr(error, "strerror", None) or error

@@ -11,6 +11,7 @@ from pydantic import Field
 from compressnet import json_file
 from compressnet.errors import CompressnetError
 from compressnet.json_file import Form
+from compressnet.regular_file import open_regular
 
 Count = Annotated[int, Field(ge=0)]
 _MAX_LINE = 1 << 20  # bytes of a line of metrics.jsonl
@@ -93,7 +94,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 def _lines(path: Path) -> Iterator[bytes]:
     """The lines of a file that are no longer than a log's; it is read piece by piece."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             begins = True
             while piece := file.readline(_MAX_LINE):
                 ends = piece.endswith(b"\n")

@@ -39,7 +39,8 @@ def sweep(folder: Path) -> None:
 
 
 def _next_free(runs: Path, name: str) -> int:
-    taken = [number_of(path) for path in runs.glob(f"{glob.escape(name)}-*")]
+    named = (path for path in runs.glob(f"{glob.escape(name)}-*"))
+    taken = [number_of(path) for path in named if path.name == f"{name}-{number_of(path)}"]
     return max(taken, default=0) + 1
 
 

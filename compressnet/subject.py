@@ -6,6 +6,7 @@ runs/fip_sample-1[@last|@best|@step-500]                    a path: it has a sep
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib import resources
@@ -293,7 +294,9 @@ def _from_path(text: str) -> Subject:
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except OSError:  # a name that is too long
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
         return False
 
 

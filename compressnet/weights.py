@@ -40,6 +40,7 @@ __all__ = [
     "raw_tensors",
     "read_architecture",
     "save",
+    "stored_digest",
     "tensors_of",
     "to_bytes",
 ]
@@ -103,8 +104,7 @@ def load(path: Path, *, unchanged: bool = True) -> tuple[Architecture, dict[str,
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise _unreadable(path, error) from error
-    if unchanged:
-        _check_digest(path, stored, tensors)
+    _check_digest(path, stored, tensors, unchanged)
     _check_finite(tensors, str(path))
     return stored.architecture, tensors
 
@@ -133,6 +133,19 @@ def read_architecture(path: Path) -> Architecture:
     try:
         with _opened(path) as file:
             return _described(path, file.metadata(), sealed=True).architecture
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise _unreadable(path, error) from error
+
+
+def stored_digest(path: Path) -> str | None:
+    """The digest that a weights file carries (None: one of format 1), without reading the weights.
+
+    Raises:
+        CompressnetError: as of `read_architecture`.
+    """
+    try:
+        with _opened(path) as file:
+            return _described(path, file.metadata(), sealed=True).digest
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise _unreadable(path, error) from error
 
@@ -193,13 +206,18 @@ def _described(path: Path, metadata: Mapping[str, str] | None, *, sealed: bool) 
     return description.from_json(metadata[KEY], str(path), sealed=sealed)
 
 
-def _check_digest(path: Path, stored: Description, tensors: Mapping[str, Tensor]) -> None:
+def _check_digest(path: Path, stored: Description, tensors: Mapping[str, Tensor], unchanged: bool) -> None:
     if stored.digest is None:
+        if not unchanged:
+            return  # it is being written anew
         _note(
             f"{path}: written by compressnet 0.1 without a digest: damage to its values cannot be noticed; "
             f"`compressnet import {path} -o NEW.safetensors` writes it anew"
         )
     elif stored.digest != digest(tensors, stored.architecture):
+        if not unchanged:
+            _note(f"{path}: its values or its model are not those that were written; taken as they are")
+            return
         raise CompressnetError(
             f"{path}: its values are not those that were written (their digest differs); "
             f"{description.import_it(str(path))}"
@@ -238,7 +256,9 @@ def _fitting(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: s
             f"{source}: {len(converted)} of {len(own)} tensors are converted to the model's type, first "
             f"'{first}' from {_kind(tensors[first])} to {_kind(own[first])}"
         )
-    return {name: tensors[name].to(tensor.dtype) for name, tensor in own.items()}
+    fitting = {name: tensors[name].to(tensor.dtype) for name, tensor in own.items()}
+    _check_finite({name: fitting[name] for name in converted}, source)  # float64 has larger numbers
+    return fitting
 
 
 def _fill(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:

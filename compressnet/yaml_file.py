@@ -238,10 +238,15 @@ def _scalar(node: yaml.ScalarNode) -> Any:
 
 def _text(node: yaml.ScalarNode) -> str:
     text: str = node.value
-    strange = next((letter for letter in text if letter == "\0" or "\ud800" <= letter <= "\udfff"), None)
+    strange = next((letter for letter in text if letter == "\0" or _is_half(letter)), None)
     if strange is not None:
         raise _refused(node, f"the character {_code(ord(strange))} is no text")
     return text
+
+
+def _is_half(letter: str) -> bool:
+    """Half a character; but for those that Python has for the bytes of file names that are no text."""
+    return "\ud800" <= letter <= "\udfff" and not "\udc80" <= letter <= "\udcff"
 
 
 def _check_tag(node: yaml.Node, kind: str) -> None:

@@ -35,7 +35,7 @@ GROUND |= {
     "yaml_file",
 }
 GROUND |= {"checkpoints", "record_forms", "run", "run_files", "run_lock", "run_names", "side", "tf_bundle"}
-GROUND |= {"weights"}
+GROUND |= {"regular_file", "weights"}
 SOURCES = [*(ROOT / "compressnet").rglob("*.py"), *(ROOT / "cli").glob("*.py")]
 
 

@@ -24,9 +24,9 @@ def to_srgb(colour: np.ndarray, icc: bytes, path: Path) -> np.ndarray:
     Raises:
         CompressnetError: the profile is damaged or belongs to another colour space.
     """
-    if "srgb" in ImageCms.getProfileDescription(_opened(icc, path)).lower():
-        return colour
     convert = to_srgb_bands("L" if colour.shape[2] == 1 else "RGB", icc, path)
+    if _changes_nothing(convert, colour.shape[2]):
+        return colour
     height, width = colour.shape[:2]
     converted = np.empty((height, width, 3), np.uint8)
     rows = max(1, _BAND // max(1, width))
@@ -36,6 +36,14 @@ def to_srgb(colour: np.ndarray, icc: bytes, path: Path) -> np.ndarray:
             band = np.rint(band / np.float32(257)).astype(np.uint8)
         converted[top : top + rows] = convert(band)
     return converted
+
+
+def _changes_nothing(convert: Callable[[np.ndarray], np.ndarray], channels: int) -> bool:
+    """Whether a profile is sRGB, by what it does to some colours: names lie ("Linear sRGB")."""
+    steps = np.arange(0, 256, 17, dtype=np.uint8)
+    grid = np.stack(np.meshgrid(*[steps] * channels, indexing="ij"), axis=-1).reshape(1, -1, channels)
+    off = convert(grid).astype(np.int16) - grid
+    return int(np.abs(off).max()) <= 1
 
 
 def to_srgb_bands(mode: str, icc: bytes, path: Path) -> Callable[[np.ndarray], np.ndarray]:

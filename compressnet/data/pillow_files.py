@@ -144,6 +144,17 @@ def sixteen_bit_samples(values: np.ndarray, icc: bytes | None) -> Samples:
     return Samples(values, "gray" if channels < 3 else "rgb", 16, extra, icc=icc)
 
 
+def _refuse_colours_that_are_not_there(handle: Pillow.Image, path: Path) -> None:
+    """Pillow would make them black."""
+    largest = int(np.asarray(handle).max(initial=0))
+    palette = handle.palette
+    colours = len(palette.palette) // len(palette.mode) if palette is not None else 0
+    if largest >= colours:
+        raise CompressnetError(
+            f"{path}: damaged or not supported: colour {largest} of a palette that has {colours}"
+        )
+
+
 def _samples(handle: Pillow.Image, icc: bytes | None, path: Path) -> Samples:
     mode = handle.mode
     if mode.startswith("I;16"):
@@ -154,6 +165,8 @@ def _samples(handle: Pillow.Image, icc: bytes | None, path: Path) -> Samples:
         values = np.array(handle)
         values[..., 1:] ^= 128  # Pillow's offset taken back: as TIFF stores it
         return Samples(values, "cielab")
+    if mode == "P":
+        _refuse_colours_that_are_not_there(handle, path)
     if mode in ("P", "PA"):
         handle = handle.convert("RGBA" if mode == "PA" or "transparency" in handle.info else "RGB")
     elif mode == "1":

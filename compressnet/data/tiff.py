@@ -30,6 +30,7 @@ _NUMBERS = {2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
 _PLAIN, _DEFLATE, _PACKBITS = (1,), (8, 32946), (32773,)
 _MOST_EXTRA = 12
 _RATIO = 1032  # what deflate makes of a byte at the most
+_MOST_TAG = 64 << 20  # bytes
 _BLOCK, _SEGMENT = 1 << 20, 1 << 28  # bytes: unpacked at once by the check; may be unpacked unchecked
 
 
@@ -51,8 +52,17 @@ def opened(path: Path) -> Iterator[Any]:
     logging.getLogger("tifffile").addHandler(logging.NullHandler())  # else Python prints its warnings
     with tifffile.TiffFile(path, _multifile=False) as file:
         page = file.pages[0]
+        _refuse_large_tags(page, path)
         _refuse_unclear(page, path)
         yield page
+
+
+def _refuse_large_tags(page: Any, path: Path) -> None:
+    """Before a value is read: a sparse file may claim gigabytes of profile or EXIF."""
+    for tag in page.tags:
+        if int(tag.valuebytecount) > _MOST_TAG:
+            size = f"{int(tag.valuebytecount) / 1e6:.0f} MB"
+            raise CompressnetError(f"{path}: damaged or not supported: {size} in tag {int(tag.code)}")
 
 
 def size(page: Any) -> tuple[int, int]:
@@ -167,6 +177,11 @@ def _refuse_bad_segments(page: Any, path: Path) -> None:
     if (counts <= 0).any() or (offsets <= 0).any() or (offsets + counts > length).any():
         raise CompressnetError(f"{path}: damaged or not supported: truncated, or strips outside of the file")
     room = int(np.prod(page.chunks)) * (_bits(page) // 8)
+    known = int(page.compression) in _PLAIN + _DEFLATE + _PACKBITS
+    if known and (counts > room + room // 64 + _BLOCK).any():
+        raise CompressnetError(
+            f"{path}: damaged or not supported: a strip of {int(counts.max())} bytes for {room} of pixels"
+        )
     if int(page.compression) in _PLAIN:
         if int(counts.sum()) < page.imagelength * page.imagewidth * page.samplesperpixel * (_bits(page) // 8):
             raise CompressnetError(f"{path}: damaged or not supported: truncated")

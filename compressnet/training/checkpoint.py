@@ -42,6 +42,7 @@ class State(Form):
     best: Figure | None
     best_step: Count | None
     history: list[Figure] = Field(default_factory=list)
+    model: str | None = None  # the digest of model.safetensors beside it
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     seal: str | None = None
 
@@ -66,7 +67,11 @@ def write(
         stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         data = safetensors.torch.save(stored)
         files.write_bytes(folder / "state.safetensors", data)
-        described = files.finite({"step": step, **values, "sha256": hashlib.sha256(data).hexdigest()})
+        sums = {
+            "model": weights.stored_digest(folder / "model.safetensors"),
+            "sha256": hashlib.sha256(data).hexdigest(),
+        }
+        described = files.finite({"step": step, **values, **sums})
         files.write_json(folder / "state.json", {**described, "seal": seal(described)})
     run.point("last", step)
 
@@ -79,10 +84,15 @@ def read(run: Run, folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     try:
         values = read_values(folder)
+        beside = weights.stored_digest(folder / "model.safetensors")
+        if values.get("model") not in (None, beside):
+            raise CompressnetError(f"{folder}: its training state is not of the weights beside it")
         try:
             data = (folder / "state.safetensors").read_bytes()
             if values.get("sha256") not in (None, hashlib.sha256(data).hexdigest()):
-                raise CompressnetError(f"{folder / 'state.safetensors'} is damaged: its SHA-256 is another")
+                raise CompressnetError(
+                    f"{folder / 'state.safetensors'} is damaged: its SHA-256 does not match"
+                )
             stored = safetensors.torch.load(data)
         except (OSError, ValueError, safetensors.SafetensorError) as error:
             reason = " ".join(str(error).split())[:200]

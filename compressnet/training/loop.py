@@ -114,7 +114,11 @@ class Loop:
             if done:
                 return
             if stopped and not last:
-                raise Interrupted(f"{self.stop.name or 'a signal'}: saved at step {self.step}")
+                raise Interrupted(f"{self.stop.name or 'a signal'}: saved at step {self.step}; {self._again}")
+
+    @property
+    def _again(self) -> str:
+        return f"`train --resume {self.run.folder}` goes on"
 
     def _explained(self, what: str) -> AbstractContextManager[None]:
         return explained(self.run, self.device, self.group, what)

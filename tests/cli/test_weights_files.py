@@ -171,7 +171,7 @@ for _ in range(40):
         ({"task": "language_modelling", "task_args": {}}, "'tokenizer' is missing"),
         ({"task": "sequence_regression", "task_args": {}}, "'problem' is missing"),
         (
-            {"model": "language_model", "model_args": {"num_layers": 900}},
+            {"model": "language_model", "model_args": {"num_layers": 100}},
             "many more tensors than the file",
         ),
         ({"model": "language_model", "model_args": {"vocab_size": 16_000_000}}, "names differ"),
