@@ -1,4 +1,4 @@
-"""Reading what must be a plain file: in a folder from a stranger its name may be a pipe, or a link to a device."""
+"""Reading what must be a plain file: from a stranger, its name may be a pipe, or a link to a device."""
 
 from __future__ import annotations
 
