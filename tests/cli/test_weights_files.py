@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import struct
@@ -367,3 +368,50 @@ def test_state_json_has_one_form(
     assert "run/checkpoints/step-8/state.json" in error
     assert message in error
     assert "run@step-4" in error
+
+
+def test_state_and_weights_of_a_checkpoint_belong_together(cli: Cli, place: Path, smoke_run: Path) -> None:
+    run = shutil.copytree(smoke_run, place / "run")
+    checkpoints = run / "checkpoints"
+    shutil.copy(checkpoints / "step-4" / "model.safetensors", checkpoints / "step-8" / "model.safetensors")
+    error = cli("train", "--resume", "run", "--set", "train.steps=9", code=1).error
+    assert error.startswith("run/checkpoints/step-8: its training state is not of the weights beside it")
+    assert "run@step-4" in error
+
+
+def test_floats_that_overflow_in_conversion_are_refused(cli: Cli, place: Path) -> None:
+    def widen(tensors: Tensors) -> None:
+        tensors["last.bias"] = torch.tensor([0.0, 1e300, 0.0], dtype=torch.float64)
+
+    rewritten(place / "w.safetensors", widen)
+    assert "'last.bias': 1 of 3 values are not finite" in cli("eval", "w.safetensors", code=1).error
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "run.json", "checkpoints/best"])
+def test_a_pipe_in_a_run_is_no_file_to_wait_for(cli: Cli, place: Path, smoke_run: Path, name: str) -> None:
+    run = shutil.copytree(smoke_run, place / "runs" / "strange")
+    shutil.copytree(smoke_run, place / "runs" / "usual")
+    (run / name).unlink()
+    os.mkfifo(run / name)
+    rows = json.loads(cli("runs", "ls", "--json").stdout)
+    assert [row["status"] for row in rows if row["run"] == "runs/usual"] == ["done (smoke)"]
+    if name == "checkpoints/best":
+        assert "best cannot be read: not a plain file" in cli("eval", "runs/strange", code=1).error
+
+
+def test_import_says_that_a_file_was_edited(cli: Cli, place: Path) -> None:
+    tensors = safetensors.torch.load_file(ZOO)
+    tensors["last.bias"] -= 0.125
+    text = json.dumps(described(ZOO), sort_keys=True)
+    safetensors.torch.save_file(tensors, place / "by_hand.safetensors", metadata={weights.KEY: text})
+    said = cli("import", "by_hand.safetensors", "-o", "new.safetensors").stderr
+    assert "by_hand.safetensors: its values or its model are not those that were written" in said
+
+
+def test_numbers_of_runs_are_those_of_one_recipe(place: Path, smoke_run: Path) -> None:
+    from compressnet import run_names
+
+    shutil.copytree(smoke_run, place / "fip_sample-smoke-7")
+    shutil.copytree(smoke_run, place / "fip_sample-2")
+    (place / "new").mkdir()
+    assert run_names.take(place / "new", None, place, "fip_sample") == place / "fip_sample-3"

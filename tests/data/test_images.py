@@ -517,3 +517,33 @@ def test_resize_antialiases_and_stays_in_range() -> None:
     small = resize_short_side(step, 20)
     assert small.min() == 0  # bicubic overshoots: clipped
     assert small.max() == 1
+
+
+def test_a_linear_profile_is_not_srgb_whatever_its_name(tmp_path: Path) -> None:
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    pixels = np.full((2, 2, 3), 55, np.uint8)
+    Pillow.fromarray(pixels).save(tmp_path / "srgb.png", icc_profile=srgb)
+    assert read_image(tmp_path / "srgb.png", srgb=True).pixels[0, 0, 0] == np.float32(55 / 255)
+    # The curves of a profile stand as `para` of type 3 with a gamma of 2.4: made linear, of the same name.
+    at = srgb.index(b"para\0\0\0\0\0\3")
+    linear = srgb[: at + 12] + (1 << 16).to_bytes(4, "big") * 2 + bytes(12) + srgb[at + 32 :]
+    Pillow.fromarray(pixels).save(tmp_path / "linear.png", icc_profile=linear)
+    assert read_image(tmp_path / "linear.png", srgb=True).pixels[0, 0, 0] > 0.4
+
+
+@pytest.mark.parametrize("suffix", ["png", "gif", "bmp"])
+def test_a_colour_that_its_palette_does_not_have_is_an_error(tmp_path: Path, suffix: str) -> None:
+    handle = Pillow.fromarray(np.array([[0, 1, 2, 3]] * 2, np.uint8), "P")
+    handle.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 110, 120])
+    path = tmp_path / f"p.{suffix}"
+    handle.save(path)
+    assert read_image(path).pixels.shape == (2, 4, 3)
+    if suffix == "png":
+        data = path.read_bytes()
+        at = data.index(b"PLTE")
+        short = b"PLTE" + data[at + 4 : at + 10]
+        chunk = (6).to_bytes(4, "big") + short + zlib.crc32(short).to_bytes(4, "big")
+        size = int.from_bytes(data[at - 4 : at], "big")
+        path.write_bytes(data[: at - 4] + chunk + data[at + 8 + size :])
+        with pytest.raises(CompressnetError, match="colour 3 of a palette that has 2"):
+            read_image(path)
