@@ -240,6 +240,9 @@ def _by_pillow(page: Any, path: Path) -> Samples:
             if ";16" in mode and not handle.mode.startswith("I;16"):
                 values = sixteen_bit.read_halves(lambda: Pillow.open(path, formats=("TIFF",)))
                 samples = Samples(values, _SPACES[int(page.photometric)], 16, extra)
+            elif handle.mode == "P":  # Pillow's own table makes one of 8 bits black
+                samples = Samples(np.asarray(handle)[..., None], "palette", 8, extra)
+                samples.palette = _palette(page)
             else:
                 samples = pillow_files.decode(handle, path)
                 if samples.extra and (not extra or extra[0] not in (1, 2)):

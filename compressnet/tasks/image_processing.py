@@ -115,6 +115,16 @@ class ImageOperator(ImageTranslation):
         _, model_args = super().prepare(train_data)
         return {"operator": self.operator}, model_args
 
+    def use(self, assets: Mapping[str, Any]) -> None:
+        """The operator that the targets were made with is that of the task."""
+        super().use(assets)
+        stored = assets.get("operator")
+        mine = signature.canonical("operator", self.operator)
+        if stored is None or signature.canonical("operator", stored) != mine:
+            raise CompressnetError(
+                f"the stored assets: their operator is {stored!r:.80}, not {self.operator!r:.80}"
+            )
+
 
 def comparison(source: Tensor, target: Tensor, output: Tensor, gain: int = 8) -> PILImage.Image:
     """`input | target | output | error x gain`, side by side.

@@ -16,10 +16,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from compressnet import finite, json_file
@@ -42,7 +43,7 @@ class Assets(json_file.Form):
     problem: Name
     input_size: int
     output_size: int
-    tolerance: float | None
+    tolerance: Annotated[float, Field(gt=0)] | None
     symbols: str
     logistic: bool
 

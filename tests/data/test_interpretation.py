@@ -459,3 +459,21 @@ def test_what_was_read_is_written_alike_by_every_writer(tmp_path: Path) -> None:
     eight = np.concatenate([to_uint8(image.pixels), to_uint8(image.alpha)[..., None]], axis=2)  # type: ignore[arg-type]
     np.testing.assert_array_equal(np.asarray(Pillow.open(tmp_path / "b.tif")), eight)
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "b.tif"), eight)
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", None])
+def test_palettes_of_8_bit_values_in_every_compression(tmp_path: Path, compression: str | None) -> None:
+    indices = np.array([[0, 1, 2], [3, 2, 1]], np.uint8)
+    table = np.arange(10, 130, 10, dtype=np.uint8)
+    handle, path = Pillow.fromarray(indices, "P"), tmp_path / "a.tif"
+    handle.putpalette(table.tolist())
+    handle.save(path, compression=compression)
+    expected = table.reshape(-1, 3)[indices] / np.float32(255)
+    np.testing.assert_array_equal(read_image(path).pixels, expected)
+    with tifffile.TiffFile(path) as file:
+        tag = file.pages[0].tags[320]  # type: ignore[union-attr]
+        begin, values = tag.valueoffset, np.array(tag.value, np.uint16)
+    data = bytearray(path.read_bytes())
+    data[begin : begin + 2 * len(values)] = (values >> 8).astype("<u2").tobytes()
+    path.write_bytes(bytes(data))
+    np.testing.assert_array_equal(read_image(path).pixels, expected)
