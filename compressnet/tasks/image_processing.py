@@ -120,7 +120,7 @@ class ImageOperator(ImageTranslation):
         super().use(assets)
         stored = assets.get("operator")
         mine = signature.canonical("operator", self.operator)
-        if stored is None or signature.canonical("operator", stored) != mine:
+        if stored is not None and signature.canonical("operator", stored) != mine:
             raise CompressnetError(
                 f"the stored assets: their operator is {stored!r:.80}, not {self.operator!r:.80}"
             )

@@ -168,7 +168,6 @@ for _ in range(40):
         ({"assets": {"operator": 3}}, "'operator' should be a valid string"),
         ({"assets": {"operator": "l1"}}, "there is no operator 'l1'"),
         ({"assets": {"operator": "l0"}}, "their operator is 'l0', not 'rof:weight=0.055'"),
-        ({"assets": {}}, "their operator is None"),
         ({"assets": {"deep": DEEP}}, "more than 32 levels"),
         ({"data": {"count": 10**30}}, "has more than 64 bits"),
         ({"task": "language_modelling", "task_args": {}}, "'tokenizer' is missing"),
