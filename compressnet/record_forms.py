@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from compressnet.json_file import Form
+from compressnet.run_files import Count, Parent
 
-Count = Annotated[int, Field(ge=0)]
 Figure = float | Literal["nan", "inf", "-inf"]  # JSON has no numbers that are not finite
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -45,13 +45,6 @@ class Data(Form):
     fingerprint: str
     set: str | None = None
     fold: Count | None = None
-
-
-class Parent(Form):
-    """The weights that training started from."""
-
-    run: str
-    digest: str
 
 
 class Training(Form):
