@@ -35,6 +35,10 @@ _LOST = (
 )
 
 
+class ProcessLost(CompressnetError):
+    """Another process of the training has died."""
+
+
 class Group:
     """All processes of the training; of size 1 where there is no torchrun.
 
@@ -126,7 +130,7 @@ def group(device: torch.device) -> Iterator[Group]:
         dist.destroy_process_group()
 
 
-def lost_process(error: Exception, processes: Group) -> CompressnetError | None:
+def lost_process(error: Exception, processes: Group) -> ProcessLost | None:
     """What to raise when another process of the training has died; None: `error` says something else.
 
     From here on SIGTERM is ignored: torchrun sends it to the others, and this one has to say why it ends.
@@ -139,7 +143,7 @@ def lost_process(error: Exception, processes: Group) -> CompressnetError | None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     named = re.search(r"\brank (\d+)\b", text, re.IGNORECASE)
     which = f"process {named[1]}" if named and int(named[1]) != processes.rank else "another process"
-    return CompressnetError(
+    return ProcessLost(
         f"process {processes.rank} of {processes.world}: {which} of this training has died; its own lines "
         f"say why. What was saved is kept: go on with torchrun --nproc-per-node {processes.world} ... "
         f"{processes.resume}"

@@ -95,7 +95,6 @@ class Loop:
             with self._explained(f"step {self.step}"):
                 step = self._train_step(batches, progress)
             self.step += 1
-            self.stop.between_steps = True  # before, there is nothing new to save
             self.seconds = progress.add(step)
             self.reporter.advance(1, loss=step.loss, lr=step.lr, samples_per_s=progress.rate)
             if self._due(self.settings.log_every):
@@ -172,6 +171,8 @@ class Loop:
             loss_sum += float(loss.mean.detach()) * loss.count
             count += loss.count
             logs = {name: float(value.detach()) for name, value in loss.logs.items()}
+        # From here to the end of a step a signal waits: another rank may be past its first one already.
+        self.stop.is_read = True
         stop, late = float(bool(self.stop)), float(self._is_late(progress))
         # One message a step: a loss that is not finite makes the sum so on every rank.
         loss_sum, total, stop, late = self.group.totals([loss_sum, float(count), stop, late], self.device)

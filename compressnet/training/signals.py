@@ -19,14 +19,14 @@ class StopFlag:
     """True once a signal asked to stop. A second one aborts at once.
 
     Attributes:
-        between_steps: whether a loop has done a step and reads the flag. Before (data is opened, targets are
-            computed, workers start, the model is compiled) there is nothing to finish and nothing to save:
-            a signal interrupts at once.
+        is_read: whether a loop reads the flag, from the end of its first step on. Before (data is opened,
+            targets are computed, workers start, the model is compiled) there is nothing to finish and
+            nothing to save: a signal interrupts at once.
     """
 
     def __init__(self) -> None:
         self.name: str | None = None
-        self.between_steps = False
+        self.is_read = False
 
     def __bool__(self) -> bool:
         return self.name is not None
@@ -35,7 +35,7 @@ class StopFlag:
         if self.name is not None:
             raise KeyboardInterrupt
         self.name = signal.Signals(number).name
-        if not self.between_steps:
+        if not self.is_read:
             raise StopNow(f"{self.name}: stopped before the first step; nothing was lost")
 
 

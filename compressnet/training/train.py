@@ -18,7 +18,7 @@ from compressnet.reporter import Reporter, Silent
 from compressnet.run import Run
 from compressnet.training import checkpoint, cpu_settings
 from compressnet.training import device as devices
-from compressnet.training.distributed import Group
+from compressnet.training.distributed import Group, ProcessLost
 from compressnet.training.job import set_up
 from compressnet.training.loader import warn_of_many_workers
 from compressnet.training.loop import Loop
@@ -89,6 +89,13 @@ def train(
         except (Interrupted, KeyboardInterrupt) as error:
             status, reason = "interrupted", str(error)
             raise
+        except ProcessLost as error:
+            if not stop:
+                reason = str(error)
+                raise
+            status = "interrupted"  # in its first step the signal ended the other one at once
+            reason = f"{stop.name}: all processes ended; {run.folder} keeps what was saved"
+            raise Interrupted(reason) from error
         except BaseException as error:
             reason = str(error) or type(error).__name__
             raise

@@ -474,6 +474,6 @@ def test_palettes_of_8_bit_values_in_every_compression(tmp_path: Path, compressi
         tag = file.pages[0].tags[320]  # type: ignore[union-attr]
         begin, values = tag.valueoffset, np.array(tag.value, np.uint16)
     data = bytearray(path.read_bytes())
-    data[begin : begin + 2 * len(values)] = (values >> 8).astype("<u2").tobytes()
+    data[begin : begin + values.nbytes] = (values >> 8).astype("<u2").tobytes()
     path.write_bytes(bytes(data))
     np.testing.assert_array_equal(read_image(path).pixels, expected)
