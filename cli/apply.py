@@ -131,7 +131,7 @@ def _apply(
             else:
                 written.append({"input": str(source), "output": str(target), "lost": lost})
                 for line in lost:
-                    screen.note("warning", f"{target}: {line}")
+                    screen.note("warning", f"{source if writer.is_stream else target}: {line}")
             # A large photograph has shown a bar of its own.
             screen.stage("applying", total, "files", initial=done)
     finally:

@@ -181,5 +181,5 @@ def _show(report: dict[str, Any], json: bool) -> None:
 
 def _heading(metric: str) -> str:
     unit = {"psnr": "PSNR dB", "ssim": "SSIM", "mse": "MSE"}
-    base, _, nothing = metric.partition("_")
-    return unit.get(base, base) + (" of doing nothing" if nothing == "nothing" else "")
+    base = metric.removesuffix("_nothing")
+    return unit.get(base, base.replace("_", " ")) + (" of doing nothing" if base != metric else "")

@@ -96,6 +96,11 @@ def main(arguments: list[str] | None = None) -> int:
 def _whole(words: list[str]) -> int:
     """Run a command between opening and flushing the streams; its exit code."""
     streams.open_all()
+    try:
+        os.getcwd()
+    except OSError:  # oneMKL, within torch, would end the process with a line of its own
+        fail("the working folder has gone: change to one that is there")
+        return 1
     os.environ.setdefault("PYTHONWARNINGS", "ignore")  # of processes that we start: nobody sees who warns
     with warnings.catch_warnings():
         warnings.showwarning = warn

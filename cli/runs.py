@@ -39,7 +39,7 @@ def _row(folder: Path) -> dict[str, Any]:
         facts, evaluations = opened.facts, opened.metrics("evaluation")
         status = facts["status"] + (" (smoke)" if facts.get("smoke") else "")
     except CompressnetError as error:  # one damaged run must not hide the others
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).removeprefix(f"{folder}").lstrip("/: ").split())
         nothing = dict.fromkeys(("step", "of", "best", "started"))
         return {"run": str(folder), "status": f"damaged: {reason}", **nothing}
     return {

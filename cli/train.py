@@ -214,6 +214,8 @@ def _report_finished(opened: Run, json: bool) -> None:
 
 
 def _report(opened: Run, outcome: Outcome, json: bool) -> None:
+    from compressnet import registry
+
     facts = opened.facts
     result = {
         "run": str(outcome.run),
@@ -230,7 +232,12 @@ def _report(opened: Run, outcome: Outcome, json: bool) -> None:
     mark = " (smoke run)" if opened.recipe.is_smoke else ""
     rows = [("steps", outcome.step), ("training time", f"{outcome.seconds:.0f} s on {facts['device']}")]
     if outcome.best is not None:
-        rows.append(("best on validation data", outcome.best))
-    rows += [(f"digest, rank {rank}", digest[:16]) for rank, digest in enumerate(outcome.ranks)]
+        metric, _ = registry.find("task", opened.recipe.task.name).best
+        rows.append((f"best {metric.replace('_', ' ')} on validation data", outcome.best))
+    several = len(outcome.ranks) > 1
+    rows += [
+        (f"digest, rank {rank}" if several else "digest", digest[:16])
+        for rank, digest in enumerate(outcome.ranks)
+    ]
     console.print_table(f"{outcome.run}{mark}", ["trained", ""], rows)
     console.print_text(f"evaluate: compressnet eval {outcome.run}")

@@ -28,11 +28,11 @@ class Writer:
     Attributes:
         sources: what is to be computed.
         skipped: results that exist and are left.
-        failed: inputs whose results cannot be written, known before: a folder has the name.
+        failed: inputs that can have no result, known before: missing, or a folder has the result's name.
 
     Raises:
         UsageError: two results would have one name; `output` cannot hold them.
-        CompressnetError: an input is missing, an output exists.
+        CompressnetError: an output exists; the only input is missing.
     """
 
     def __init__(self, inputs: list[Path], output: Path, force: bool, skip_existing: bool = False) -> None:
@@ -44,14 +44,16 @@ class Writer:
         single = one and bool(output.suffix) and not os.path.isdir(output) and not self.is_stream
         if single and output.suffix.lower() not in RASTER_SUFFIXES:
             raise UsageError(f"{output}: cannot write this format; use one of {' '.join(RASTER_SUFFIXES)}")
-        pairs = [(source, output / below) for given in inputs for source, below in _below(given)]
-        self._targets = {source: output if single else _writable(target) for source, target in pairs}
+        self.failed: list[tuple[Path, CompressnetError]] = []
+        pairs = [pair for given in inputs for pair in self._found(given, alone=len(inputs) == 1)]
+        self._targets = {source: output / target for source, target in _writable(pairs).items()}
+        if single:
+            self._targets = dict.fromkeys(self._targets, output)
         there = [target for target in self._targets.values() if skip_existing and os.path.exists(target)]
         self.skipped = [] if self.is_stream else there
-        self.failed: list[tuple[Path, CompressnetError]] = []
         if not self.is_stream:
             self._refuse_collisions(alone=one)
-        done = {*self.skipped, *(self._targets[source] for source, _ in self.failed)}
+        done = {*self.skipped, *(self._targets.get(source) for source, _ in self.failed)}
         self.sources = [source for source, target in self._targets.items() if target not in done]
 
     def write(self, source: Path, artefact: Any) -> tuple[Path, list[str]]:
@@ -71,9 +73,20 @@ class Writer:
         except OSError as error:
             raise files.write_error(target, error) from error
 
+    def _found(self, given: Path, alone: bool) -> list[tuple[Path, Path]]:
+        """The images of an input, with their names below the output; of several inputs one may have none."""
+        try:
+            return _below(given)
+        except CompressnetError as error:
+            if alone:
+                raise
+            self.failed.append((given, error))
+            return []
+
     def _refuse_collisions(self, alone: bool) -> None:
         taken: dict[str, Path] = {}
         inputs = {os.path.realpath(source) for source in self._targets}
+        existing: list[CompressnetError] = []
         for source, target in self._targets.items():
             place = os.path.realpath(target)
             if place in taken:
@@ -89,8 +102,15 @@ class Writer:
                     raise problem
                 self.failed.append((source, CompressnetError(f"cannot write {target}: it is a folder")))
             elif target not in self.skipped:
-                files.refuse_to_overwrite(target, self.force)
+                try:
+                    files.refuse_to_overwrite(target, self.force)
+                except CompressnetError as error:
+                    existing.append(error)
             self._refuse_linked_folders(target)
+        if existing:
+            more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
+            other = ", or --skip-existing to do the rest" if len(self._targets) > 1 else ""
+            raise CompressnetError(f"{existing[0]}{more}{other}")
 
     def _refuse_linked_folders(self, target: Path) -> None:
         """A link below the output may lead to where nobody meant to write."""
@@ -139,8 +159,17 @@ def make_folder(folder: Path) -> None:
         raise files.write_error(folder, error) from error
 
 
-def _writable(target: Path) -> Path:
-    """The same name, as PNG where we read a format but do not write it (raw)."""
+def _writable(pairs: list[tuple[Path, Path]]) -> dict[Path, Path]:
+    """The names of results: those of the inputs, as PNG where we read a format but do not write it (raw).
+
+    `cat.gif` beside `cat.png` becomes `cat.gif.png`.
+    """
     from compressnet.data.images import RASTER_SUFFIXES
 
-    return target if target.suffix.lower() in RASTER_SUFFIXES else target.with_suffix(".png")
+    names, taken = dict(pairs), {name for _, name in pairs}
+    for source, name in pairs:
+        if name.suffix.lower() not in RASTER_SUFFIXES:
+            plain = name.with_suffix(".png")
+            names[source] = plain if plain not in taken else name.with_name(f"{name.name}.png")
+            taken.add(names[source])
+    return names

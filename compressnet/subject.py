@@ -313,7 +313,9 @@ def _named(kind: str, name: str, arguments: dict[str, Any]) -> Subject:
 
 def _check_exists(kind: str, name: str) -> None:
     if name not in names(kind):
-        raise UsageError(f"there is no {kind} '{named(name)}'{registry.suggestion(name, names(kind))}")
+        near = registry.suggestion(name, names(kind))
+        what = f"'{named(name)}' in the zoo" if kind == "zoo" else f"{kind} '{named(name)}'"
+        raise UsageError(f"there is no {what}{near}")
 
 
 def _folder(kind: str) -> Any:

@@ -25,7 +25,7 @@ def test_an_ambiguous_name_lists_the_prefixed_forms() -> None:
     ("text", "message"),
     [
         ("caan24", "did you mean 'can24'"),
-        ("zoo:rav", "there is no zoo 'rav'"),
+        ("zoo:rav", "there is no 'rav' in the zoo"),
         ("zoo:rof:a=1", "takes no arguments"),
         ("can24:variant", "key=value"),
         ("can24:variant=[", "not a YAML value"),

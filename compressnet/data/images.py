@@ -28,14 +28,6 @@ from compressnet.files import write_bytes
 
 RASTER_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")  # what can be written
 READ_SUFFIXES = (*RASTER_SUFFIXES, ".jfif", ".jpe", ".gif", ".avif", ".jp2", ".tga", *RAW_SUFFIXES)
-# Pictures too, which are not read: they are counted, not passed over without a word.
-_UNREAD = """
-.heic .heif .hif .jxl .psd .psb .xcf .kra .exr .hdr .dds .svg .svgz .eps .ai .ico .j2k .jpx .jpf .jxr .wdp
-.pcx .ppm .pgm .pbm .pnm .pfm .qoi .sgi .fits .fit .emf .wmf .apng .mpo .bpg .flif .icns .cur
-.cr2 .cr3 .crw .arw .srf .sr2 .orf .rw2 .raf .pef .srw .x3f .3fr .iiq .erf .mrw .nrw .raw .rwl .kdc .dcr
-.mef .mos .gpr .fff
-"""
-UNREAD_SUFFIXES = tuple(_UNREAD.split())
 # Bytes a pixel that `apply` takes at its peak, activations apart, measured on 12-megapixel files: 24.7 gray,
 # 29.6 RGB, 31.4 progressive JPEG, 33.8 RGBA, 37.1 RGB of 16 bits. Reading takes 5, 15, 18, 20, 18 of these.
 _BYTES_GRAY, _BYTES_COLOUR, _BYTES_ALPHA, _BYTES_DEEP = 24, 32, 4, 8
@@ -139,7 +131,7 @@ def unread_pictures(folder: str | Path) -> str:
     counts = Counter(
         suffix
         for path in _files(_existing_folder(folder))
-        if (suffix := path.suffix.lower()) in UNREAD_SUFFIXES
+        if (suffix := path.suffix.lower()) in pillow_files.UNREAD_SUFFIXES
     )
     if not counts:
         return ""
@@ -228,6 +220,8 @@ def _existing_file(path: str | Path) -> Path:
         raise CompressnetError(f"{path}: is a folder, not an image")
     if not path.exists():
         raise CompressnetError(f"{path}: no such file")
+    if not path.is_file():
+        raise CompressnetError(f"{path}: is no plain file: write its content to one first")
     if path.stat().st_size == 0:
         raise CompressnetError(f"{path}: is empty (0 bytes)")
     return path
@@ -237,10 +231,8 @@ def _is_tiff(path: Path) -> bool:
     """Raw photographs of other suffixes are TIFFs that hold a preview: not the photograph."""
     if not tiff.is_tiff(path):
         return False
-    if path.suffix.lower() in UNREAD_SUFFIXES:
-        raise CompressnetError(
-            f"{path}: {path.suffix} is not read here; convert it to TIFF (or, raw, to DNG)"
-        )
+    if path.suffix.lower() in pillow_files.UNREAD_SUFFIXES:
+        raise pillow_files.unread(path)
     return True
 
 

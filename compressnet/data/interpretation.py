@@ -154,8 +154,8 @@ def _in_bands(
 
 
 def _divided(colour: np.ndarray, alpha: np.ndarray, top: int) -> np.ndarray:
-    """Colour samples without the alpha that was multiplied into them."""
-    return np.minimum(np.rint(colour * float(top) / np.maximum(alpha, 1)), top)
+    """Colour samples without the alpha that was multiplied into them; as they are where alpha is 0."""
+    return np.minimum(np.rint(colour * float(top) / np.where(alpha == 0, top, alpha)), top)
 
 
 def _keyed(key: tuple[int, ...], bits: int) -> Callable[[np.ndarray], np.ndarray]:

@@ -19,6 +19,11 @@ _TURNED = (5, 6, 7, 8)
 _X_RESOLUTION, _Y_RESOLUTION = 282, 283
 _X_SIZE, _Y_SIZE, _INTEROPERABILITY = 40962, 40963, 40965
 _XMP, _IPTC, _PHOTOSHOP = 700, 33723, 34377
+# What tifffile and ImageJ write of how a file stores its pixels, in the place of a description.
+_DESCRIPTION, _LAYOUTS = 270, ('{"shape"', "ImageJ=")
+# sRGB, as PNG's gAMA, cHRM and cICP (primaries, transfer; matrix and range are RGB's own) have it.
+_GAMMA, _PRIMARIES = 0.45455, (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
+_CICP_SRGB = (1, 13)
 # Of a TIFF: how this file stores its pixels, previews, its profile. No part of what a camera says.
 _STRUCTURE = {
     *range(254, 267),
@@ -74,7 +79,7 @@ def read_metadata(handle: Pillow.Image, path: Path) -> Metadata:
             found.lost.append("EXIF damaged: dropped")
             exif = Pillow.Exif()
     keep_exif(found, exif, upright(handle.size, found.orientation), damaged=bool(caught))
-    found.lost += _lost_animation(handle)
+    found.lost += _lost_animation(handle) + _lost_colours(handle, path)
     if handle.info.get("xmp") or handle.info.get("XML:com.adobe.xmp"):
         found.lost.append("XMP dropped")
     if handle.info.get("photoshop"):
@@ -146,7 +151,8 @@ def _carried(exif: Pillow.Exif, size: tuple[int, int], turned: bool) -> Pillow.E
     kept = Pillow.Exif()
     kept.endian = exif.endian
     for tag, value in exif.items():
-        if tag not in _STRUCTURE and tag not in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo, ORIENTATION):
+        described = tag == _DESCRIPTION and str(value).startswith(_LAYOUTS)
+        if tag not in (*_STRUCTURE, ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo, ORIENTATION) and not described:
             kept[tag] = value
     if turned and _X_RESOLUTION in kept and _Y_RESOLUTION in kept:
         kept[_X_RESOLUTION], kept[_Y_RESOLUTION] = kept[_Y_RESOLUTION], kept[_X_RESOLUTION]
@@ -176,16 +182,37 @@ def _clean_dpi(value: Any) -> tuple[float, float] | None:
 
 def _late_exif(path: Path) -> bytes | None:
     """The eXIf chunk of a PNG, which may also stand behind the pixels."""
+    return _png_chunk(path, b"eXIf", until=b"IEND")
+
+
+def _png_chunk(path: Path, wanted: bytes, until: bytes) -> bytes | None:
     with path.open("rb") as file:
         file.seek(8)
         while len(head := file.read(8)) == 8:
             length, name = struct.unpack(">I4s", head)
-            if name == b"eXIf":
+            if name == wanted:
                 return file.read(length)
-            if name == b"IEND":
+            if name == until:
                 return None
             file.seek(length + 4, 1)
     return None
+
+
+def _lost_colours(handle: Pillow.Image, path: Path) -> list[str]:
+    """What a PNG says of its colours in another way than by a profile, where that is not sRGB."""
+    if handle.format != "PNG":
+        return []
+    if (coded := _png_chunk(path, b"cICP", until=b"IDAT")) and tuple(coded[:2]) != _CICP_SRGB:
+        return [f"PNG's cICP ({', '.join(map(str, coded[:4]))}) not applied, dropped"]
+    if handle.info.get("icc_profile") or "srgb" in handle.info or coded:
+        return []
+    lost = []
+    if abs((gamma := handle.info.get("gamma", _GAMMA)) - _GAMMA) > 0.005:
+        lost.append(f"PNG's gamma of {gamma:.5g} not applied, dropped: read as sRGB")
+    stated = handle.info.get("chromaticity", _PRIMARIES)
+    if any(abs(mine - theirs) > 0.005 for mine, theirs in zip(stated, _PRIMARIES, strict=True)):
+        lost.append("PNG's primaries (cHRM) not applied, dropped: read as sRGB")
+    return lost
 
 
 def _lost_animation(handle: Pillow.Image) -> list[str]:

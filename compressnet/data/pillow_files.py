@@ -23,6 +23,14 @@ from compressnet.errors import CompressnetError
 # By content, whatever the suffix; what else Pillow opens (EPS runs Ghostscript) is not asked. The first two
 # are found without loading Pillow's other plugins.
 _FORMATS = ("PNG", "JPEG", "GIF", "BMP", "DIB", "WEBP", "AVIF", "JPEG2000", "PPM", "PCX", "SGI", "ICO")
+# Pictures too, which are not read: they are counted, not passed over without a word.
+_UNREAD = """
+.heic .heif .hif .jxl .psd .psb .xcf .kra .exr .hdr .dds .svg .svgz .eps .ai .ico .j2k .jpx .jpf .jxr .wdp
+.pcx .ppm .pgm .pbm .pnm .pfm .qoi .sgi .fits .fit .emf .wmf .apng .mpo .bpg .flif .icns .cur
+.cr2 .cr3 .crw .arw .srf .sr2 .orf .rw2 .raf .pef .srw .x3f .3fr .iiq .erf .mrw .nrw .raw .rwl .kdc .dcr
+.mef .mos .gpr .fff
+"""
+UNREAD_SUFFIXES = tuple(_UNREAD.split())
 # What Pillow's and tifffile's decoders raise on malformed files, by experience.
 DECODE_ERRORS = (
     OSError,
@@ -59,6 +67,8 @@ def explained(path: Path) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except UnidentifiedImageError:
+        if path.suffix.lower() in UNREAD_SUFFIXES:
+            raise unread(path) from None
         raise CompressnetError(
             f"{path}: not an image in any format known here, whatever its suffix"
         ) from None
@@ -67,6 +77,11 @@ def explained(path: Path) -> Iterator[None]:
         raise CompressnetError(f"{path}: damaged or not supported: {text[:300]}") from None
     except MemoryError:
         raise CompressnetError(f"{path}: needs more memory than is free; make the picture smaller") from None
+
+
+def unread(path: Path) -> CompressnetError:
+    """What to say of a picture of a kind that is not read."""
+    return CompressnetError(f"{path}: {path.suffix} is not read here; convert it to TIFF (or, raw, to DNG)")
 
 
 _limit_lock = threading.Lock()
@@ -198,7 +213,7 @@ def _key(handle: Pillow.Image, stored_bits: int, samples: Samples) -> tuple[int,
 
 
 def _reduced(handle: Pillow.Image, path: Path) -> list[str]:
-    """What Pillow reads at 8 bits though the file has more: JPEG 2000, AVIF and PPM in colour."""
+    """What Pillow reads at 8 bits though the file has more: JPEG 2000, AVIF, SGI, and PPM in colour."""
     bits = 8
     if handle.format in ("JPEG2000", "AVIF") and not handle.mode.startswith("I"):
         with path.open("rb") as file:
@@ -207,6 +222,9 @@ def _reduced(handle: Pillow.Image, path: Path) -> list[str]:
             bits = (head[place + 42] & 0x7F) + 1
         elif (place := head.find(b"av1C")) >= 0 and head[place + 6] & 0x40:
             bits = 12 if head[place + 6] & 0x20 else 10
+    elif handle.format == "SGI":
+        with path.open("rb") as file:
+            bits = 8 * file.read(4)[3]  # bytes a channel
     elif handle.format == "PPM" and handle.mode == "RGB":
         tiles = getattr(handle, "tile", None)
         most = tiles[0].args[-1] if tiles else 255

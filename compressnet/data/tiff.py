@@ -6,9 +6,11 @@ The tags say what samples mean, whoever decodes them.
 from __future__ import annotations
 
 import logging
+import os
+import threading
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,8 @@ _OTHER_SPACES = {4: "a transparency mask", 10: "ITU Lab", 32803: "raw sensor dat
 _NUMBERS = {2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
 _PLAIN, _DEFLATE, _PACKBITS = (1,), (8, 32946), (32773,)
 _MOST_EXTRA = 12
+_COLOURS = (301, 318, 319)  # TransferFunction, WhitePoint, PrimaryChromaticities
+_FULL = (0, 255)  # DotRange of CMYK
 _RATIO = 1032  # what deflate makes of a byte at the most
 _MOST_TAG = 64 << 20  # bytes
 _BLOCK, _SEGMENT = 1 << 20, 1 << 28  # bytes: unpacked at once by the check; may be unpacked unchecked
@@ -71,7 +75,8 @@ def size(page: Any) -> tuple[int, int]:
 
 
 def orientation(page: Any) -> int:
-    return orientation_of(_tag(page, 274))
+    value = _tag(page, 274)
+    return orientation_of(value[0] if isinstance(value, bytes) and value else value)
 
 
 def metadata(page: Any) -> Metadata:
@@ -79,6 +84,10 @@ def metadata(page: Any) -> Metadata:
     file = page.parent
     found = read_tiff_metadata(file.filehandle, page.offset, file.is_bigtiff, size(page), orientation(page))
     found.lost += lost_pages(len(file.pages))
+    if not _profile(page) and any(_tag(page, code) is not None for code in _COLOURS):
+        found.lost.append("TIFF's own primaries and transfer function not applied, dropped: read as sRGB")
+    if int(page.photometric) == 5 and tuple(np.atleast_1d(_tag(page, 336) or _FULL)) != _FULL:
+        found.lost.append("TIFF's range of ink not applied")
     return found
 
 
@@ -228,12 +237,30 @@ def _rationals(page: Any, code: int) -> list[float]:
 
 # --- Pillow ----------------------------------------------------------------------------------------------
 
+_stderr_lock = threading.Lock()
+
+
+@contextmanager
+def _quiet_libtiff() -> Iterator[None]:
+    """It prints what is wrong to the process's stderr, past Python; Pillow raises it too."""
+    with _stderr_lock, ExitStack() as stack:
+        try:
+            kept = os.dup(2)
+        except OSError:  # closed
+            yield
+            return
+        stack.callback(os.close, kept)
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        stack.callback(os.dup2, kept, 2)
+        yield
+
 
 def _by_pillow(page: Any, path: Path) -> Samples:
     bits, extra = _bits(page), _extra(page)
     planar = int(page.planarconfig) == 2 and int(page.samplesperpixel) > 1
     try:
-        with pillow_files.opened(path, ("TIFF",)) as handle:
+        with _quiet_libtiff(), pillow_files.opened(path, ("TIFF",)) as handle:
             if bits == 16 and planar:
                 raise SyntaxError("planar")
             mode = sixteen_bit.raw_mode(handle)

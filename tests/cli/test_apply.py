@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -148,3 +149,43 @@ def test_a_bad_picture_does_not_stop_the_others(cli: Cli, place: Path) -> None:
     again = cli("apply", "operator:rof", folder, "-o", "mixed_out", "--skip-existing")
     assert again.stdout == "mixed_out/b.png\n"
     assert Path("mixed_out/a.png").read_bytes() == b"mine"
+
+
+def test_an_input_that_is_missing_does_not_stop_the_others(cli: Cli, photo: Path) -> None:
+    (photo.parent / "empty").mkdir()
+    done = cli("apply", "operator:rof", "none.png", photo, "empty", "-o", "out", "--json", code=1)
+    assert done.errors == ["none.png: no such file or folder", "empty: no images in this folder"]
+    report = json.loads(done.stdout)
+    assert [row["output"] for row in report["files"]] == ["out/photo.png"]
+    assert [row["input"] for row in report["failed"]] == ["none.png", "empty"]
+
+
+def test_what_is_written_as_png_keeps_its_own_name_beside_one(cli: Cli, place: Path) -> None:
+    for name in ("cat.gif", "cat.png", "dog.gif", "dog.tga"):
+        save(place / "album" / name)
+    cli("apply", "operator:rof", "album", "-o", "out")
+    written = sorted(path.name for path in Path("out").iterdir())
+    assert written == ["cat.gif.png", "cat.png", "dog.png", "dog.tga.png"]
+
+
+def test_all_results_that_exist_are_counted(cli: Cli, place: Path) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        save(place / "album" / name)
+    for name in ("a.png", "b.png"):
+        save(place / "out" / name)
+    error = cli("apply", "operator:rof", "album", "-o", "out", code=1).error
+    assert error.startswith("out/a.png exists: add --force to overwrite it (and 1 more)")
+    assert "--skip-existing" in error
+    assert sorted(path.name for path in Path("out").iterdir()) == ["a.png", "b.png"]
+
+
+def test_a_picture_of_a_kind_that_is_not_read_says_what_to_do(cli: Cli, place: Path) -> None:
+    (place / "a.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(64))
+    error = cli("apply", "operator:rof", "a.heic", "-o", "out.png", code=1).error
+    assert error == "a.heic: .heic is not read here; convert it to TIFF (or, raw, to DNG)"
+
+
+def test_a_pipe_is_no_picture(cli: Cli, place: Path) -> None:
+    os.mkfifo(place / "a.png")
+    error = cli("apply", "operator:rof", "a.png", "-o", "out.png", code=1).error
+    assert error == "a.png: is no plain file: write its content to one first"

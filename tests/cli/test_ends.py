@@ -261,3 +261,13 @@ def test_a_signal_to_the_group_while_workers_start(
     with pytest.raises(ProcessLookupError):  # no worker is left
         os.killpg(process.pid, 0)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "interrupted"
+
+
+def test_a_working_folder_that_has_gone_is_one_line(tmp_path: Path, environment: dict[str, str]) -> None:
+    (tmp_path / "here").mkdir()
+    script = f"cd here && rmdir ../here && exec {sys.executable} -m compressnet_cli zoo ls"
+    done = subprocess.run(
+        script, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 1
+    assert done.stderr == "error: the working folder has gone: change to one that is there\n"

@@ -426,6 +426,83 @@ def test_16_bit_jpeg_2000_is_reduced_and_that_is_said(tmp_path: Path) -> None:
     assert read_image(tmp_path / "gray.jp2").bits == 16
 
 
+def test_sgi_of_two_bytes_is_reduced_and_that_is_said(tmp_path: Path) -> None:
+    gray = levels(1, 8, 8, 8)
+    for size, said in ((1, ()), (2, ("16 bit reduced to 8 in reading SGI",))):
+        head = struct.pack(">h2B4H2i4x80si404x", 474, 0, size, 2, 8, 8, 1, 0, 2 ** (8 * size) - 1, b"", 0)
+        (tmp_path / "a.png").write_bytes(head + gray[::-1].astype(f">u{size}").tobytes())
+        image = read_image(tmp_path / "a.png")
+        assert image.lost == said
+        if size == 1:
+            np.testing.assert_array_equal(to_uint8(image.pixels), gray)
+
+
+def chunk(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+@pytest.mark.parametrize(
+    ("chunks", "said"),
+    [
+        ([], ()),
+        ([(b"gAMA", struct.pack(">I", 45455))], ()),
+        ([(b"gAMA", struct.pack(">I", 100000))], ("gamma of 1 not applied",)),
+        ([(b"gAMA", struct.pack(">I", 100000)), (b"sRGB", b"\0")], ()),
+        ([(b"cHRM", struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000))], ()),
+        ([(b"cHRM", struct.pack(">8I", 31270, 32900, 64000, 33000, 21000, 71000, 15000, 6000))], ("(cHRM)",)),
+        ([(b"cICP", bytes([1, 13, 0, 1]))], ()),
+        ([(b"cICP", bytes([9, 16, 0, 1]))], ("cICP (9, 16, 0, 1) not applied",)),
+    ],
+)
+def test_colours_that_a_png_states_otherwise_than_by_a_profile(
+    tmp_path: Path, chunks: list[tuple[bytes, bytes]], said: tuple[str, ...]
+) -> None:
+    Pillow.fromarray(levels(3, 8)).save(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(data[:33] + b"".join(chunk(*each) for each in chunks) + data[33:])
+    lost = read_image(tmp_path / "a.png").lost
+    assert len(lost) == len(said)
+    assert all(phrase in line for phrase, line in zip(said, lost, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("photometric", "channels", "tag", "said"),
+    [
+        ("rgb", 3, (301, "H", 768, tuple(range(768)), True), "transfer function not applied"),
+        ("rgb", 3, (318, "2I", 2, (31270, 100000, 32900, 100000), True), "primaries"),
+        ("separated", 4, (336, "H", 2, (10, 200), True), "range of ink not applied"),
+    ],
+)
+def test_colours_that_a_tiff_states_otherwise_than_by_a_profile(
+    tmp_path: Path, photometric: str, channels: int, tag: Any, said: str
+) -> None:
+    tiff(tmp_path / "a.tif", levels(channels, 8), photometric=photometric, extratags=[tag])
+    assert any(said in phrase for phrase in read_image(tmp_path / "a.tif").lost)
+
+
+@pytest.mark.parametrize("kind", ["B", "H"])
+def test_the_orientation_of_a_tiff_in_a_byte_or_a_short(tmp_path: Path, kind: str) -> None:
+    samples = levels(3, 8)
+    tiff(tmp_path / "a.tif", samples, photometric="rgb", extratags=[(274, kind, 1, 6, True)])
+    check(tmp_path / "a.tif", np.rot90(samples, -1) / 255)
+
+
+def test_what_stores_the_pixels_is_no_description(tmp_path: Path) -> None:
+    for text, kept in (('{"shape": [5, 7, 3]}', False), ("ImageJ=1.53", False), ("a cat", True)):
+        tiff(tmp_path / "a.tif", levels(3, 8), photometric="rgb", description=text)
+        assert (text.encode() in (read_image(tmp_path / "a.tif").exif or b"")) == kept
+
+
+def test_libtiff_says_nothing_past_python(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    Pillow.fromarray(levels(3, 8, 64, 64)).save(tmp_path / "a.tif", compression="tiff_lzw")
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    data[200:4000] = bytes(3800)
+    (tmp_path / "a.tif").write_bytes(bytes(data))
+    with pytest.raises(CompressnetError, match=r"a\.tif: damaged or not supported"):
+        read_image(tmp_path / "a.tif")
+    assert capfd.readouterr().err == ""
+
+
 def test_the_fourth_byte_of_tga_is_alpha_only_where_the_header_says_so(tmp_path: Path) -> None:
     samples = levels(4, 8)
     Pillow.fromarray(samples).save(tmp_path / "a.tga")
