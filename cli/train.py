@@ -214,8 +214,6 @@ def _report_finished(opened: Run, json: bool) -> None:
 
 
 def _report(opened: Run, outcome: Outcome, json: bool) -> None:
-    from compressnet import registry
-
     facts = opened.facts
     result = {
         "run": str(outcome.run),
@@ -232,8 +230,7 @@ def _report(opened: Run, outcome: Outcome, json: bool) -> None:
     mark = " (smoke run)" if opened.recipe.is_smoke else ""
     rows = [("steps", outcome.step), ("training time", f"{outcome.seconds:.0f} s on {facts['device']}")]
     if outcome.best is not None:
-        metric, _ = registry.find("task", opened.recipe.task.name).best
-        rows.append((f"best {metric.replace('_', ' ')} on validation data", outcome.best))
+        rows.append((f"best {outcome.metric.replace('_', ' ')} on validation data", outcome.best))
     several = len(outcome.ranks) > 1
     rows += [
         (f"digest, rank {rank}" if several else "digest", digest[:16])

@@ -127,8 +127,8 @@ def _index_file(path: Path) -> Path:
     if not index.is_file():
         if path.is_file() and index.stem == path.name:
             raise CompressnetError(
-                f"{path}: not a TensorFlow checkpoint (NAME.index and NAME.data-...), not an .npz file and not "
-                "a .safetensors file of compressnet"
+                f"{path}: not a TensorFlow checkpoint (NAME.index and NAME.data-...), not an .npz file and "
+                "not a .safetensors file of compressnet"
             )
         raise CompressnetError(f"{index}: no such file; expected the index of a TensorFlow checkpoint bundle")
     return index

@@ -32,7 +32,7 @@ class Outcome:
 
     Attributes:
         digest: of the weights of `last`.
-        best: the best value of the task's metric on the validation data, if there are any.
+        best, metric: the best value of the task's metric on the validation data, if there are any; its name.
         ranks: digest of every rank's weights: all equal, or something is broken.
     """
 
@@ -40,6 +40,7 @@ class Outcome:
     step: int
     digest: str
     best: float | None
+    metric: str
     seconds: float
     ranks: list[str]
 
@@ -89,28 +90,29 @@ def train(
         except (Interrupted, KeyboardInterrupt) as error:
             status, reason = "interrupted", str(error)
             raise
-        except ProcessLost as error:
-            if not stop:
-                reason = str(error)
-                raise
-            status = "interrupted"  # in its first step the signal ended the other one at once
-            reason = f"{stop.name}: all processes ended; {run.folder} keeps what was saved"
-            raise Interrupted(reason) from error
         except BaseException as error:
+            if stop and isinstance(error, ProcessLost):  # the signal ended the other one in its first step
+                status, reason = "interrupted", f"{stop.name}: all ended; {run.folder} keeps what was saved"
+                raise Interrupted(reason) from error
             reason = str(error) or type(error).__name__
             raise
         finally:
             loop.tracker.close()
             if group.is_main:
                 run.finish(status, reason, step=loop.step, train_seconds=round(loop.seconds, 1))
-    published = weights.tensors_of(loop.published)
-    mine = weights.digest(published, job.architecture)
-    ranks = group.gather(mine)
+    return _ended(loop)
+
+
+def _ended(loop: Loop) -> Outcome:
+    """Compare the weights of all ranks, and record them."""
+    mine = weights.digest(weights.tensors_of(loop.published), loop.job.architecture)
+    ranks = loop.group.gather(mine)
     if len(set(ranks)) > 1:
         raise CompressnetError(f"the ranks ended with different weights: {' '.join(d[:12] for d in ranks)}")
-    if group.is_main:
-        run.update(digest=mine, best=loop.validation.best)
-    return Outcome(run.folder, loop.step, mine, loop.validation.best, loop.seconds, ranks)
+    best, metric = loop.validation.best, loop.job.task.best[0]
+    if loop.group.is_main:
+        loop.run.update(digest=mine, best=best)
+    return Outcome(loop.run.folder, loop.step, mine, best, metric, loop.seconds, ranks)
 
 
 def _record_start(run: Run, loop: Loop, device: torch.device, command: Sequence[str], resumed: bool) -> None:

@@ -437,10 +437,6 @@ def test_sgi_of_two_bytes_is_reduced_and_that_is_said(tmp_path: Path) -> None:
             np.testing.assert_array_equal(to_uint8(image.pixels), gray)
 
 
-def chunk(name: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-
-
 @pytest.mark.parametrize(
     ("chunks", "said"),
     [
