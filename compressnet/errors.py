@@ -95,8 +95,9 @@ def short(text: str, most: int = 60) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as a message repeats it: as Python writes it, the beginning if that is long."""
-    return short(repr(value))
+    """A value as a message repeats it: as Python writes it (bools, None: YAML), cut if it is long."""
+    words = {"True": "true", "False": "false", "None": "null"}
+    return short(words.get(text := repr(value), text))
 
 
 def named(name: object) -> str:

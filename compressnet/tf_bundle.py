@@ -19,6 +19,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from compressnet.crc32c import masked_crc32c
 from compressnet.errors import CompressnetError, short, shown
 from compressnet.npz_file import read_npz
 
@@ -42,7 +43,7 @@ _DTYPES = {
 
 
 class Entry(NamedTuple):
-    """Where a variable is: TensorFlow's dtype by name, shape, shard number, bytes in that shard."""
+    """Where a variable is: TensorFlow's dtype by name, shape, shard number, bytes in that shard, checksum."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -50,6 +51,7 @@ class Entry(NamedTuple):
     offset: int
     size: int
     sliced: bool
+    checksum: int | None
 
 
 class _Malformed(Exception):
@@ -105,7 +107,10 @@ def _read_shard(path: Path, entries: dict[str, Entry]) -> dict[str, NDArray[np.f
             if entry.size and entry.offset < end:
                 raise CompressnetError(f"{path}: damaged: {shown(name)} overlaps {shown(last)}")
             file.seek(entry.offset)
-            values = np.frombuffer(file.read(entry.size), dtype="<f4")
+            data = file.read(entry.size)
+            if entry.checksum not in (None, masked_crc32c(data)):
+                raise CompressnetError(f"{path}: damaged: the checksum of {shown(name)} does not match")
+            values = np.frombuffer(data, dtype="<f4")
             arrays[name] = values.astype(np.float32).reshape(entry.shape)
             end, last = (entry.offset + entry.size, name) if entry.size else (end, last)
     return arrays
@@ -272,8 +277,15 @@ def _fields(message: bytes) -> dict[int, list[Any]]:
     return fields
 
 
+def _checksum(fields: dict[int, list[Any]]) -> int | None:
+    data = _bytes(fields, 6)
+    if len(data) not in (0, 4):
+        raise _Malformed("a checksum is malformed")
+    return int.from_bytes(data, "little") if data else None
+
+
 def _entry(record: bytes) -> Entry:
-    """A BundleEntryProto: 1 dtype, 2 shape, 3 shard, 4 offset, 5 size, 7 slices."""
+    """A BundleEntryProto: 1 dtype, 2 shape, 3 shard, 4 offset, 5 size, 6 checksum, 7 slices."""
     fields = _fields(record)
     dims = _fields(_bytes(fields, 2)).get(2, [])  # TensorShapeProto: 2 dim { 1 size }
     if len(dims) > _MAX_DIMS or not all(isinstance(dim, bytes) for dim in dims):
@@ -289,6 +301,7 @@ def _entry(record: bytes) -> Entry:
         offset=_int(fields, 4),
         size=_int(fields, 5),
         sliced=7 in fields,
+        checksum=_checksum(fields),
     )
 
 

@@ -28,6 +28,7 @@ GROUND |= {
     "bounds",
     "cost",
     "cost_cells",
+    "crc32c",
     "finite",
     "free_memory",
     "json_file",

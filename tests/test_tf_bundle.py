@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import itertools
 import struct
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from compressnet.crc32c import crc32c, masked_crc32c
 from compressnet.errors import CompressnetError
 from compressnet.models.can import CAN, can24
 from compressnet.tf_bundle import list_bundle, read_bundle
@@ -68,7 +70,25 @@ def _record(array: np.ndarray, shard: int, offset: int) -> bytes:
     shape = b"".join(_field(2, _field(1, dim)) for dim in array.shape)
     code = _field(1, _CODES[str(array.dtype)])
     place = _field(3, shard) + _field(4, offset) + _field(5, array.nbytes)
-    return code + _field(2, shape) + place + _varint(6 << 3 | 5) + b"\1\2\3\4"  # a checksum, fixed32
+    return (
+        code + _field(2, shape) + place + _varint(6 << 3 | 5) + struct.pack("<I", _checksum(array.tobytes()))
+    )
+
+
+@functools.cache
+def _remainder(byte: int) -> int:
+    for _ in range(8):
+        byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)
+    return byte
+
+
+def _checksum(data: bytes) -> int:
+    """CRC-32C byte by byte, masked."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc = crc >> 8 ^ _remainder((crc ^ byte) & 0xFF)
+    crc ^= 0xFFFFFFFF
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) % 2**32
 
 
 def _write(prefix: Path, arrays: dict[str, np.ndarray], shards: int = 1, **table: int) -> Path:
@@ -207,6 +227,27 @@ def test_truncated_data_at_every_byte(small: Path) -> None:
     for length in range(needed):
         data.write_bytes(whole[:length])
         with pytest.raises(CompressnetError, match=r"data-00000-of-00001: truncated"):
+            read_bundle(small)
+
+
+def test_the_checksum() -> None:
+    assert crc32c(b"123456789") == 0xE3069283
+    assert crc32c(bytes(32)) == 0x8A9136AA  # RFC 3720, B.4
+    assert crc32c(b"\xff" * 32) == 0x62A8AB43
+    rng = np.random.default_rng(0)
+    for length in (0, 1, 4095, 4096, 4097, 20_000):
+        data = rng.bytes(length)
+        assert masked_crc32c(data) == _checksum(data)
+
+
+def test_a_flipped_bit_of_the_values_is_noticed(small: Path) -> None:
+    data = Path(f"{small}.data-00000-of-00001")
+    whole = data.read_bytes()
+    for position in range(4 * (6 + 6 + 1)):  # the float32 variables
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << position % 8
+        data.write_bytes(damaged)
+        with pytest.raises(CompressnetError, match=r"damaged: the checksum of '\S+' does not match"):
             read_bundle(small)
 
 
