@@ -1,7 +1,7 @@
 """CRC-32C (Castagnoli), the checksum of TensorFlow's and LevelDB's files.
 
-The bytes are cut into lanes of one length. One look-up for all lanes takes a byte of each; the lanes' checksums
-are then joined: `crc(a + b) = shift(crc(a), len(b)) ^ crc(b)`.
+The bytes are cut into lanes of one length. One look-up for all lanes takes a byte of each; the checksums of
+lanes are then joined: `crc(a + b) = shift(crc(a), len(b)) ^ crc(b)`.
 """
 
 from __future__ import annotations
