@@ -68,7 +68,7 @@ def train(
             console.note(f"device: {devices.name(chosen)}")
         if opened.recipe.is_smoke:
             console.note(
-                "smoke run: a few steps on built-in samples; its weights are marked and worth nothing"
+                "smoke run: a few steps on built-in samples; its weights are marked, and of no use"
             )
         console.note(f"run: {opened.folder}")
         if opened.start is not None:

@@ -47,7 +47,8 @@ def name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     processor = cpuinfo().get("model name") or platform.processor() or platform.machine()
-    return f"{processor}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{processor}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def seed_everything(seed: int) -> None:
