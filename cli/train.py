@@ -67,9 +67,7 @@ def train(
         if device == "auto":
             console.note(f"device: {devices.name(chosen)}")
         if opened.recipe.is_smoke:
-            console.note(
-                "smoke run: a few steps on built-in samples; its weights are marked, and of no use"
-            )
+            console.note("smoke run: a few steps on built-in samples; its weights are marked, and of no use")
         console.note(f"run: {opened.folder}")
         if opened.start is not None:
             console.note(f"going on from {opened.start}: later checkpoints are replaced as they are reached")

@@ -19,9 +19,9 @@ _HEAD = ("input", "mode", "threads", "CPU settings", "times as fast [95 %]", "lo
 _INTRODUCTION = """\
 ## Speed
 
-Medians of interleaved passes. The interval of a ratio takes into account that rounds are correlated
-and that processes differ: where it holds 1, no difference was shown. Inputs of sequences are steps x batch x width, of images
-batch x channels x height x width. The load is that of the system before and after."""
+Medians of interleaved passes. The interval of a ratio takes into account that rounds are correlated and that
+processes differ: where it holds 1, no difference was shown. Inputs of sequences are steps x batch x width, of
+images batch x channels x height x width. The load is that of the system before and after."""
 
 
 def is_speed(record: Mapping[str, Any]) -> bool:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.forked import server
+
 # A shell has its background jobs ignore Ctrl-C, and children inherit that: tests that send it need it.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -35,6 +37,13 @@ def one_torchlib() -> Iterator[None]:
         once = functools.cache(ONNXRegistry.from_torchlib)
         patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(once))
         yield
+
+
+@pytest.fixture(scope="session")
+def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The program as a command that starts within milliseconds (see `tests.forked`)."""
+    with server.running(tmp_path_factory.mktemp("forked")) as command:
+        yield command
 
 
 @pytest.fixture

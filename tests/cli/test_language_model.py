@@ -111,11 +111,11 @@ def test_a_text_shorter_than_its_columns_is_refused(text: Path, cli: Cli) -> Non
     assert "fewer than the 2 columns of train.batch" in done.error
 
 
-def test_two_processes_and_an_adaptive_softmax(text: Path, environment: dict[str, str]) -> None:
+def test_two_processes_and_an_adaptive_softmax(text: Path, environment: dict[str, str], forked: Path) -> None:
     settings = ["model.softmax=adaptive", "model.cutoffs=[2, 4, 8]", "train.epochs=1", "data.unroll=1"]
     (text / "lm.yaml").write_text(RECIPE.replace("dropout: 0.1", "dropout: 0.0"))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    command += ["-m", "compressnet_cli", "train", "lm.yaml", "-o", "two", "--device", "cpu", "--json"]
+    command += ["--no-python", str(forked), "train", "lm.yaml", "-o", "two", "--device", "cpu", "--json"]
     command += [word for setting in settings for word in ("--set", setting)]
     done = subprocess.run(command, cwd=text, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -127,12 +127,12 @@ def test_a_prompt_is_for_language_models(cli: Cli) -> None:
 
 
 def test_two_processes_have_columns_of_their_own_and_train_as_one(
-    text: Path, environment: dict[str, str], cli: Cli
+    text: Path, environment: dict[str, str], forked: Path, cli: Cli
 ) -> None:
     recipe = text / "lm.yaml"
     recipe.write_text(RECIPE.replace("dropout: 0.1", "dropout: 0.0").replace("previews: 1", "log_every: 1"))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    command += ["-m", "compressnet_cli", "train", str(recipe), "-o", "two", "--device", "cpu", "--json"]
+    command += ["--no-python", str(forked), "train", str(recipe), "-o", "two", "--device", "cpu", "--json"]
     done = subprocess.run(command, cwd=text, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     ranks = json.loads(done.stdout)["ranks"]
@@ -155,11 +155,11 @@ def test_two_processes_have_columns_of_their_own_and_train_as_one(
 
 
 def test_killed_in_an_epoch_and_resumed_is_the_same(
-    text: Path, environment: dict[str, str], cli: Cli
+    text: Path, environment: dict[str, str], forked: Path, cli: Cli
 ) -> None:
     (text / "lm.yaml").write_text(RECIPE)
     cli("train", "lm.yaml", "-o", "whole", "--device", "cpu", "--threads", "1")
-    command = [sys.executable, "-m", "compressnet_cli", "train", "lm.yaml", "-o", "run", "--device", "cpu"]
+    command = [str(forked), "train", "lm.yaml", "-o", "run", "--device", "cpu"]
     process = subprocess.Popen(command, cwd=text, env=environment, stderr=subprocess.DEVNULL)
     while not list((text / "run" / "checkpoints").glob("step-*[0-9]")):
         assert process.poll() is None

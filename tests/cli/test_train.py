@@ -45,9 +45,14 @@ def events(run: Path, name: str) -> list[dict[str, Any]]:
     return [row for row in map(json.loads, lines) if row["event"] == name]
 
 
-def start(folder: Path, environment: dict[str, str], *words: object) -> subprocess.Popen[str]:
+PROGRAM = [sys.executable, "-m", "compressnet_cli"]
+
+
+def start(
+    program: list[str], folder: Path, environment: dict[str, str], *words: object
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "compressnet_cli", "train", str(RECIPE), *map(str, words)],
+        [*program, "train", str(RECIPE), *map(str, words)],
         cwd=folder,
         env=environment,
         stderr=subprocess.PIPE,
@@ -69,7 +74,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path
     """A whole run, to compare with."""
     folder = tmp_path_factory.mktemp("uninterrupted")
     environment = {**os.environ, "COMPRESSNET_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
-    assert start(folder, environment, *SMALL, "-o", "run").wait(timeout=300) == 0
+    assert start(PROGRAM, folder, environment, *SMALL, "-o", "run").wait(timeout=300) == 0
     return folder / "run"
 
 
@@ -77,7 +82,7 @@ def test_killed_and_resumed_is_the_same_run(
     tmp_path: Path, environment: dict[str, str], cli: Cli, uninterrupted: Path
 ) -> None:
     run = tmp_path / "runs" / "fip_sample-1"
-    process = start(tmp_path, environment, *SMALL)
+    process = start(PROGRAM, tmp_path, environment, *SMALL)
     wait_for(run / "checkpoints" / "step-3", process)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -94,12 +99,14 @@ def test_killed_and_resumed_is_the_same_run(
 def test_stopped_by_a_signal_it_saves_and_resumes(
     tmp_path: Path,
     environment: dict[str, str],
+    forked: Path,
     cli: Cli,
     monkeypatch: pytest.MonkeyPatch,
     uninterrupted: Path,
     number: int,
 ) -> None:
-    process = start(tmp_path, environment, *SMALL, "--set=train.checkpoint_every=1000", "-o", "run")
+    rarely = "--set=train.checkpoint_every=1000"
+    process = start([str(forked)], tmp_path, environment, *SMALL, rarely, "-o", "run")
     wait_for(tmp_path / "run" / "metrics.jsonl", process)
     while not events(tmp_path / "run", "train"):
         assert process.poll() is None
@@ -183,12 +190,13 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(tmp_path: Path, cli: Cl
 
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-TORCHRUN += ["-m", "compressnet_cli", "train"]
 HALVES = [*SMALL, "--set=train.accumulate=1"]
 
 
-def torchrun(folder: Path, environment: dict[str, str], *words: object) -> subprocess.CompletedProcess[str]:
-    command = [*TORCHRUN, *map(str, words)]
+def torchrun(
+    program: list[str], folder: Path, environment: dict[str, str], *words: object
+) -> subprocess.CompletedProcess[str]:
+    command = [*TORCHRUN, *program, "train", *map(str, words)]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
 
@@ -197,7 +205,7 @@ def two(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     """A whole run of two processes, each with half of a batch that one process takes in two steps."""
     folder = tmp_path_factory.mktemp("two")
     environment = {**os.environ, "COMPRESSNET_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
-    done = torchrun(folder, environment, RECIPE, *HALVES, "-o", "two", "--json")
+    done = torchrun(["-m", "compressnet_cli"], folder, environment, RECIPE, *HALVES, "-o", "two", "--json")
     assert done.returncode == 0, done.stderr
     ranks = json.loads(done.stdout)["ranks"]
     assert len(set(ranks)) == 1
@@ -206,7 +214,7 @@ def two(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
 
 
 def test_two_processes_train_as_one(
-    tmp_path: Path, environment: dict[str, str], cli: Cli, uninterrupted: Path, two: Path
+    tmp_path: Path, environment: dict[str, str], forked: Path, cli: Cli, uninterrupted: Path, two: Path
 ) -> None:
     losses = [[row["loss"] for row in events(run, "train")] for run in (uninterrupted, two)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
@@ -214,7 +222,10 @@ def test_two_processes_train_as_one(
     refused = cli("train", "--resume", "two", "--set", "train.steps=12", code=1)
     assert "trained by 2 process(es)" in refused.stderr
     assert "torchrun --nproc-per-node 2" in refused.stderr
-    assert torchrun(tmp_path, environment, "--resume", "two", "--set", "train.steps=10").returncode == 0
+    longer = torchrun(
+        ["--no-python", str(forked)], tmp_path, environment, "--resume", "two", "--set", "train.steps=10"
+    )
+    assert longer.returncode == 0, longer.stderr
     assert events(tmp_path / "two", "resume")[-1]["step"] == 9
 
 
@@ -225,9 +236,11 @@ def test_worker_processes_change_nothing(tmp_path: Path, cli: Cli) -> None:
 
 
 def test_two_processes_stop_together_and_resume(
-    tmp_path: Path, environment: dict[str, str], two: Path
+    tmp_path: Path, environment: dict[str, str], forked: Path, two: Path
 ) -> None:
-    command = [*TORCHRUN, str(RECIPE), *HALVES, "--set=train.checkpoint_every=1000", "-o", "run"]
+    program = ["--no-python", str(forked)]
+    rarely = "--set=train.checkpoint_every=1000"
+    command = [*TORCHRUN, *program, "train", str(RECIPE), *HALVES, rarely, "-o", "run"]
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
     wait_for(tmp_path / "run" / "metrics.jsonl", process)
     while not events(tmp_path / "run", "train"):
@@ -238,7 +251,7 @@ def test_two_processes_stop_together_and_resume(
     saved = facts(tmp_path / "run")
     assert saved["status"] == "interrupted"
     assert 0 < saved["step"] < 9
-    resumed = torchrun(tmp_path, environment, "--resume", "run")
+    resumed = torchrun(program, tmp_path, environment, "--resume", "run")
     assert resumed.returncode == 0, resumed.stderr
     assert facts(tmp_path / "run")["digest"] == facts(two)["digest"]
 
@@ -263,10 +276,12 @@ def test_a_signal_to_the_whole_group_saves_with_workers_too(
     assert (tmp_path / "run" / "checkpoints" / "last").read_text() == f"step-{step}\n"
 
 
-def test_a_signal_while_targets_are_computed_ends_it(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_a_signal_while_targets_are_computed_ends_it(
+    tmp_path: Path, environment: dict[str, str], forked: Path
+) -> None:
     slow = {**environment, "COMPRESSNET_CACHE": str(tmp_path / "empty")}
     words = ["--set=task.operator=rof:eps=1e-12,max_iterations=100000", "--set=train.steps=50", "-o", "run"]
-    process = start(tmp_path, slow, *words)
+    process = start([str(forked)], tmp_path, slow, *words)
     wait_for(tmp_path / "run" / "metrics.jsonl", process)
     time.sleep(2)
     process.send_signal(signal.SIGTERM)

@@ -31,13 +31,14 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("networks")
 
 
-def campaign(name: str, words: list[object], place: Path, networks: Path) -> None:
-    """Run a campaign as docs/reliability.md says; its failures are shown."""
+def campaign(name: str, words: list[object], place: Path, networks: Path, forked: Path) -> None:
+    """Run a campaign as docs/reliability.md says, by processes that start sooner; its failures are shown."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("COMPRESSNET_")}
+    places = {"WORK": str(place), "NETWORKS": str(networks)}
     done = subprocess.run(
         [sys.executable, "-m", f"tests.faults.{name}", *map(str, words)],
         cwd=ROOT,
-        env={**environment, "WORK": str(place), "NETWORKS": str(networks), "OMP_NUM_THREADS": "1"},
+        env={**environment, **places, "PROGRAM": str(forked), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         errors="backslashreplace",
@@ -47,11 +48,11 @@ def campaign(name: str, words: list[object], place: Path, networks: Path) -> Non
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_campaign(name: str, tmp_path: Path, networks: Path) -> None:
-    campaign(name, [*PARTS[name]], tmp_path, networks)
+def test_campaign(name: str, tmp_path: Path, networks: Path, forked: Path) -> None:
+    campaign(name, [*PARTS[name]], tmp_path, networks, forked)
 
 
-def test_disks(tmp_path: Path, networks: Path) -> None:
+def test_disks(tmp_path: Path, networks: Path, forked: Path) -> None:
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         pytest.skip("disks: only root can mount a small one")
     place = tmp_path / "tried"
@@ -61,4 +62,4 @@ def test_disks(tmp_path: Path, networks: Path) -> None:
     if tried.returncode:
         pytest.skip(f"disks: no tmpfs can be mounted here: {tried.stderr.strip()}")
     subprocess.run(["umount", str(place)], check=True)
-    campaign("disks", [*DISKS], tmp_path, networks)
+    campaign("disks", [*DISKS], tmp_path, networks, forked)
