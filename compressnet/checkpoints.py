@@ -11,7 +11,7 @@ import re
 import shutil
 from pathlib import Path
 
-from compressnet import files
+from compressnet import files, json_file
 from compressnet.errors import CompressnetError
 from compressnet.regular_file import open_regular
 
@@ -49,6 +49,26 @@ class Checkpoints:
             return self.folder / name
         there = ", ".join(f"step-{step}" for step in self.steps()) or "none yet"
         raise CompressnetError(f"{self.folder.parent} has no checkpoint {which!r:.60} (there are: {there})")
+
+    def weights(self, which: str) -> Path:
+        """The weights file of a checkpoint (see `find`).
+
+        Raises:
+            CompressnetError: there is none, or it is not the one that the training state beside it is of.
+        """
+        from compressnet.architecture import seal  # torch, which a list of runs does without
+        from compressnet.weights import stored_digest
+
+        folder = self.find(which)
+        path = folder / FILES[0]
+        try:
+            state = json_file.read(folder / "state.json")
+        except CompressnetError:  # there is none any more, or resuming will say what is wrong with it
+            return path
+        is_whole = isinstance(state, dict) and state.get("seal") == seal(state)
+        if is_whole and state.get("model") not in (None, stored_digest(path)):
+            raise CompressnetError(f"{folder}: its weights are of another checkpoint than its training state")
+        return path
 
     def resume_point(self, start: str | None = None) -> Path | None:
         """The checkpoint to go on from; None: there is none.

@@ -247,7 +247,7 @@ def weights_path(subject: Subject) -> tuple[Path, Run | None]:
     assert subject.path is not None
     if subject.kind == "run":
         run = Run.open(subject.path)
-        return run.checkpoint(subject.checkpoint) / "model.safetensors", run
+        return run.checkpoints.weights(subject.checkpoint), run
     return subject.path, None
 
 

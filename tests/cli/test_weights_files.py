@@ -378,6 +378,8 @@ def test_state_and_weights_of_a_checkpoint_belong_together(cli: Cli, place: Path
     error = cli("train", "--resume", "run", "--set", "train.steps=9", code=1).error
     assert error.startswith("run/checkpoints/step-8: its training state is not of the weights beside it")
     assert "run@step-4" in error
+    assert "its weights are of another checkpoint" in cli("eval", "run@last", code=1).error
+    cli("eval", "run@step-4")
 
 
 def test_floats_that_overflow_in_conversion_are_refused(cli: Cli, place: Path) -> None:
