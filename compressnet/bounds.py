@@ -39,6 +39,10 @@ Workers = Annotated[int, Field(ge=0, le=256)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 
 Positive = Annotated[float, Field(gt=0, le=_LARGE)]
+# A piece of a schedule: steps and learning rate. YAML has lists, where strict checks want a tuple.
+Piece = Annotated[
+    tuple[Annotated[Steps, Field(strict=True)], Annotated[Positive, Field(strict=True)]], Field(strict=False)
+]
 Factor = Annotated[float, Field(ge=0, le=_LARGE)]
 Real = Annotated[float, Field(ge=-_LARGE, le=_LARGE)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from compressnet import bounds, registry, signature, yaml_file
-from compressnet.bounds import Batch, Count, Factor, Positive, Probability, Steps, Workers
+from compressnet.bounds import Batch, Count, Factor, Piece, Positive, Probability, Steps, Workers
 from compressnet.errors import CompressnetError, RecipeError, UsageError, short
 
 _COMPONENTS = {"task": "task", "model": "model", "data": "data"}
@@ -59,10 +59,13 @@ class Train(_Settings):
     momentum: Probability = 0.0
     weight_decay: Factor = 0.0
     # decay: lr x `decay` at the end of every epoch from the `decay_from`-th on; rise: lr x `decay` after each
-    # validation that is worse than the one before.
-    schedule: Literal["constant", "linear", "cosine", "decay", "rise"] = "constant"
+    # validation that is worse than the one before; poly: lr x (1 - progress) ** `power`, down to `final_lr`;
+    # pieces: `pieces`, [steps, lr] each, in the place of `lr`.
+    schedule: Literal["constant", "linear", "cosine", "decay", "rise", "poly", "pieces"] = "constant"
     decay: Annotated[float, Field(gt=0, le=1)] = 0.5
     decay_from: Steps = 1
+    power: Positive = 0.9
+    pieces: Annotated[list[Piece], Field(max_length=1000)] = []
     warmup_steps: bounds.OptionalSteps = 0
     final_lr: Factor = 0.0
     clip_norm: Positive | None = None
@@ -123,6 +126,7 @@ class Recipe(_Settings):
     seed: bounds.Seed = 0
     init: str | None = None
     init_skip: list[str] = []
+    init_only: list[str] = []
     smoke: dict[str, Any] | None = None
     name: str = "recipe"
     is_smoke: bool = False
@@ -182,7 +186,10 @@ class Recipe(_Settings):
         """The data of `to_yaml`."""
         data = self.model_dump(exclude={"task", "model", "data", "name", "is_smoke"})
         data = {key: value for key, value in data.items() if value is not None}
-        order = ["version", "task", "model", "data", "train", "eval", "seed", "init", "init_skip", "smoke"]
+        if self.train.pieces:
+            del data["train"]["lr"]
+        order = ["version", "task", "model", "data", "train", "eval", "seed"]
+        order += ["init", "init_skip", "init_only", "smoke"]
         data |= {key: getattr(self, key).to_dict() for key in _COMPONENTS}
         return {key: data[key] for key in order if key in data}
 
@@ -258,8 +265,12 @@ class _Tree:
         return problems
 
     def _make_room(self, path: tuple[str, ...]) -> None:
-        """A later layer that says how long to train replaces the other way to say it."""
-        others: dict[tuple[str, ...], str] = {("train", "steps"): "epochs", ("train", "epochs"): "steps"}
+        """A later layer that says how long to train, or at what rate, replaces the other way to say it."""
+        others: dict[tuple[str, ...], str] = {
+            ("train", "steps"): "epochs",
+            ("train", "epochs"): "steps",
+            ("train", "pieces"): "lr",
+        }
         if (other := others.get(path)) and isinstance(self.data.get("train"), dict):
             self.data["train"].pop(other, None)
 
@@ -334,6 +345,14 @@ def _cross_checks(tree: _Tree, recipe: Recipe, components: Mapping[str, Componen
             f"{tree.origin(['train', 'accumulate'])}: train.accumulate {train.accumulate} "
             f"does not divide train.batch {train.batch}"
         )
+    problems += _schedule_problems(tree, train)
+    if recipe.init_only and (recipe.init_skip or not recipe.init):
+        why = (
+            "init_skip says the opposite: keep one"
+            if recipe.init_skip
+            else "'init' says whose modules they are"
+        )
+        problems.append(f"{tree.origin(['init_only'])}: init_only: {why}")
     if train.average_after and train.ema:
         where = tree.origin(["train", "average_after"])
         problems.append(f"{where}: train.average_after and train.ema average both: keep one")
@@ -346,4 +365,20 @@ def _cross_checks(tree: _Tree, recipe: Recipe, components: Mapping[str, Componen
                 f"{tree.origin(['data', 'name'])}: data set '{data.name}' gives {given} samples, "
                 f"task '{task.name}' takes {' or '.join(accepted)}"
             )
+    return problems
+
+
+def _schedule_problems(tree: _Tree, train: Train) -> list[str]:
+    where = tree.origin(["train", "pieces" if train.pieces else "schedule"])
+    if (train.schedule == "pieces") != bool(train.pieces):
+        return [f"{where}: train.schedule: pieces and train.pieces: [[steps, lr], ...] come together"]
+    if not train.pieces:
+        return []
+    problems = []
+    if "lr" in tree.data.get("train", {}):
+        problems.append(
+            f"{tree.origin(['train', 'lr'])}: train.lr: train.pieces says the rates; leave lr away"
+        )
+    if train.steps != (total := sum(steps for steps, _ in train.pieces)):
+        problems.append(f"{where}: train.pieces: they add up to {total} steps, train.steps is {train.steps}")
     return problems

@@ -30,6 +30,11 @@ def schema() -> dict[str, Any]:
             "items": text,
             "description": "Modules that start fresh nevertheless.",
         },
+        "init_only": {
+            "type": "array",
+            "items": text,
+            "description": "The modules that alone start from it, which may be weights of another model.",
+        },
         "smoke": smoke,
     }
     definitions: dict[str, Any] = {}

@@ -13,7 +13,7 @@ import copy
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ __all__ = [
     "KEY",
     "Architecture",
     "apply_edit",
+    "as_saved",
     "build",
     "digest",
     "load",
@@ -78,13 +79,19 @@ def raw_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
-    """`raw_tensors` as they are published: of a copy on which every `before_save` ran."""
-    if any(hasattr(module, "before_save") for module in model.modules()):
-        model = copy.deepcopy(model)
-        for module in model.modules():
-            if (before_save := getattr(module, "before_save", None)) is not None:
-                before_save()
-    return raw_tensors(model)
+    """`raw_tensors` as they are published: of `as_saved(model)`."""
+    return raw_tensors(as_saved(model))
+
+
+def as_saved(model: nn.Module) -> nn.Module:
+    """The model as its file will have it: a copy on which every `before_save` ran; itself, if none is."""
+    if not any(hasattr(module, "before_save") for module in model.modules()):
+        return model
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        if (before_save := getattr(module, "before_save", None)) is not None:
+            before_save()
+    return model
 
 
 def load(path: Path, *, unchanged: bool = True) -> tuple[Architecture, dict[str, Tensor]]:
@@ -151,7 +158,11 @@ def stored_digest(path: Path) -> str | None:
 
 
 def load_into(
-    model: nn.Module, tensors: Mapping[str, Tensor], source: str, skip: tuple[str, ...] = ()
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    source: str,
+    skip: Sequence[str] = (),
+    only: Sequence[str] = (),
 ) -> None:
     """Copy `tensors` into `model`.
 
@@ -160,16 +171,27 @@ def load_into(
         tensors: by the names of `tensors_of`.
         source: what to call them in messages.
         skip: modules that keep their fresh weights (prefixes of names).
+        only: modules that alone are filled; `tensors` may be those of another model with the same modules.
 
     Raises:
         CompressnetError: names, shapes or types differ.
     """
     own = raw_tensors(model)
-    for prefix in skip:
-        if not any(_below(name, prefix) for name in own):
-            raise UsageError(f"init_skip: the model has no '{prefix}' (it has: {', '.join(_top_names(own))})")
-    own = {name: tensor for name, tensor in own.items() if not any(_below(name, p) for p in skip)}
-    given = {name: t for name, t in tensors.items() if name in own or not any(_below(name, p) for p in skip)}
+    for option, prefixes in (("init_skip", skip), ("init_only", only)):
+        for prefix in prefixes:
+            if not any(_below(name, prefix) for name in own):
+                has = ", ".join(_top_names(own))
+                raise UsageError(f"{option}: the model has no '{prefix}' (it has: {has})")
+    for prefix in only:
+        if not any(_below(name, prefix) for name in tensors):
+            has = ", ".join(_top_names(tensors))
+            raise UsageError(f"init_only: {source} has no '{prefix}' (it has: {has})")
+
+    def is_taken(name: str) -> bool:
+        return not any(_below(name, p) for p in skip) and (not only or any(_below(name, p) for p in only))
+
+    own = {name: tensor for name, tensor in own.items() if is_taken(name)}
+    given = {name: tensor for name, tensor in tensors.items() if name in own or is_taken(name)}
     with torch.no_grad():
         for name, tensor in _fitting(own, given, source).items():
             own[name].copy_(tensor)

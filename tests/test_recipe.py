@@ -195,6 +195,11 @@ data: {name: sample}
         ("train: {steps: 3, accumulate: 2, batch: 4}", "train: {steps: &a 4, accumulate: *a, batch: *a}", []),
         ("seed: 3", "seed: 9223372036854775807", ["train.lr=1e-05", "train.checkpoint_every=null"]),
         ("seed: 3", "seed: 4", ["train.accumulate=1", "train.batch=1"]),  # the smoke block accumulates by 2
+        (
+            "seed: 3",
+            "init: w\ninit_only: [trunk]",
+            ["train.schedule=pieces", "train.pieces=[[1, 1], [2, 0.5]]"],
+        ),
     ],
 )
 def test_every_valid_recipe_loads_to_itself(old: str, new: str, overrides: list[str]) -> None:
@@ -205,6 +210,44 @@ def test_every_valid_recipe_loads_to_itself(old: str, new: str, overrides: list[
     assert text.count(old) == 1
     first = Recipe.parse(text.replace(old, new), "r.yaml", overrides)
     assert Recipe.parse(first.to_yaml(), "r.yaml").to_dict() == first.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("train", "more", "message"),
+    [
+        (
+            "steps: 3, schedule: pieces",
+            "",
+            "r.yaml:5: train.schedule: pieces and train.pieces: .* come together",
+        ),
+        (
+            "steps: 3, pieces: [[3, 0.1]]",
+            "",
+            "r.yaml:5: train.schedule: pieces and train.pieces: .* come together",
+        ),
+        (
+            "steps: 3, schedule: pieces, pieces: [[1, 0.1], [1, 0.01]]",
+            "",
+            "add up to 2 steps, train.steps is 3",
+        ),
+        (
+            "steps: 3, schedule: pieces, pieces: [[3, 0.1]], lr: 0.1",
+            "",
+            "r.yaml:5: train.lr: .* leave lr away",
+        ),
+        ("steps: 3, schedule: pieces, pieces: [[3]]", "", "r.yaml:5: 'train.pieces.0.1' is missing"),
+        ("steps: 3, schedule: pieces, pieces: [[3, true]]", "", r"train\.pieces\.0\.1: should be"),
+        ("steps: 3", "init_only: [a]", "r.yaml:6: init_only: 'init' says whose modules they are"),
+        (
+            "steps: 3",
+            "init: w\ninit_only: [a]\ninit_skip: [b]",
+            "r.yaml:7: init_only: init_skip says the opposite",
+        ),
+    ],
+)
+def test_schedules_of_pieces_and_single_modules(train: str, more: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        Recipe.parse(f"{HEAD}train: {{{train}}}\n{more}\n", "r.yaml")
 
 
 def test_a_wrong_override_of_the_smoke_block_is_told() -> None:

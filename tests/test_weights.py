@@ -131,6 +131,22 @@ def test_weights_that_do_not_fit(model: nn.Module) -> None:
         weights.load_into(model, tensors, "w", skip=("head",))
 
 
+def test_single_modules_of_weights_of_another_model(model: nn.Module) -> None:
+    fresh = model.get_parameter("blocks.0.conv.weight").clone()
+    other = {"last.weight": model.last.weight + 1, "last.bias": model.last.bias + 1}  # type: ignore[union-attr, operator]
+    weights.load_into(model, {**other, "head.weight": torch.zeros(3)}, "w", only=("last",))
+    assert torch.equal(model.get_parameter("last.bias"), other["last.bias"])
+    assert torch.equal(model.get_parameter("blocks.0.conv.weight"), fresh)
+    for prefix, message in (
+        ("head", "init_only: the model has no 'head'"),
+        ("blocks", "init_only: w has no 'blocks'"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            weights.load_into(model, {**other, "head.weight": torch.zeros(3)}, "w", only=(prefix,))
+    with pytest.raises(CompressnetError, match="1 names differ, first 'last.bias'"):
+        weights.load_into(model, {"last.weight": other["last.weight"]}, "w", only=("last",))
+
+
 def test_skipped_modules_stay_fresh(model: nn.Module) -> None:
     fresh = model.last.bias.clone()  # type: ignore[union-attr, operator]
     tensors = {name: tensor + 1 for name, tensor in weights.tensors_of(model).items()}

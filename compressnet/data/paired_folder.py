@@ -9,7 +9,7 @@ Pictures are taken as they are: most targets belong to one resolution and must n
 from __future__ import annotations
 
 import filecmp
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -147,6 +147,7 @@ class PairSplit:
     """One split of pairs."""
 
     continuous = False
+    derives = True  # nothing, but `prepare` says what it left out
 
     def __init__(self, pairs: list[Pair], crop: int | None, seed: int, left_out: Sequence[str] = ()) -> None:
         self.pairs = pairs
@@ -170,7 +171,7 @@ class PairSplit:
     def name(self, index: int) -> str:
         return self.pairs[index].name
 
-    def prepare(self, keys: Sequence[Key], processes: int, reporter: Reporter) -> None:
+    def prepare(self, keys: Iterable[Key], processes: int, reporter: Reporter) -> None:
         """Nothing is derived from pairs; pictures of kinds that are not read are named."""
         tell_left_out(self._left_out, reporter)
 

@@ -101,6 +101,7 @@ class PhotographSplit:
     """
 
     continuous = False
+    derives = True
 
     def __init__(
         self,
@@ -135,7 +136,7 @@ class PhotographSplit:
     def name(self, index: int) -> str:
         return self.photographs[index].name
 
-    def prepare(self, keys: Sequence[Key], processes: int, reporter: Reporter) -> None:
+    def prepare(self, keys: Iterable[Key], processes: int, reporter: Reporter) -> None:
         """Compute the targets of these samples that are not in the cache.
 
         Raises:
@@ -144,21 +145,23 @@ class PhotographSplit:
         """
         for line in self._left_out:
             reporter.note("warning", line)
+        wanted = self._wanted(keys)
+        jobs = [(self.photographs[index].path, sorted(sides)) for index, sides in sorted(wanted.items())]
         try:
-            prepare_targets(self.targets, self._jobs(keys), processes, reporter)
+            prepare_targets(self.targets, jobs, processes, reporter)
         except BadFiles as error:
-            drawn = [self.photographs[index] for index in sorted({key.index for key in keys})]
+            drawn = [self.photographs[index] for index in sorted(wanted)]
             problems = unreadable(drawn, reporter=reporter, processes=processes)
             raise BadFiles(*(problems or error.problems)) from None
 
-    def _jobs(self, keys: Sequence[Key]) -> list[tuple[Path, list[int]]]:
-        """Each photograph that is drawn, with the short sides at which it is."""
+    def _wanted(self, keys: Iterable[Key]) -> dict[int, set[int]]:
+        """The short sides at which each photograph is drawn."""
         wanted: dict[int, set[int]] = {}
         for key in keys:
-            drawn = wanted.setdefault(key.index, set())
-            if key.size is not None or len(drawn) < len(self.sides(key.index)):
-                drawn.add(self._side(key, self._random(key)))
-        return [(self.photographs[index].path, sorted(wanted[index])) for index in sorted(wanted)]
+            sides = wanted.setdefault(key.index, set())
+            if len(sides) < len(self.sides(key.index)):
+                sides.add(self._side(key, self._random(key)))
+        return wanted
 
     def collate(self, samples: list[ImagePair]) -> ImageBatch:
         return collate_pairs(samples)
@@ -178,8 +181,7 @@ class PhotographSplit:
 
     def _side(self, key: Key, random: np.random.Generator) -> int:
         sides = self.sides(key.index)
-        drawn = sides[int(random.integers(len(sides)))]
-        return drawn if key.size is None else min(key.size, self._short_side(key.index))
+        return sides[int(random.integers(len(sides)))]
 
     def _short_side(self, index: int) -> int:
         if index not in self._short_sides:

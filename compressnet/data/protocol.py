@@ -6,7 +6,7 @@ recipe `data:` -> DataSet(**args) -> open(split, assets, seed) -> Split -> split
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from compressnet.reporter import Reporter
@@ -19,13 +19,11 @@ class Key(NamedTuple):
         epoch: passes over the data that were completed before.
         index: position in the split.
         draw: position in the endless stream of samples, over all ranks.
-        size: a size that the whole batch shares, or None.
     """
 
     epoch: int
     index: int  # type: ignore[assignment]  # shadows tuple.index
     draw: int
-    size: int | None = None
 
 
 class Split(Protocol):
@@ -34,9 +32,11 @@ class Split(Protocol):
     Attributes:
         continuous: sample i + 1 goes on where sample i ends, and tasks carry a state from one to the next:
             training reads columns (see `sampler.column_batches`), evaluation one sample after the other.
+        derives: samples need what takes long to compute (operator targets, decoded audio): see `prepare`.
     """
 
     continuous: bool
+    derives: bool
 
     def __len__(self) -> int: ...
 
@@ -46,8 +46,11 @@ class Split(Protocol):
     def name(self, index: int) -> str:
         """What a person calls sample `index`."""
 
-    def prepare(self, keys: Sequence[Key], processes: int, reporter: Reporter) -> None:
-        """Compute ahead what these samples derive (operator targets, decoded audio); at once if nothing.
+    def prepare(self, keys: Iterable[Key], processes: int, reporter: Reporter) -> None:
+        """Compute ahead what these samples derive; only called where `derives`.
+
+        Args:
+            keys: read once; there may be tens of millions.
 
         Raises:
             BadFiles: files that cannot be read, all of them.

@@ -18,7 +18,7 @@ Nothing is remembered from one step to the next, so a run resumes at any step wi
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -44,21 +44,19 @@ def endless_batches(
     rank: int = 0,
     world: int = 1,
     start_batch: int = 0,
-    size_choices: Sequence[int] | None = None,
 ) -> Iterator[list[Key]]:
     """This rank's share of every global batch, from batch `start_batch` on, for ever.
 
     Args:
         length: samples in the data.
         batch: samples of a step over all ranks; rank r takes the r-th of `world` equal pieces.
-        size_choices: sizes of which each global batch draws one, the same on all ranks.
 
     Raises:
         CompressnetError: no data.
         UsageError: the batch does not divide among the ranks.
     """
     _check(length, batch, world)
-    return _stream(length, batch, seed, rank, world, start_batch, size_choices)
+    return _stream(length, batch, seed, rank, world, start_batch)
 
 
 def _stream(
@@ -68,20 +66,16 @@ def _stream(
     rank: int,
     world: int,
     start_batch: int,
-    size_choices: Sequence[int] | None,
 ) -> Iterator[list[Key]]:
     share = batch // world
     orders: dict[int, np.ndarray] = {}
     for step in itertools.count(start_batch):
-        size = None
-        if size_choices is not None:
-            size = size_choices[int(generator(seed, 1, step).integers(len(size_choices)))]
         keys = []
         for draw in range(step * batch + rank * share, step * batch + (rank + 1) * share):
             epoch, offset = divmod(draw, length)
             if epoch not in orders:
                 orders = {epoch: permutation(seed, epoch, length)}
-            keys.append(Key(epoch, int(orders[epoch][offset]), draw, size))
+            keys.append(Key(epoch, int(orders[epoch][offset]), draw))
         yield keys
 
 

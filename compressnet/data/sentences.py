@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
@@ -115,6 +115,7 @@ class SentenceSplit:
     """
 
     continuous = False
+    derives = False
 
     def __init__(
         self,
@@ -157,8 +158,8 @@ class SentenceSplit:
     def name(self, index: int) -> str:
         return self.lines[index].source
 
-    def prepare(self, keys: Sequence[Key], processes: int, reporter: Reporter) -> None:
-        pass  # nothing is derived
+    def prepare(self, keys: Iterable[Key], processes: int, reporter: Reporter) -> None:
+        pass
 
     def collate(self, samples: list[Sentence]) -> SentenceBatch:
         words, lengths = side_by_side([sample.words for sample in samples])

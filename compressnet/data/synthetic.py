@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from itertools import product
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -105,6 +105,7 @@ class SyntheticSplit:
     """
 
     continuous = False
+    derives = False
 
     def __init__(self, name: str, steps: int, length: int, fresh: bool, split: int, seed: int) -> None:
         self.problem_name, self.problem = name, PROBLEMS[name]
@@ -130,8 +131,8 @@ class SyntheticSplit:
     def name(self, index: int) -> str:
         return f"{self.problem_name} {index}"
 
-    def prepare(self, keys: Sequence[Key], processes: int, reporter: Reporter) -> None:
-        pass  # nothing is derived
+    def prepare(self, keys: Iterable[Key], processes: int, reporter: Reporter) -> None:
+        pass
 
     def collate(self, samples: list[SequenceBatch]) -> SequenceBatch:
         inputs, targets, scored, legal = zip(*samples, strict=True)

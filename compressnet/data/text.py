@@ -10,7 +10,7 @@ Truncated back-propagation through time needs that order; the sampler keeps it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,6 +64,7 @@ class TextSplit:
     """
 
     continuous = True
+    derives = False
 
     def __init__(
         self,
@@ -135,8 +136,8 @@ class TextSplit:
     def name(self, index: int) -> str:
         return f"{self.part.path.name}, symbol {index * self.window}"
 
-    def prepare(self, keys: Sequence[Key], processes: int, reporter: Reporter) -> None:
-        pass  # nothing is derived
+    def prepare(self, keys: Iterable[Key], processes: int, reporter: Reporter) -> None:
+        pass
 
     def collate(self, samples: list[TextBatch]) -> TextBatch:
         return TextBatch(*(torch.stack(side, dim=1) for side in zip(*samples, strict=True)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -60,7 +60,9 @@ def set_up(run: Run, group: Group, reporter: Reporter, stored: Architecture | No
     train = data_set.open("train", stored.assets if stored else {}, recipe.seed)
     parent = _Parent(*read_weights(recipe.init)) if recipe.init and stored is None else None
     if stored is None:
-        assets, model_args = task.prepare(train, parent.architecture if parent else None)
+        # Of weights from which single modules are taken the assets (a vocabulary, classes) mean nothing here.
+        whole = parent.architecture if parent and not recipe.init_only else None
+        assets, model_args = task.prepare(train, whole)
         train = data_set.open("train", assets, recipe.seed)
         architecture = Architecture(
             task=recipe.task.name,
@@ -105,12 +107,15 @@ def _with_sizes(recipe: Recipe, sizes: dict[str, Any]) -> dict[str, Any]:
 def derive_ahead(job: Job, run: Run, group: Group, start: int, reporter: Reporter) -> None:
     """Compute what the data sets derive (operator targets, ...) for the rest of the training, on rank 0."""
     if group.is_main and not job.train.continuous:
-        keys = dict.fromkeys(drawn(job, run, Group(), start, job.total_steps))
-        wanted = [(job.train, list(keys))]
+        wanted: list[tuple[Split, Iterable[Key]]] = [
+            (job.train, drawn(job, run, Group(), start, job.total_steps))
+        ]
         if job.val is not None:
             wanted.append((job.val, evaluation_keys(len(job.val))))
         bad: list[str] = []
         for split, needed in wanted:
+            if not split.derives:
+                continue
             try:
                 split.prepare(needed, processors(), reporter)
             except BadFiles as error:
@@ -169,10 +174,10 @@ class _Parent(NamedTuple):
 
 
 def _initialise(job: Job, parent: _Parent, recipe: Recipe) -> None:
-    if parent.architecture.edits:
+    if parent.architecture.edits and not recipe.init_only:
         job.architecture = replace(job.architecture, edits=parent.architecture.edits)
         job.model = weights.build(job.architecture)
-    weights.load_into(job.model, parent.tensors, parent.path, tuple(recipe.init_skip))
+    weights.load_into(job.model, parent.tensors, parent.path, recipe.init_skip, recipe.init_only)
     job.parent = {"run": recipe.init, "digest": weights.digest(parent.tensors, parent.architecture)}
 
 

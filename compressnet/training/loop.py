@@ -201,7 +201,7 @@ class Loop:
         """Validate what will be saved; whether the stop rule holds."""
         self._equalise_buffers()
         with self._explained(f"the validation of step {self.step}"):
-            reached = self.validation(self.published, self.step, self.seconds)
+            reached = self.validation(weights.as_saved(self.published), self.step, self.seconds)
         self._show_progress()
         patience = self.settings.average_after
         if patience and not self.average and self.validation.stagnates(patience):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from itertools import accumulate
 
 import torch
 from torch import nn
@@ -12,11 +13,17 @@ from compressnet.recipe import Train
 
 
 def make_optimizer(model: nn.Module, settings: Train) -> torch.optim.Optimizer:
-    """The recipe's optimiser over all parameters; weight decay spares biases, scalars and vectors."""
-    matrices = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-    rest = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+    """The recipe's optimiser over all parameters.
+
+    Weight decay spares biases, scalars and vectors, and the parameters of its own that a module names in a
+    tuple `no_decay`.
+    """
+    spared = {getattr(module, name) for module in model.modules() for name in getattr(module, "no_decay", ())}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    decayed = [p for p in trained if p.ndim > 1 and p not in spared]
+    rest = [p for p in trained if p.ndim <= 1 or p in spared]
     groups = [
-        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": decayed, "weight_decay": settings.weight_decay},
         {"params": rest, "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
@@ -28,27 +35,37 @@ def make_optimizer(model: nn.Module, settings: Train) -> torch.optim.Optimizer:
 
 
 def learning_rate(step: int, total: int, settings: Train, epoch: int = 0, rises: int = 0) -> float:
-    """The rate of `step` (from 0) of `total`: linear warm-up, then the schedule down to `final_lr`.
+    """The rate of `step` (from 0) of `total`: linear warm-up, then the schedule, mostly down to `final_lr`.
 
     Args:
         epoch: how many were completed before.
         rises: validations that were worse than the one before.
     """
+    lr = _lr_of_piece(step, settings) if settings.pieces else settings.lr
     if step < settings.warmup_steps:
-        return settings.lr * (step + 1) / settings.warmup_steps
-    if settings.schedule == "constant":
-        return settings.lr
+        return lr * (step + 1) / settings.warmup_steps
+    if settings.schedule in ("constant", "pieces"):
+        return lr
     if settings.schedule == "decay":
-        return settings.lr * settings.decay ** max(0, epoch + 1 - settings.decay_from)
+        return lr * settings.decay ** max(0, epoch + 1 - settings.decay_from)
     if settings.schedule == "rise":
-        return settings.lr * settings.decay**rises
+        return lr * settings.decay**rises
     progress = (step - settings.warmup_steps) / max(1, total - settings.warmup_steps)
-    share = 1 - progress if settings.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
-    return settings.final_lr + (settings.lr - settings.final_lr) * share
+    if settings.schedule == "cosine":
+        share = 0.5 * (1 + math.cos(math.pi * progress))
+    else:
+        share = (1 - progress) ** (settings.power if settings.schedule == "poly" else 1)
+    return settings.final_lr + (lr - settings.final_lr) * share
+
+
+def _lr_of_piece(step: int, settings: Train) -> float:
+    ends = accumulate(steps for steps, _ in settings.pieces)
+    past = sum(step >= end for end in ends)
+    return settings.pieces[min(past, len(settings.pieces) - 1)][1]
 
 
 class Average:
-    """Average of a model's weights; buffers are copied.
+    """Average of a model's weights; buffers and whole numbers are copied.
 
     Args:
         decay: of an exponential moving average; that of early steps is (1 + step) / (10 + step), so that a
@@ -66,6 +83,9 @@ class Average:
         count = step - self.since + 1  # weights in the mean so far
         decay = count / (count + 1) if self.decay is None else min(self.decay, (1 + step) / (10 + step))
         for mine, theirs in zip(self.model.parameters(), model.parameters(), strict=True):
-            mine.lerp_(theirs, 1 - decay)
+            if mine.is_floating_point():
+                mine.lerp_(theirs, 1 - decay)
+            else:
+                mine.copy_(theirs)
         for buffer, new in zip(self.model.buffers(), model.buffers(), strict=True):
             buffer.copy_(new)

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from compressnet import weights
 from tests.cli.conftest import Cli, save
 from tests.conftest import ROOT
 
@@ -156,7 +158,15 @@ def test_fine_tuning_starts_from_the_parents_weights(tmp_path: Path, cli: Cli, s
     skipped = cli(
         "train", "fip_sample", "--smoke", "--set", "init=./parent", "--set", "init_skip=[head]", code=2
     )
-    assert "the model has no 'head'" in skipped.stderr
+    assert "init_skip: the model has no 'head'" in skipped.stderr
+    only = ["--set", "init=./parent", "--set", "init_only=[last]", "--set", "train.steps=1"]
+    cli("train", "fip_sample", "--smoke", "-o", "last", *only, "--set", "train.lr=1e-9")
+    kept, whole = (
+        weights.load(tmp_path / run / "checkpoints" / f"step-{step}" / "model.safetensors")[1]
+        for run, step in (("last", 1), ("parent", 8))
+    )
+    torch.testing.assert_close(kept["last.weight"], whole["last.weight"], rtol=0, atol=1e-6)
+    assert not torch.allclose(kept["blocks.0.conv.weight"], whole["blocks.0.conv.weight"], atol=1e-3)
 
 
 def test_the_stop_rule_ends_training(tmp_path: Path, cli: Cli) -> None:

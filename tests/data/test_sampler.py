@@ -60,14 +60,6 @@ def test_order_is_the_same_for_ever() -> None:
     assert permutation(0, 0, 8).tolist() == [0, 3, 7, 5, 1, 2, 6, 4]
 
 
-def test_size_is_one_per_batch_the_same_on_all_ranks_and_varies() -> None:
-    streams = [endless_batches(10, 4, 0, rank, 2, size_choices=[96, 128, 160]) for rank in range(2)]
-    steps = [[next(stream) for stream in streams] for _ in range(30)]
-    sizes = [{key.size for share in step for key in share} for step in steps]
-    assert all(len(size) == 1 for size in sizes)
-    assert set.union(*sizes) == {96, 128, 160}
-
-
 def test_refuses_what_cannot_work() -> None:
     with pytest.raises(CompressnetError, match="empty"):
         endless_batches(0, 1, 0)

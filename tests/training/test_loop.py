@@ -59,6 +59,7 @@ def go(run: Run, reporter: Silent | None = None) -> Outcome:
         ("train.optimizer=adamw", "train.weight_decay=0.1", "train.dtype=bfloat16"),
         ("train.schedule=rise", "train.lr=2.0", "train.average_after=1", "train.evaluate_every=1"),
         ("train.schedule=decay", "train.decay_from=2", "train.decay=0.3"),
+        ("train.schedule=pieces", "train.pieces=[[4, 0.1], [8, 0.01]]"),
     ],
 )
 def test_a_resumed_run_is_the_uninterrupted_one(
@@ -116,6 +117,17 @@ def test_work_after_each_step_and_what_is_published(tmp_path: Path) -> None:
     state, values = checkpoint.read(run, run.checkpoint("last"))
     assert not torch.equal(state["model.last.weight"], saved["last.weight"])
     assert values["step"] == 12
+
+
+def test_what_is_validated_is_what_is_saved(tmp_path: Path) -> None:
+    from compressnet import weights
+    from compressnet.training.evaluate import evaluate
+
+    run = Run.open(go(new(tmp_path)).run)
+    architecture, model = weights.open_model(run.checkpoint("last") / "model.safetensors")
+    split = run.recipe.data.build().open("val", architecture.assets, run.recipe.seed)
+    figures = evaluate(run.recipe.task.build(), model.eval(), split, CPU, Silent())
+    assert run.metrics("evaluation")[-1]["mse"] == pytest.approx(figures["mse"], rel=1e-6)
 
 
 def test_best_and_the_kept_checkpoints(tmp_path: Path) -> None:

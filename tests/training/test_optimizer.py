@@ -24,6 +24,14 @@ def test_schedules_are_functions_of_the_step() -> None:
     assert rates(warmup_steps=4)[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
     assert rates(schedule="cosine", warmup_steps=2, final_lr=0.5)[2] == 1.0
     assert min(rates(schedule="cosine", final_lr=0.5)) > 0.5
+    assert rates(schedule="poly") == pytest.approx([(1 - step / 10) ** 0.9 for step in range(10)])
+    assert rates(schedule="poly", power=2.0, final_lr=0.5)[5] == pytest.approx(0.5 + 0.5 * 0.25)
+
+
+def test_pieces_of_steps_have_rates_of_their_own() -> None:
+    pieces = [(3, 0.5), (5, 0.25), (2, 0.125)]
+    assert rates(schedule="pieces", pieces=pieces) == [0.5] * 3 + [0.25] * 5 + [0.125] * 2
+    assert rates(schedule="pieces", pieces=pieces, warmup_steps=2)[:3] == [0.25, 0.5, 0.5]
 
 
 @pytest.mark.parametrize("kind", ["adam", "adamw", "sgd"])
@@ -32,6 +40,36 @@ def test_weight_decay_spares_vectors_and_scalars(kind: str) -> None:
     optimizer = make_optimizer(model, Train(steps=1, optimizer=kind, weight_decay=0.1))  # type: ignore[arg-type]
     decayed = {id(p) for g in optimizer.param_groups if g["weight_decay"] for p in g["params"]}
     assert decayed == {id(p) for p in model.parameters() if p.ndim > 1}
+
+
+class Coded(nn.Module):
+    """A matrix that must not decay, and whole numbers."""
+
+    no_decay = ("scales",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scales, self.weight = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2, 2))
+        self.codes = nn.Parameter(torch.zeros(3, dtype=torch.int64), requires_grad=False)
+
+
+def test_weight_decay_spares_what_a_module_names() -> None:
+    model = nn.Sequential(Coded(), nn.Linear(2, 2))
+    optimizer = make_optimizer(model, Train(steps=1, weight_decay=0.1))
+    groups = [{id(p) for p in group["params"]} for group in optimizer.param_groups]
+    coded = model[0]
+    assert groups == [{id(coded.weight), id(model[1].weight)}, {id(coded.scales), id(model[1].bias)}]
+
+
+def test_the_average_copies_whole_numbers() -> None:
+    model = Coded()
+    average = Average(model, decay=0.9)
+    with torch.no_grad():
+        model.codes.fill_(7)
+        model.weight.fill_(2.0)
+    average.update(model, step=1000)
+    assert average.model.get_parameter("codes").tolist() == [7, 7, 7]
+    assert average.model.get_parameter("weight").unique().item() == pytest.approx(1.1)
 
 
 def test_the_average_follows_the_definition() -> None:

@@ -122,6 +122,7 @@ class ToyTask:
 
 class ToySplit:
     continuous = False
+    derives = True
 
     def __init__(self, count: int, assets: Mapping[str, Any], seed: int) -> None:
         self.count, self.assets, self.seed = count, assets, seed
