@@ -133,7 +133,7 @@ def test_weights_that_do_not_fit(model: nn.Module) -> None:
 
 def test_single_modules_of_weights_of_another_model(model: nn.Module) -> None:
     fresh = model.get_parameter("blocks.0.conv.weight").clone()
-    other = {"last.weight": model.last.weight + 1, "last.bias": model.last.bias + 1}  # type: ignore[union-attr, operator]
+    other = {name: model.get_parameter(name) + 1 for name in ("last.weight", "last.bias")}
     weights.load_into(model, {**other, "head.weight": torch.zeros(3)}, "w", only=("last",))
     assert torch.equal(model.get_parameter("last.bias"), other["last.bias"])
     assert torch.equal(model.get_parameter("blocks.0.conv.weight"), fresh)
