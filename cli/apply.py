@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -71,7 +72,7 @@ def apply(
     if not inputs:
         raise UsageError("name at least one input: a picture, or a folder of pictures")
     if output is None:
-        raise UsageError("name the output: -o FILE or FOLDER")
+        raise UsageError(f"name the output, as in: {_example(subject, inputs)}")
     if max_memory is not None:
         settings["max_memory"] = max_memory
     from compressnet.analysis.forms import backends_of
@@ -85,6 +86,13 @@ def apply(
     _report(loaded, writer, written, failed, json)
     if failed:
         raise CompressnetError(*dict.fromkeys(str(error) for _, error in failed))
+
+
+def _example(subject: str, inputs: list[Path]) -> str:
+    """The command line that lacks nothing."""
+    one = inputs[0]
+    output = "out" if len(inputs) > 1 or one.is_dir() else f"{one.stem}_out{one.suffix}"
+    return shlex.join(["compressnet", "apply", subject, *map(str, inputs[:3]), "-o", output])
 
 
 def _set_up(loaded: Loaded, device: str, *, malloc: bool) -> None:

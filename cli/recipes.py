@@ -120,7 +120,7 @@ def _find(text: str) -> Path:
     from compressnet.errors import UsageError
     from compressnet.subject import parse
 
-    subject = parse(text)
+    subject = parse(text, ("recipe",))
     if subject.kind != "recipe" or subject.path is None:
         raise UsageError(f"'{text}' is of kind {subject.kind}, not a recipe")
     return subject.path

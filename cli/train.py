@@ -154,7 +154,7 @@ def _load(text: str, overrides: list[str], smoke: bool) -> Recipe:
     from compressnet.recipe import Recipe
     from compressnet.subject import parse
 
-    subject = parse(text)
+    subject = parse(text, ("recipe",))
     if subject.kind != "recipe" or subject.path is None:
         raise UsageError(f"'{text}' is of kind {subject.kind}: train takes a recipe (or --resume RUN)")
     return Recipe.load(subject.path, overrides, smoke=smoke)

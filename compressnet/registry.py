@@ -81,6 +81,9 @@ REGISTRIES: dict[str, dict[str, str]] = {
 }
 
 
+_LISTED = 10  # names, of many that are not near
+
+
 def find(kind: str, name: str) -> Callable[..., Any]:
     """Import what `name` of `kind` (a key of `REGISTRIES`) stands for.
 
@@ -95,9 +98,12 @@ def find(kind: str, name: str) -> Callable[..., Any]:
 
 
 def suggestion(wrong: str, names: Iterable[str]) -> str:
-    """' - did you mean ...?' with the nearest name, or the list of all when none is near."""
+    """' - did you mean ...?' with the nearest name; when none is near, the list of all, or ten of many."""
     names = sorted(names)
     near = difflib.get_close_matches(short(wrong), names, n=1)
     if near:
         return f" - did you mean '{near[0]}'?"
+    if len(names) > _LISTED:
+        names = difflib.get_close_matches(short(wrong), names, n=_LISTED, cutoff=0)
+        return f" (there are {', '.join(names)} and others)"
     return f" (there are: {', '.join(names)})" if names else ""

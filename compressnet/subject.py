@@ -7,7 +7,7 @@ runs/fip_sample-1[@last|@best|@step-500]                    a path: it has a sep
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 STORED = ("run", "weights", "zoo")
 KINDS = ("zoo", "operator", "recipe", "model", "layer")
+_LISTS = {"zoo": "zoo", "operator": "operators", "recipe": "recipes", "model": "models", "layer": "layers"}
 RECIPE_SUFFIXES = (".yaml", ".yml")
 WEIGHTS_SUFFIX = ".safetensors"
 
@@ -111,8 +112,11 @@ def _raising(results: Iterator[tuple[Path, Any]]) -> Iterator[tuple[Path, Any]]:
         yield source, artefact
 
 
-def parse(text: str) -> Subject:
+def parse(text: str, takes: Sequence[str] = KINDS) -> Subject:
     """Find out what `text` means.
+
+    Args:
+        takes: the kinds of names that whoever asks can use, for the message where there is no such name.
 
     Raises:
         UsageError: nothing has that name, or two things have; the message lists them.
@@ -138,9 +142,11 @@ def parse(text: str) -> Subject:
     if not kinds:
         if _exists(Path(name)) or ("@" in name and _exists(Path(name.rpartition("@")[0]))):
             return _from_path(name)
-        known = sorted({entry for kind in KINDS for entry in names(kind)})
+        near = registry.suggestion(name, {entry for kind in takes for entry in names(kind)})
+        lists = "|".join(_LISTS[kind] for kind in takes)
+        lists = "" if "did you mean" in near else f"`compressnet {lists} ls` lists all; "
         raise UsageError(
-            f"there is no '{named(name)}'{registry.suggestion(name, known)}; "
+            f"there is no '{named(name)}'{near}; {lists}"
             f"a run or file is written with its path: ./{short(name)}"
         )
     return _named(kinds[0], name, arguments)
@@ -166,7 +172,7 @@ def load(subject: str | Subject) -> Loaded:
     """
     from compressnet import weights
 
-    subject = parse(subject) if isinstance(subject, str) else subject
+    subject = parse(subject, ("zoo", "operator")) if isinstance(subject, str) else subject
     if subject.kind == "operator":
         return _load_operator(subject)
     if subject.kind not in STORED:
@@ -227,7 +233,7 @@ def read_weights(text: str) -> tuple[Architecture, dict[str, Tensor], str]:
     """Architecture, tensors and path of a run, weights file or network of the zoo."""
     from compressnet import weights
 
-    subject = parse(text)
+    subject = parse(text, ("zoo",))
     if subject.kind not in STORED:
         raise UsageError(
             f"'{text}' is of kind {subject.kind}: weights come from a run, a weights file or zoo:NAME"

@@ -88,13 +88,3 @@ def test_the_core_knows_no_screen_and_no_command_line(path: Path) -> None:
         assert not any(isinstance(call, ast.Name) and call.id == "print" for call in calls)
     banned = {"torchvision", "torchaudio", "timm", "compressai", "lpips", "pickle"}
     assert not banned & {name.split(".")[0] for name in names}
-
-
-def test_files_and_functions_can_be_read_in_a_sitting() -> None:
-    for path in SOURCES:
-        text = path.read_text()
-        assert text.count("\n") <= 350, f"{path.name} has more than 350 lines"
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.FunctionDef):
-                length = (node.end_lineno or node.lineno) - node.lineno + 1
-                assert length <= 60, f"{path.name}: {node.name} has {length} lines"

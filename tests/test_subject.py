@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,27 @@ def test_an_ambiguous_name_lists_the_prefixed_forms() -> None:
 def test_wrong_names(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message.replace("[", r"\[")):
         subject.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("takes", "lists"),
+    [(("recipe",), "recipes"), (("zoo", "operator"), "zoo|operators"), (subject.KINDS, "models")],
+)
+def test_a_name_that_is_not_there_lists_what_can_be_used(takes: tuple[str, ...], lists: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        subject.parse("qqq", takes)
+    message = str(caught.value)
+    known = {name for kind in takes for name in subject.names(kind)}
+    listed = (
+        message.partition("(there are")[2]
+        .partition(")")[0]
+        .removesuffix(" and others")
+        .strip(": ")
+        .split(", ")
+    )
+    assert set(listed) <= known
+    assert len(listed) == min(10, len(known))
+    assert re.search(rf"`compressnet \S*{re.escape(lists)}\S* ls` lists all", message)
 
 
 def test_paths(tmp_path: Path) -> None:

@@ -185,6 +185,13 @@ def test_a_picture_of_a_kind_that_is_not_read_says_what_to_do(cli: Cli, place: P
     assert error == "a.heic: .heic is not read here; convert it to TIFF (or, raw, to DNG)"
 
 
+def test_a_missing_output_is_answered_by_the_line_to_type(cli: Cli, place: Path) -> None:
+    one = cli("apply", "zoo:rof", "my photo.jpg", code=2).error
+    assert one.endswith("as in: compressnet apply zoo:rof 'my photo.jpg' -o 'my photo_out.jpg'")
+    two = cli("apply", "zoo:rof", "a.jpg", "b.jpg", code=2).error
+    assert two.endswith("as in: compressnet apply zoo:rof a.jpg b.jpg -o out")
+
+
 def test_a_pipe_is_no_picture(cli: Cli, place: Path) -> None:
     os.mkfifo(place / "a.png")
     error = cli("apply", "operator:rof", "a.png", "-o", "out.png", code=1).error
