@@ -28,7 +28,7 @@ Sides = Annotated[
     list[str],
     typer.Argument(
         metavar="A [vs B ...]",
-        help="Models, layers, recipes, runs, weights files, zoo:NAME, operator:NAME.",
+        help="Models, layers, recipes, runs, weights files, zoo:NAME, operator:NAME, py:FILE.py:NAME.",
         autocompletion=options.complete_subject,
     ),
 ]
@@ -85,6 +85,7 @@ def bench(
     threads: ThreadCounts = None,
     batch: Batch = 1,
     input_size: options.InputSize = None,
+    inputs: options.Inputs = None,
     seq_len: SeqLen = None,
     channels_last: ChannelsLast = False,
     device: options.Device = "auto",
@@ -114,7 +115,7 @@ def bench(
         options.parse_settings(set_),
         device,
         Cases(mode, backend, dtype, threads, cpu_settings),
-        Sizes(batch, options.parse_size(input_size), seq_len, channels_last),
+        Sizes(batch, options.parse_size(input_size), seq_len, channels_last, tuple(inputs or ())),
     )
     _check_clock(clock, plan)
     if record is not None:
@@ -163,6 +164,7 @@ class Sizes(NamedTuple):
     input_size: int | tuple[int, int] | None
     seq_len: int | None
     channels_last: bool
+    inputs: tuple[str, ...]
 
 
 def _plan(words: tuple[str, ...], settings: dict[str, Any], device: str, cases: Cases, sizes: Sizes) -> Plan:
@@ -171,7 +173,7 @@ def _plan(words: tuple[str, ...], settings: dict[str, Any], device: str, cases: 
     from compressnet.side import read_sides
     from compressnet.training import device as devices
 
-    sides = read_sides(words, settings)
+    sides = read_sides(words, settings, sizes.inputs)
     for side in sides:
         options.note_assumed(side.text, side.assumed())
     chosen = devices.choose(device)
@@ -197,6 +199,7 @@ def _plan(words: tuple[str, ...], settings: dict[str, Any], device: str, cases: 
         seq_len=sizes.seq_len or (size if isinstance(size, int) else None),
         channels_last=sizes.channels_last,
         device=str(chosen),
+        inputs=sizes.inputs,
     )
 
 

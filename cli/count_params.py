@@ -20,7 +20,8 @@ def count_params(
         list[str],
         typer.Argument(
             metavar="A [vs B ...]",
-            help="Models or layers (lstm:hidden_size=750), recipes, runs, weights files, zoo:NAME.",
+            help="Models or layers (lstm:hidden_size=750), recipes, runs, weights files, zoo:NAME, "
+            "py:FILE.py:NAME.",
             autocompletion=options.complete_subject,
         ),
     ],
@@ -29,6 +30,7 @@ def count_params(
         Optional[int], typer.Option(min=1, help="Levels of modules in the table (default: all).")
     ] = None,
     input_size: options.InputSize = None,
+    inputs: options.Inputs = None,
     strict: Annotated[
         bool,
         typer.Option(
@@ -52,7 +54,7 @@ def count_params(
         raise UsageError("--json and --markdown: choose one")
     from compressnet.side import read_sides
 
-    compared = read_sides(sides, options.parse_settings(set_))
+    compared = read_sides(sides, options.parse_settings(set_), inputs or ())
     counted = [_count(side, input_size) for side in compared]
     _check_flags(compared, {"--input-size": input_size, "--depth": depth, "--formulas": formulas})
     reports = [report for report, _ in counted]

@@ -87,10 +87,18 @@ def _data_of(loaded: Loaded, text: str | None) -> Component:
     trained_on = loaded.architecture.data.get("name") if loaded.architecture else None
     if trained_on == "sample":
         return Component(kind="data", name="sample", arguments={})
-    raise UsageError(
-        f"'{loaded.subject.name}' does not know where data is: "
-        "add --data photo_folder:root=DIR,test_root=DIR, or --data sample"
-    )
+    fitting = "photo_folder:root=DIR,test_root=DIR, or --data sample"
+    if "photograph" not in loaded.task.sample_types:
+        fitting = " or ".join(_sets_for(loaded))
+    raise UsageError(f"{loaded.subject.text} does not say where data is: add --data {fitting}")
+
+
+def _sets_for(loaded: Loaded) -> list[str]:
+    """The data sets whose samples a task takes."""
+    from compressnet import registry
+
+    kinds = {name: registry.find("data", name).sample_type for name in registry.DATASETS}  # type: ignore[attr-defined]
+    return sorted(name for name, kind in kinds.items() if kind in loaded.task.sample_types)
 
 
 def _measure(
@@ -119,7 +127,8 @@ def _measure(
     try:
         opened = data_set.open(split, loaded.assets, seed)
     except NoSuchSplit as error:
-        raise UsageError(f"--split {split}: {error}") from error
+        hint = "" if split == "val" else "; --split val takes what is held out for validation"
+        raise UsageError(f"split {split}: {error}{hint}") from error
     settings = loaded.run.recipe.eval if loaded.run else Eval()
     screen = console.Screen()
     began = time.monotonic()

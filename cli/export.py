@@ -20,12 +20,14 @@ def export(
     subject: Annotated[
         str,
         typer.Argument(
-            help="A run, a weights file or zoo:NAME; models, layers and recipes have random weights.",
+            help="A run, a weights file or zoo:NAME; models, layers, recipes and py:FILE.py:NAME have the "
+            "weights that they are made with.",
             autocompletion=options.complete_subject,
         ),
     ],
     output: options.Output = None,
     set_: options.Overrides = None,
+    inputs: options.Inputs = None,
     opset: Annotated[
         int, typer.Option(metavar="N", help="Version of ONNX's operators, 18 to 23; 18 runs in most places.")
     ] = _DEFAULT_OPSET,
@@ -49,12 +51,13 @@ def export(
     """
     if output is None:
         raise UsageError("name the file to write: -o NAME.onnx")
-    from compressnet import export as exports
+    from compressnet.export import export as write_onnx
 
-    done = exports.export(
+    done = write_onnx(
         subject,
         output,
         settings=options.parse_settings(set_),
+        inputs=inputs or (),
         opset=opset,
         state=state,
         force=force,

@@ -32,17 +32,22 @@ def import_(
     force: options.Force = False,
     json: options.Json = False,
 ) -> None:
-    """Turn the authors' released networks into a weights file, without TensorFlow.
-
-    A weights file that was edited, which all other commands refuse, is taken as it is.
+    """Make a weights file: of the authors' released networks, without TensorFlow; of a weights file that was
+    edited, which all other commands refuse; of one of version 0.1.
 
     Example: compressnet import CAN24_AN/L0_smoothing -o l0_released.safetensors
+
+    Example: compressnet import edited.safetensors -o new.safetensors
     """
     from compressnet import files, weights
 
     if output is None or not (output.suffix == ".safetensors" or files.is_stream(output)):
         raise UsageError("name the weights file to write: -o NAME.safetensors")
     files.refuse_to_overwrite(output, force)
+    if (source / "run.json").is_file():
+        raise UsageError(
+            f"{source} is a run: name the weights file, {source}/checkpoints/step-.../model.safetensors"
+        )
     if source.suffix == ".safetensors":
         if operator:
             raise UsageError("--operator: a weights file says itself what it imitates")

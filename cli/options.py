@@ -45,6 +45,14 @@ InputSize = Annotated[
         help="Images as 1920x1080 (or 256), sequences by their steps (default: a usual size).",
     ),
 ]
+Inputs = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        "--input",
+        metavar="SHAPE",
+        help="Of py:FILE.py:NAME: 1x3x224x224, or 1x35:int64, once for each input, if it has no `example`.",
+    ),
+]
 Device = Annotated[
     str, typer.Option("--device", metavar="DEVICE", help="auto (a GPU if there is one), cpu, cuda or cuda:N.")
 ]

@@ -40,6 +40,7 @@ def _row(folder: Path) -> dict[str, Any]:
         status = facts["status"] + (" (smoke)" if facts.get("smoke") else "")
     except CompressnetError as error:  # one damaged run must not hide the others
         reason = " ".join(str(error).removeprefix(f"{folder}").lstrip("/: ").split())
+        reason = reason.replace(" damaged,", "", 1).replace(" damaged:", "", 1)
         nothing = dict.fromkeys(("step", "of", "best", "started"))
         return {"run": str(folder), "status": f"damaged: {reason}", **nothing}
     return {

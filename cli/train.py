@@ -211,6 +211,20 @@ def _report_finished(opened: Run, json: bool) -> None:
         console.print_text(f"{opened.folder} is finished ({facts.get('step', 'all')} steps); nothing to do")
 
 
+def _split(opened: Run) -> str:
+    """What `eval` needs to be told where the data set has no test split."""
+    from compressnet.data.protocol import NoSuchSplit
+
+    data_set = opened.recipe.data.build()
+    try:
+        data_set.open(data_set.test_split, {}, opened.recipe.seed)
+    except NoSuchSplit:
+        return " --split val"
+    except CompressnetError:  # `eval` will say it
+        pass
+    return ""
+
+
 def _report(opened: Run, outcome: Outcome, json: bool) -> None:
     facts = opened.facts
     result = {
@@ -235,4 +249,4 @@ def _report(opened: Run, outcome: Outcome, json: bool) -> None:
         for rank, digest in enumerate(outcome.ranks)
     ]
     console.print_table(f"{outcome.run}{mark}", ["trained", ""], rows)
-    console.print_text(f"evaluate: compressnet eval {outcome.run}")
+    console.print_text(f"evaluate: compressnet eval {outcome.run}{_split(opened)}")

@@ -42,6 +42,9 @@ class Writer:
         self.is_stream = files.is_stream(output)
         one = len(inputs) == 1 and not os.path.isdir(inputs[0])
         single = one and bool(output.suffix) and not os.path.isdir(output) and not self.is_stream
+        named = output.suffix.lower() in RASTER_SUFFIXES and not os.path.isdir(output)
+        if named and not (single or self.is_stream):
+            raise UsageError(f"{output}: several inputs, or a folder, need a folder: -o {output.stem}")
         if single and output.suffix.lower() not in RASTER_SUFFIXES:
             raise UsageError(f"{output}: cannot write this format; use one of {' '.join(RASTER_SUFFIXES)}")
         self.failed: list[tuple[Path, CompressnetError]] = []

@@ -17,6 +17,7 @@ from typing import Any
 
 from compressnet.errors import CompressnetError
 
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _NAME_BYTES = 40  # of a file's name in that of its temporary: a name may have 255 bytes and no more
 _TEMPORARY = re.compile(r"\..*\.(\d{1,10})(-[0-9a-f]+)?\.tmp", re.ASCII | re.DOTALL)
 _DESCRIPTORS = re.compile(r"/proc/(\d+)(/task/\d+)?/fd")
@@ -42,7 +43,7 @@ class WriteError(CompressnetError):
     @property
     def is_of_the_disk(self) -> bool:
         """Whether no other file can be written there either: the disk is full or read-only."""
-        return self.reason.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+        return self.reason.errno in _OF_THE_DISK
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -320,7 +321,8 @@ def file_system(path: Path) -> str:
 def write_error(path: Path, error: OSError) -> WriteError:
     """One line for a failed write: which file, why, and how much room there is."""
     reason = error.strerror or str(error)
-    kept = "" if is_stream(path) else f"{_room(path)}; nothing that was there is lost"
+    room = _room(path) if error.errno in _OF_THE_DISK else ""
+    kept = "" if is_stream(path) else f"{room}; nothing that was there is lost"
     return WriteError(f"cannot write {path}: {reason}{kept}", error)
 
 

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compressnet import registry, signature
+from compressnet import registry, signature, user_module
 from compressnet.cost import Term
 from compressnet.errors import CompressnetError, UsageError
 from compressnet.places import DATA_VARIABLE
@@ -33,10 +33,12 @@ class Side:
 
     Attributes:
         settings: of a model or layer its arguments by name, of a recipe `model.key`.
+        inputs: of a module of the user's, the shapes that `--input` gives.
     """
 
     subject: Subject
     settings: Mapping[str, Any] = field(default_factory=dict)
+    inputs: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
@@ -48,6 +50,8 @@ class Side:
             return f"operator:{signature.write_named(self.subject.name, given)}"
         if self.subject.kind == "recipe":
             return signature.write_named(self.subject.name, self.settings)
+        if self.subject.kind == user_module.PREFIX:
+            return signature.write_named(f"py:{self.subject.name}", given)
         return self.subject.text
 
     @property
@@ -79,6 +83,8 @@ class Side:
         if self.subject.kind == "recipe":
             known = signature.parameters(registry.find("model", _recipe(self.subject).model.name))
             return {f"model.{key}" for key in known}
+        if self.subject.kind == user_module.PREFIX:
+            return user_module.keys(*self._of_user())
         return set()
 
     def arguments(self) -> dict[str, Any]:
@@ -87,6 +93,8 @@ class Side:
             return dict(self.architecture().model_args)
         if self.subject.kind == "recipe":
             return self._recipe_arguments()[1]
+        if self.subject.kind == user_module.PREFIX:
+            return {**self.subject.arguments, **self.settings}
         known = signature.parameters(self._target())
         defaults = {key: p.default for key, p in known.items() if not p.required}
         return {**defaults, **self.subject.arguments, **self.settings}
@@ -143,6 +151,8 @@ class Side:
         model: nn.Module
         if self.is_stored:
             return build(self.architecture())
+        if kind == user_module.PREFIX:
+            return user_module.build(*self._of_user(), self.arguments(), self.inputs)
         if kind == "operator":
             arguments = {**self.subject.arguments, **self.settings}
             return load(replace(self.subject, arguments=arguments)).model
@@ -162,6 +172,10 @@ class Side:
             raise UsageError(f"'{name}' has formulas, which count-params shows, but no module yet")
         model = self._checked(signature.build, kind)
         return model
+
+    def _of_user(self) -> tuple[Path, str]:
+        assert self.subject.path is not None
+        return self.subject.path, self.subject.name.rpartition(":")[2]
 
     def _target(self) -> Any:
         return registry.find("formula" if self.has_formula else self.subject.kind, self.subject.name)
@@ -202,13 +216,15 @@ class Side:
         return recipe.model.name, {**defaults, **arguments}, assumed
 
 
-def read_sides(words: Sequence[str], settings: Mapping[str, Any]) -> list[Side]:
-    """What `A [vs] B ...` and `--set key=value ...` mean.
+def read_sides(words: Sequence[str], settings: Mapping[str, Any], inputs: Sequence[str] = ()) -> list[Side]:
+    """What `A [vs] B ...`, `--set key=value ...` and `--input SHAPE ...` mean.
 
     Raises:
-        UsageError: nothing between two `vs`, an unknown name, a key that no side takes.
+        UsageError: nothing between two `vs`, an unknown name, a key that no side takes, inputs for none.
     """
     subjects = [parse(word) for word in _without_separators(words)]
+    if inputs and not any(subject.kind == user_module.PREFIX for subject in subjects):
+        raise UsageError(f"--input {inputs[0]}: it is for {user_module.FORM}; others know what they take")
     sides = []
     taken: set[str] = set()
     known: set[str] = set()
@@ -217,7 +233,8 @@ def read_sides(words: Sequence[str], settings: Mapping[str, Any]) -> list[Side]:
         mine = {key: value for key, value in settings.items() if key in keys}
         taken |= mine.keys()
         known |= keys
-        sides.append(Side(subject, mine))
+        of_user = subject.kind == user_module.PREFIX
+        sides.append(Side(subject, mine, tuple(inputs) if of_user else ()))
     for key in settings:
         if key not in taken:
             where = ", ".join(side.subject.name for side in sides)

@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from compressnet import json_file, registry, signature
+from compressnet import json_file, registry, signature, user_module
 from compressnet.errors import CompressnetError, UsageError, named, short
 
 if TYPE_CHECKING:
@@ -36,9 +36,9 @@ class Subject:
     """A parsed subject: nothing has been opened yet.
 
     Attributes:
-        kind: run, weights, or one of `KINDS`.
-        name: the name, or the path as it was typed.
-        arguments: of an operator, model or layer.
+        kind: run, weights, py (`user_module`), or one of `KINDS`.
+        name: the name, or the path as it was typed; of py FILE.py:NAME.
+        arguments: of an operator, model, layer or a module of the user's.
         path: the file or directory, where there is one.
         checkpoint: of a run: best, last or step-<n>.
     """
@@ -52,7 +52,7 @@ class Subject:
     @property
     def text(self) -> str:
         """What a person types to mean it."""
-        if self.kind in KINDS:
+        if self.kind in (*KINDS, user_module.PREFIX):
             return f"{self.kind}:{signature.write_named(self.name, self.arguments)}"
         return (
             self.name if self.kind != "run" or self.checkpoint == "best" else f"{self.name}@{self.checkpoint}"
@@ -123,6 +123,9 @@ def parse(text: str, takes: Sequence[str] = KINDS) -> Subject:
         CompressnetError: a path that is not there.
     """
     prefix, colon, rest = text.partition(":")
+    if colon and prefix == user_module.PREFIX:
+        path, name, given = user_module.read_name(rest)
+        return Subject(prefix, f"{path}:{name}", signature.split_arguments(given), path)
     if colon and prefix in KINDS:
         name, arguments = signature.read_named(rest)
         _check_exists(prefix, name)
@@ -180,7 +183,17 @@ def load(subject: str | Subject) -> Loaded:
             f"'{subject.name}' is of kind {subject.kind}: give a run, weights, zoo:NAME or operator:NAME"
         )
     path, run = weights_path(subject)
-    architecture, model = weights.open_model(path)
+    try:
+        architecture, model = weights.open_model(path)
+    except CompressnetError as error:
+        others = [
+            f"{subject.name}@step-{step}"
+            for step in (run.steps() if run else ())
+            if f"step-{step}" not in path.parts
+        ]
+        if not others:
+            raise
+        raise CompressnetError(f"{error}; other checkpoints of the run: {', '.join(others[-5:])}") from error
     return Loaded(subject, model.eval(), task_of(architecture, str(path)), architecture, run)
 
 
@@ -337,6 +350,9 @@ def _entries(kind: str, suffix: str) -> list[Any]:
 
 def _load_operator(subject: Subject) -> Loaded:
     text = signature.write_named(subject.name, subject.arguments)
-    model: nn.Module = signature.build("layer", "operator", {"operator": text})
+    try:
+        model: nn.Module = signature.build("layer", "operator", {"operator": text})
+    except UsageError as error:
+        raise UsageError(str(error).removeprefix("layer operator: ")) from error
     task: Task = signature.build("task", "image_operator", {"operator": text})
     return Loaded(subject, model, task)

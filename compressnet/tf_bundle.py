@@ -125,8 +125,8 @@ def _index_file(path: Path) -> Path:
     if path.is_dir():
         found = sorted(path.glob("*.index"))
         if len(found) != 1:
-            what = "no" if not found else f"{len(found)}"
-            raise CompressnetError(f"{path}: {what} TensorFlow bundles (*.index) there; name one of them")
+            what = f"{len(found)} TensorFlow bundles (*.index) there; name one of them"
+            raise CompressnetError(f"{path}: {what if found else 'no TensorFlow bundles (*.index) there'}")
         return found[0]
     index = path.with_name(_SUFFIX.sub("", path.name) + ".index")
     if not index.is_file():
@@ -135,7 +135,9 @@ def _index_file(path: Path) -> Path:
                 f"{path}: not a TensorFlow checkpoint (NAME.index and NAME.data-...), not an .npz file and "
                 "not a .safetensors file of compressnet"
             )
-        raise CompressnetError(f"{index}: no such file; expected the index of a TensorFlow checkpoint bundle")
+        raise CompressnetError(
+            f"{index}: no such file, the index of a TensorFlow checkpoint; nor is {path} one"
+        )
     return index
 
 

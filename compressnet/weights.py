@@ -323,4 +323,4 @@ def _top_names(tensors: Mapping[str, Any]) -> list[str]:
 
 def _unreadable(path: Path, error: Exception) -> CompressnetError:
     reason = " ".join(str(error).split())[:300]
-    return CompressnetError(f"{path}: damaged or not a safetensors file: {reason}")
+    return CompressnetError(f"{path}: damaged or not a safetensors file ({reason}): restore it from a copy")

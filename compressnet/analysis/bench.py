@@ -18,6 +18,7 @@ from compressnet.analysis.rounds import Effort, Sampler
 from compressnet.analysis.timing import Clock, Comparison, compare, sampler
 from compressnet.errors import CompressnetError, UsageError, is_out_of_memory
 from compressnet.side import Side, read_sides
+from compressnet.user_module import Shapes
 from compressnet.weights import raw_tensors
 
 IMAGE_SIZE = 512  # pixels along each axis, where nothing else is asked for
@@ -48,7 +49,7 @@ class Plan:
 
     Attributes:
         words: the sides as they were typed.
-        settings: those of `--set`.
+        settings, inputs: those of `--set` and `--input`.
         image_size: (height, width) of images.
         seq_len: steps of sequences.
     """
@@ -61,9 +62,10 @@ class Plan:
     seq_len: int | None = None
     channels_last: bool = False
     device: str = "cpu"
+    inputs: tuple[str, ...] = ()
 
     def sides(self) -> list[Side]:
-        return read_sides(self.words, self.settings)
+        return read_sides(self.words, self.settings, self.inputs)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -74,7 +76,8 @@ class Plan:
         """The plan that `as_dict` wrote."""
         cases = tuple(Case(**case) for case in values["cases"])
         size = values["image_size"]
-        known = {**values, "cases": cases, "words": tuple(values["words"])}
+        texts = {key: tuple(values[key]) for key in ("words", "inputs")}
+        known = {**values, "cases": cases, **texts}
         return cls(**{**known, "image_size": tuple(size) if size else None})
 
 
@@ -191,6 +194,8 @@ def told(name: str) -> Iterator[None]:
 
 def example_inputs(module: nn.Module, plan: Plan, *, streaming: bool = False) -> tuple[Tensor, ...]:
     """Inputs of the size that was asked for, else of a usual one."""
+    if isinstance(getattr(module, "example", None), Shapes):
+        return example(module, plan.batch)
     unit, _ = rate_of(module, example(module))
     if unit == "megapixel":
         return example(module, plan.batch, plan.image_size or (IMAGE_SIZE, IMAGE_SIZE))

@@ -33,15 +33,16 @@ def example(module: nn.Module, batch: int = 1, size: Size = None) -> tuple[Tenso
     sizes = size if isinstance(size, tuple) else (1 if size is None else size,)
     if batch < 1 or min(sizes) < 1:
         raise UsageError(f"example: batch {batch} and size {size} must be at least 1")
-    own = getattr(type(module), "example", None)
+    own = getattr(module, "example", None)
     try:
         with torch.device("meta") if _device(module).type == "meta" else nullcontext():
             if not callable(own):
                 inputs = _of_layer(module, batch, size)
             elif size is None:
-                inputs = own(module, batch)
+                inputs = own(batch)
             else:
-                inputs = own(module, batch, size)
+                inputs = own(batch, size)
+        inputs = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
     except (TypeError, ValueError, RuntimeError) as error:
         if is_out_of_memory(error):  # a size that is right, and too much for this machine
             raise
@@ -57,7 +58,7 @@ def _of_layer(module: nn.Module, batch: int, size: Size) -> tuple[Tensor, ...]:
             return make(module, batch, size)
     raise UsageError(
         f"{type(module).__name__}: nothing says what it takes; give it a method example(batch, size) that "
-        "returns a tuple of inputs"
+        "returns a tuple of inputs, or (of py:FILE.py:NAME) say --input 1x3x224x224"
     )
 
 

@@ -203,15 +203,15 @@ def _lost_colours(handle: Pillow.Image, path: Path) -> list[str]:
     if handle.format != "PNG":
         return []
     if (coded := _png_chunk(path, b"cICP", until=b"IDAT")) and tuple(coded[:2]) != _CICP_SRGB:
-        return [f"PNG's cICP ({', '.join(map(str, coded[:4]))}) not applied, dropped"]
+        return [f"PNG's colour space (cICP {', '.join(map(str, coded[:4]))}) ignored: read as sRGB"]
     if handle.info.get("icc_profile") or "srgb" in handle.info or coded:
         return []
     lost = []
     if abs((gamma := handle.info.get("gamma", _GAMMA)) - _GAMMA) > 0.005:
-        lost.append(f"PNG's gamma of {gamma:.5g} not applied, dropped: read as sRGB")
+        lost.append(f"PNG's gamma ({gamma:.5g}) ignored: read as sRGB")
     stated = handle.info.get("chromaticity", _PRIMARIES)
     if any(abs(mine - theirs) > 0.005 for mine, theirs in zip(stated, _PRIMARIES, strict=True)):
-        lost.append("PNG's primaries (cHRM) not applied, dropped: read as sRGB")
+        lost.append("PNG's primaries (cHRM) ignored: read as sRGB")
     return lost
 
 

@@ -85,9 +85,9 @@ def metadata(page: Any) -> Metadata:
     found = read_tiff_metadata(file.filehandle, page.offset, file.is_bigtiff, size(page), orientation(page))
     found.lost += lost_pages(len(file.pages))
     if not _profile(page) and any(_tag(page, code) is not None for code in _COLOURS):
-        found.lost.append("TIFF's own primaries and transfer function not applied, dropped: read as sRGB")
+        found.lost.append("TIFF's primaries and transfer function ignored: read as sRGB")
     if int(page.photometric) == 5 and tuple(np.atleast_1d(_tag(page, 336) or _FULL)) != _FULL:
-        found.lost.append("TIFF's range of ink not applied")
+        found.lost.append("TIFF's range of ink (DotRange) ignored")
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -100,6 +100,7 @@ def export(
     path: Path | str,
     *,
     settings: Mapping[str, Any] | None = None,
+    inputs: Sequence[str] = (),
     opset: int = DEFAULT_OPSET,
     state: bool = False,
     force: bool = False,
@@ -115,6 +116,7 @@ def export(
         subject: as the command line takes it, or any module with `example(batch, size)`.
         path: NAME.onnx.
         settings: arguments of the subject, as `--set` has them.
+        inputs: shapes of the inputs of a `py:` subject without `example`, as `--input` has them.
         opset: one of `OPSETS`.
         state: for streams: the state is an input `state_0`, `state_1`, ... and an output `next_state_0`, ...,
             in the order of `init_state`.
@@ -130,7 +132,9 @@ def export(
     _check_target(path, force)
     if opset not in OPSETS:
         raise UsageError(f"opset {opset}: torch writes {OPSETS[0]} to {OPSETS[-1]}")
-    source = _named(subject, settings or {}) if isinstance(subject, str) else _given(subject, settings)
+    source = (
+        _named(subject, settings or {}, inputs) if isinstance(subject, str) else _given(subject, settings)
+    )
     _check_floats(source)
     (reporter or Silent()).note(
         "info", f"exporting {source.name}; ONNX Runtime checks the file, some seconds"
@@ -188,22 +192,25 @@ def _check_target(path: Path, force: bool) -> None:
         raise CompressnetError(f"{path}: the folder {path.parent} cannot be written to")
 
 
-def _named(text: str, settings: Mapping[str, Any]) -> _Source:
-    (side,) = read_sides([text], settings)
+def _named(text: str, settings: Mapping[str, Any], inputs: Sequence[str]) -> _Source:
+    (side,) = read_sides([text], settings, inputs)
     kind, name = side.subject.kind, side.subject.name
     if "operator" in (kind, name):
         raise CompressnetError(f"{side.text}: a classical operator is no network, there is nothing to export")
     module = side.module(with_weights=True).eval()
     if not side.is_stored:
-        return _Source(module, side.text, _model(side), _arguments(side), "random", side.assumed())
+        values = "given" if kind == "py" else "random"
+        return _Source(module, side.text, _model(side), _arguments(side), values, side.assumed())
     architecture, tensors, _ = read_weights(text)
     digest = weights.digest(tensors, architecture)
     return _Source(module, side.text, architecture.model, architecture.model_args, digest, {})
 
 
 def _model(side: Side) -> str:
-    """The name of the model or layer; of a recipe that of its model: its own may be a path."""
+    """The name of the model or layer; of a recipe that of its model: no path."""
     subject = side.subject
+    if subject.kind == "py":
+        return subject.name.rpartition(":")[2]
     if subject.kind == "recipe" and subject.path is not None:
         return Recipe.load(subject.path).model.name
     return subject.name
@@ -212,7 +219,7 @@ def _model(side: Side) -> str:
 def _arguments(side: Side) -> dict[str, Any]:
     """Those that a model or layer is built with; of a layer not those of its formulas."""
     subject = side.subject
-    if subject.kind == "recipe":
+    if subject.kind in ("recipe", "py"):
         return side.arguments()
     known = signature.parameters(registry.find(subject.kind, subject.name))
     defaults = {key: p.default for key, p in known.items() if not p.required}

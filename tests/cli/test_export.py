@@ -16,8 +16,8 @@ import pytest
 import torch
 
 import compressnet
-from compressnet import export as exports
 from compressnet import weights
+from compressnet.export import DEFAULT_OPSET, OPSETS
 from compressnet.subject import read_weights
 from tests.cli.conftest import Cli
 from tests.cli.test_listings import COMMANDS
@@ -145,5 +145,5 @@ def test_without_the_extra(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_help_states_the_opsets() -> None:
     option = next(parameter for parameter in COMMANDS["export"].params if "--opset" in parameter.opts)
-    assert f"{exports.OPSETS[0]} to {exports.OPSETS[-1]}" in option.help
-    assert option.default == exports.DEFAULT_OPSET
+    assert f"{OPSETS[0]} to {OPSETS[-1]}" in option.help
+    assert option.default == DEFAULT_OPSET

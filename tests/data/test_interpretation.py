@@ -442,12 +442,12 @@ def test_sgi_of_two_bytes_is_reduced_and_that_is_said(tmp_path: Path) -> None:
     [
         ([], ()),
         ([(b"gAMA", struct.pack(">I", 45455))], ()),
-        ([(b"gAMA", struct.pack(">I", 100000))], ("gamma of 1 not applied",)),
+        ([(b"gAMA", struct.pack(">I", 100000))], ("gamma (1) ignored",)),
         ([(b"gAMA", struct.pack(">I", 100000)), (b"sRGB", b"\0")], ()),
         ([(b"cHRM", struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000))], ()),
         ([(b"cHRM", struct.pack(">8I", 31270, 32900, 64000, 33000, 21000, 71000, 15000, 6000))], ("(cHRM)",)),
         ([(b"cICP", bytes([1, 13, 0, 1]))], ()),
-        ([(b"cICP", bytes([9, 16, 0, 1]))], ("cICP (9, 16, 0, 1) not applied",)),
+        ([(b"cICP", bytes([9, 16, 0, 1]))], ("cICP 9, 16, 0, 1) ignored",)),
     ],
 )
 def test_colours_that_a_png_states_otherwise_than_by_a_profile(
@@ -464,9 +464,9 @@ def test_colours_that_a_png_states_otherwise_than_by_a_profile(
 @pytest.mark.parametrize(
     ("photometric", "channels", "tag", "said"),
     [
-        ("rgb", 3, (301, "H", 768, tuple(range(768)), True), "transfer function not applied"),
+        ("rgb", 3, (301, "H", 768, tuple(range(768)), True), "transfer function ignored"),
         ("rgb", 3, (318, "2I", 2, (31270, 100000, 32900, 100000), True), "primaries"),
-        ("separated", 4, (336, "H", 2, (10, 200), True), "range of ink not applied"),
+        ("separated", 4, (336, "H", 2, (10, 200), True), "range of ink (DotRange) ignored"),
     ],
 )
 def test_colours_that_a_tiff_states_otherwise_than_by_a_profile(
