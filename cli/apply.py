@@ -55,6 +55,7 @@ def apply(
 
     Example: compressnet apply runs/lm_sample-1 --prompt "the class" --set length=50
     """
+    from compressnet.files import is_stdout
     from compressnet.subject import load
 
     loaded = load(subject)
@@ -75,6 +76,8 @@ def apply(
         raise UsageError(f"name the output, as in: {_example(subject, inputs)}")
     if max_memory is not None:
         settings["max_memory"] = max_memory
+    if json and is_stdout(output):
+        raise UsageError(f"--json and -o {output}: both are written to stdout; choose one")
     from compressnet.analysis.forms import backends_of
 
     from .writer import Writer

@@ -39,6 +39,8 @@ _LESS_MEMORY = {
     "train": "take a smaller train.batch, or more pieces of it: --set train.accumulate=2",
 }
 
+_MAY_BE_EMPTY = ("--prompt",)
+
 app = typer.Typer(
     name="compressnet",
     help="Compact neural networks: train, evaluate and apply the systems that made networks small.",
@@ -119,6 +121,10 @@ def _say_nothing(_: sys.UnraisableHookArgs) -> None:
 
 def _run(words: list[str], debug: bool) -> int:
     """The exit code of a command; its error is told."""
+    before = [None, *words]
+    if any(word == "" and flag not in _MAY_BE_EMPTY for flag, word in zip(before, words, strict=False)):
+        fail("an argument is empty: a variable of the shell that is not set?")
+        return 2
     try:
         code = app(words, prog_name="compressnet", standalone_mode=False)
     except SystemExit as end:

@@ -47,7 +47,8 @@ class Checkpoints:
         name = self._pointed(which) if which in ("best", "last") else which
         if name and _STEP.fullmatch(name) and (self.folder / name / FILES[0]).is_file():
             return self.folder / name
-        there = ", ".join(f"step-{step}" for step in self.steps()) or "none yet"
+        whole = [f"step-{step}" for step in self.steps() if (self.of(step) / FILES[0]).is_file()]
+        there = ", ".join(whole) or "none yet"
         raise CompressnetError(f"{self.folder.parent} has no checkpoint {which!r:.60} (there are: {there})")
 
     def weights(self, which: str) -> Path:

@@ -102,6 +102,18 @@ def is_stream(path: Path) -> bool:
     return not stat.S_ISDIR(mode) and (not stat.S_ISREG(mode) or _descriptor(path) is not None)
 
 
+def is_stdout(path: Path) -> bool:
+    """Whether what is written to `path` comes where the program prints."""
+    try:
+        return (
+            is_stream(path)
+            and os.path.samestat(os.stat(path), os.fstat(1))
+            and not os.path.samefile(path, os.devnull)
+        )
+    except OSError:
+        return False
+
+
 def _descriptor(path: Path) -> int | None:
     """The number of this process's open file that `path` leads to, as /dev/stdout does to 1."""
     for _ in range(40):  # links at most, as in the system

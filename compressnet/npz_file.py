@@ -91,7 +91,12 @@ def _array(stream: IO[bytes], size: int) -> NDArray[Any]:
     if version not in _HEADERS:
         raise _Unfit(f"is of version {version} of numpy's format")
     with warnings.catch_warnings(action="ignore"):  # of headers that Python 2 wrote
-        shape, by_columns, dtype = _HEADERS[version](stream)
+        try:
+            shape, by_columns, dtype = _HEADERS[version](stream)
+        except (SyntaxError, ValueError, TypeError, LookupError) as error:
+            if isinstance(error, ValueError) and "malformed node" not in str(error):
+                raise  # numpy's own words
+            raise _Unfit("has a header that is not numpy's") from error
     if dtype.hasobject or dtype.names or dtype.subdtype or dtype.kind not in "biuf":
         raise _Unfit(f"holds {short(str(dtype))}, not numbers")
     if any(dim < 0 for dim in shape) or math.prod(max(dim, 1) for dim in shape) > _MOST_BYTES:

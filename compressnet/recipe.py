@@ -149,6 +149,10 @@ class Recipe(_Settings):
                 raise CompressnetError(f"cannot read the recipe {path}: not a file")
             with open(path, "rb") as file:
                 text = file.read(yaml_file.MAX_BYTES + 1).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise CompressnetError(
+                f"cannot read the recipe {path}: not UTF-8, save it as that ({error})"
+            ) from error
         except (OSError, ValueError) as error:
             raise CompressnetError(f"cannot read the recipe {path}: {error}") from error
         return cls.parse(text, str(path), overrides, smoke=smoke)

@@ -194,7 +194,18 @@ def load(subject: str | Subject) -> Loaded:
         if not others:
             raise
         raise CompressnetError(f"{error}; other checkpoints of the run: {', '.join(others[-5:])}") from error
+    if run:
+        _check_of_run(architecture, run, path)
     return Loaded(subject, model.eval(), task_of(architecture, str(path)), architecture, run)
+
+
+def _check_of_run(architecture: Architecture, run: Run, path: Path) -> None:
+    for key in ("task", "model"):
+        here, there = getattr(architecture, key), getattr(run.recipe, key).name
+        if here != there:
+            raise CompressnetError(
+                f"{path}: it holds weights of the {key} '{here}', the run trains '{there}': not its own"
+            )
 
 
 def task_of(architecture: Architecture, source: str) -> Task:

@@ -33,6 +33,7 @@ GROUND |= {
     "free_memory",
     "json_file",
     "npz_file",
+    "user_module",
     "yaml_file",
 }
 GROUND |= {"checkpoints", "record_forms", "run", "run_files", "run_lock", "run_names", "side", "tf_bundle"}

@@ -1,15 +1,19 @@
-"""How large a picture may be: asked by its header, before anything is decoded."""
+"""How large a picture or a text may be: asked before anything is read or decoded."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from compressnet.errors import CompressnetError
 from compressnet.free_memory import SAFE_SHARE, free_memory
+from compressnet.regular_file import open_regular
 
 MAX_PIXELS = 250_000_000
 # A picture of fewer bytes is read without asking what is free.
 _SMALL = 100_000_000
+_SMALL_TEXT = 10_000_000
+_BYTES_TEXT = 16  # that a byte of text takes as words and their numbers
 # Deflate makes 1032 bytes of one at the most, up to 8256 pixels of one bit. Only blank pages come near.
 _BOMB_PIXELS, _BOMB_RATIO = 100_000_000, 2000
 
@@ -51,6 +55,24 @@ def refuse_large(path: Path, size: tuple[int, int], max_pixels: int, pixel_bytes
         raise CompressnetError(
             f"{path}: {size[0]} x {size[1]} pixels in a file of {length} bytes: a decompression bomb"
         )
+
+
+def read_text_file(path: Path) -> bytes:
+    """The bytes of a file of text that memory can hold as symbols.
+
+    Raises:
+        OSError: missing, unreadable, no plain file.
+        CompressnetError: too large: how much is needed.
+    """
+    with open_regular(path) as file:
+        length = os.fstat(file.fileno()).st_size
+        needed, free = length * _BYTES_TEXT, free_memory() if length > _SMALL_TEXT else None
+        if free is not None and needed > SAFE_SHARE * free:
+            raise CompressnetError(
+                f"{path}: {_gigabytes(length)} of text need about {_gigabytes(needed)}, {_gigabytes(free)} "
+                f"are free, of which at most {SAFE_SHARE:.0%} are taken: split the file"
+            )
+        return file.read()
 
 
 def _gigabytes(count: float) -> str:

@@ -177,9 +177,7 @@ def _samples(handle: Pillow.Image, icc: bytes | None, path: Path) -> Samples:
     if mode == "I" and handle.format == "PPM":  # scaled to 16 bits
         return Samples(np.asarray(handle).astype(np.uint16)[..., None], "gray", 16, icc=icc)
     if mode == "LAB":
-        values = np.array(handle)
-        values[..., 1:] ^= 128  # Pillow's offset taken back: as TIFF stores it
-        return Samples(values, "cielab")
+        return Samples(np.asarray(handle), "cielab")  # as TIFF stores it: Pillow takes its offset back
     if mode == "P":
         _refuse_colours_that_are_not_there(handle, path)
     if mode in ("P", "PA"):

@@ -29,6 +29,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from compressnet.bounds import Count, HeldOut
+from compressnet.data.limits import read_text_file
 from compressnet.data.protocol import Key, NoSuchSplit
 from compressnet.data.text_sets import topic_texts
 from compressnet.data.vocabulary import Tokenizer, Vocabulary, count
@@ -286,7 +287,7 @@ def read_lines(path: Path, classes: Sequence[str]) -> tuple[list[Line], list[str
     """The labelled sentences of a file, and what is wrong with it, line by line."""
     try:
         # Not splitlines: for it the byte 0x85, which some sentences have, ends a line too.
-        rows = _decoded(path.read_bytes()).split("\n")
+        rows = _decoded(read_text_file(path)).split("\n")
     except FileNotFoundError:
         place = f"relative paths are looked up below --data-root or {DATA_VARIABLE}"
         return [], [f"{path}: no such file; {place}. {_OBTAIN}"]

@@ -37,11 +37,11 @@ def read_halves(open_handle: Callable[[], Pillow.Image]) -> np.ndarray:
         mode = raw_mode(handle).replace("RGBa", "RGBA")  # what is premultiplied stays so here
         if mode == "LA;16B":  # two samples of two bytes: exactly an RGBA pixel of 8 bits
             return _as_gray_alpha(handle)
-        _set_raw_mode(handle, mode)
+        set_raw_mode(handle, mode)
         whole = _pixels(handle).astype(np.uint16)
     whole <<= 8
     with open_handle() as handle:
-        _set_raw_mode(handle, exchanged_raw_mode(mode))
+        set_raw_mode(handle, exchanged_raw_mode(mode))
         whole |= _pixels(handle)
     return whole
 
@@ -57,7 +57,7 @@ def _pixels(handle: Pillow.Image) -> np.ndarray:
     return np.asarray(handle)
 
 
-def _set_raw_mode(handle: Pillow.Image, mode: str) -> None:
+def set_raw_mode(handle: Pillow.Image, mode: str) -> None:
     if not isinstance(handle, ImageFile.ImageFile):
         raise TypeError("not an image file")
     handle.tile = [
@@ -67,6 +67,6 @@ def _set_raw_mode(handle: Pillow.Image, mode: str) -> None:
 
 
 def _as_gray_alpha(handle: Pillow.Image) -> np.ndarray:
-    _set_raw_mode(handle, "RGBA")
+    set_raw_mode(handle, "RGBA")
     octets = _pixels(handle)
     return np.ascontiguousarray(octets).view(">u2").astype(np.uint16)

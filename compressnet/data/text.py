@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from compressnet.data.limits import read_text_file
 from compressnet.data.protocol import Key
 from compressnet.data.vocabulary import Tokenizer, Vocabulary
 from compressnet.errors import CompressnetError
@@ -155,7 +156,7 @@ def read_part(part: Part, tokenizer: Tokenizer) -> str:
         CompressnetError: missing, unreadable, or not UTF-8.
     """
     try:
-        raw = part.path.read_bytes() if part.text is None else part.text.encode()
+        raw = read_text_file(part.path) if part.text is None else part.text.encode()
     except OSError as error:
         raise CompressnetError(f"{part.path}: cannot be read: {error.strerror}") from error
     text = tokenizer.decode(raw, str(part.path))

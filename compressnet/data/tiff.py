@@ -19,7 +19,7 @@ from PIL import Image as Pillow
 from PIL import UnidentifiedImageError
 
 from compressnet.data import pillow_files, sixteen_bit
-from compressnet.data.interpretation import CHANNELS, REC_601, Samples, Space, unspecified
+from compressnet.data.interpretation import ASSOCIATED, CHANNELS, REC_601, Samples, Space, unspecified
 from compressnet.data.metadata import Metadata, lost_pages, orientation_of, read_tiff_metadata, upright
 from compressnet.errors import CompressnetError
 
@@ -98,6 +98,8 @@ def decode(page: Any, path: Path) -> Samples:
         CompressnetError: a layout that neither library reads in this compression.
     """
     compression, bits = int(page.compression), _bits(page)
+    if compression in _PLAIN + _PACKBITS:
+        page.predictor = 1  # of these it means nothing, as in libtiff
     subsampled = int(page.photometric) == 6 and tuple(page.subsampling or (2, 2)) != (1, 1)
     known = compression in _PLAIN + _DEFLATE + _PACKBITS and int(page.predictor) in (1, 2)
     if known and bits in (8, 16) and int(page.fillorder) == 1 and not subsampled:
@@ -271,7 +273,11 @@ def _by_pillow(page: Any, path: Path) -> Samples:
                 samples = Samples(np.asarray(handle)[..., None], "palette", 8, extra)
                 samples.palette = _palette(page)
             else:
+                if is_premultiplied := mode == "RGBa":  # Pillow would divide, and lose what is transparent
+                    sixteen_bit.set_raw_mode(handle, "RGBA")
                 samples = pillow_files.decode(handle, path)
+                if is_premultiplied:
+                    samples.extra = (ASSOCIATED,)
                 if samples.extra and (not extra or extra[0] not in (1, 2)):
                     samples.extra = ()
                 if handle.mode.startswith("I;16"):

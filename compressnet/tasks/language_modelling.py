@@ -141,6 +141,8 @@ class LanguageModelling:
                 yield path, self._measure(model, path, reporter)
             except CompressnetError as error:
                 yield path, error
+            except MemoryError:
+                yield path, CompressnetError(f"{path}: more text than memory holds: split the file")
 
     def _write(self, model: nn.Module, settings: Options, reporter: Reporter) -> str:
         text = self.tokenizer.decode(settings.prompt.encode(errors="surrogateescape"), "--prompt")

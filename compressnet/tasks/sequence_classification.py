@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from compressnet import finite, json_file
 from compressnet.bounds import Batch
+from compressnet.data.limits import read_text_file
 from compressnet.data.sentences import Sentence, SentenceBatch, side_by_side, words_of
 from compressnet.data.vocabulary import UNKNOWN, StoredWords, Vocabulary, stored_words
 from compressnet.errors import CompressnetError, NotFinite
@@ -115,11 +116,13 @@ class SequenceClassification:
                 yield path, self._label(model, path, settings, reporter)
             except CompressnetError as error:
                 yield path, error
+            except MemoryError:
+                yield path, CompressnetError(f"{path}: more text than memory holds: split the file")
 
     def _label(self, model: nn.Module, path: Path, settings: Options, reporter: Reporter) -> Labels:
         try:
             as_written = replace(self.tokenizer, lower=False)
-            rows = as_written.decode(path.read_bytes(), str(path)).split("\n")
+            rows = as_written.decode(read_text_file(path), str(path)).split("\n")
         except OSError as error:
             raise CompressnetError(f"{path}: cannot be read: {error.strerror}") from error
         lines = [(number, row.strip()) for number, row in enumerate(rows, 1) if row.strip()]

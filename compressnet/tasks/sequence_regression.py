@@ -24,6 +24,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from compressnet import finite, json_file
+from compressnet.data.limits import read_text_file
 from compressnet.data.synthetic import PROBLEMS, Name, SequenceBatch, one_hot
 from compressnet.errors import CompressnetError
 from compressnet.reporter import Reporter
@@ -139,7 +140,7 @@ class SequenceRegression:
         """The inputs (T, n_i) that a file has."""
         wanted, symbols = self.assets["input_size"], self.assets["symbols"]
         try:
-            text = path.read_text(encoding="utf-8").strip()
+            text = read_text_file(path).decode("utf-8").strip()
             if not text:
                 raise CompressnetError("it is empty")
             rows = (

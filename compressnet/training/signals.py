@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a flag that the loop reads between steps."""
+"""Ctrl-C, SIGTERM and the end of the terminal (SIGHUP) as a flag that the loop reads between steps."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class StopFlag:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopFlag]:
-    """Catch SIGINT and SIGTERM for a while (only the main thread may; elsewhere nothing is caught).
+    """Catch SIGINT, SIGTERM and SIGHUP for a while (only the main thread may; elsewhere nothing is caught).
 
     Raises:
         Interrupted: in the place of `StopNow`.
@@ -50,7 +50,10 @@ def stop_on_signals() -> Iterator[StopFlag]:
     if threading.current_thread() is not threading.main_thread():
         yield flag
         return
-    before = {number: signal.signal(number, flag._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup sets it
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, flag._handle) for number in numbers}
     try:
         yield flag
     except StopNow as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -190,6 +191,34 @@ def test_a_missing_output_is_answered_by_the_line_to_type(cli: Cli, place: Path)
     assert one.endswith("as in: compressnet apply zoo:rof 'my photo.jpg' -o 'my photo_out.jpg'")
     two = cli("apply", "zoo:rof", "a.jpg", "b.jpg", code=2).error
     assert two.endswith("as in: compressnet apply zoo:rof a.jpg b.jpg -o out")
+
+
+def test_several_inputs_need_a_folder(cli: Cli, photo: Path) -> None:
+    for inputs in ([photo, photo.parent], [photo.parent]):
+        error = cli("apply", "operator:rof", *inputs, "-o", "out.png", code=2).error
+        assert error == "out.png: several inputs, or a folder, need a folder: -o out"
+
+
+def test_json_and_a_picture_do_not_share_stdout(
+    photo: Path, environment: dict[str, str], forked: Path
+) -> None:
+    def run(*words: str) -> subprocess.CompletedProcess[bytes]:
+        command = [str(forked), "apply", "operator:rof", str(photo), "-o", "/dev/stdout", *words]
+        return subprocess.run(command, cwd=photo.parent, env=environment, capture_output=True, check=False)
+
+    picture = run()
+    assert picture.stdout.startswith(b"\x89PNG")
+    refused = run("--json")
+    assert (refused.returncode, refused.stdout) == (2, b"")
+    assert b"--json and -o /dev/stdout: both are written to stdout" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [["apply", "operator:rof", "", "-o", "out"], ["apply", "operator:rof", ".", "-o", ""]]
+)
+def test_an_empty_argument_is_no_folder(cli: Cli, photo: Path, words: list[str]) -> None:
+    assert cli(*words, code=2).error == "an argument is empty: a variable of the shell that is not set?"
+    assert sorted(path.name for path in photo.parent.iterdir()) == ["photo.png"]
 
 
 def test_a_pipe_is_no_picture(cli: Cli, place: Path) -> None:

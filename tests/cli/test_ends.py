@@ -21,6 +21,7 @@ import torch
 from compressnet import files
 from compressnet.operators.rof import ROF
 from tests.cli.conftest import Cli, save
+from tests.conftest import ROOT
 
 # --- a batch -----------------------------------------------------------------------------------------------
 
@@ -283,3 +284,35 @@ def test_a_working_folder_that_has_gone_is_one_line(tmp_path: Path, environment:
     )
     assert done.returncode == 1
     assert done.stderr == "error: the working folder has gone: change to one that is there\n"
+
+
+def test_ctrl_c_while_the_program_starts_is_quiet(tmp_path: Path, environment: dict[str, str]) -> None:
+    for delay in (0.05, 0.15, 0.25, 0.4):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "compressnet_cli", "zoo", "ls"],
+            cwd=tmp_path, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode in (0, 130, -signal.SIGINT)
+        assert (
+            "compressnet_cli" not in err
+        )  # Python itself, before it runs a line of ours, says what it likes
+
+
+def test_a_text_that_memory_does_not_hold_stops_no_other(
+    cli: Cli, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from compressnet.data import limits
+
+    network = ROOT / "tests" / "fixtures" / "v0.1.0" / "text.safetensors"
+    (place / "good.txt").write_text("the cat sat on the mat\n" * 3)
+    with open(place / "sparse.txt", "wb") as file:
+        file.truncate(10**9)
+    monkeypatch.setattr(limits, "free_memory", lambda: 10**9)
+    report = cli("apply", network, "sparse.txt", "/dev/zero", "good.txt", "--json", code=1)
+    errors = report.errors
+    assert errors[0].startswith("sparse.txt: 1.0 GB of text need about 16.0 GB, 1.0 GB are free")
+    assert "/dev/zero" in errors[1]
+    assert [row["input"] for row in json.loads(report.stdout)["files"]] == ["good.txt"]

@@ -97,7 +97,7 @@ def test_killed_and_resumed_is_the_same_run(
     assert "is finished (9 steps)" in again.stdout
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_stopped_by_a_signal_it_saves_and_resumes(
     tmp_path: Path,
     environment: dict[str, str],

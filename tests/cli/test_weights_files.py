@@ -21,6 +21,7 @@ from compressnet import weights
 from compressnet.architecture import seal
 from compressnet.errors import CompressnetError
 from tests.cli.conftest import Cli
+from tests.conftest import ROOT
 
 ZOO = Path(compressnet.__file__).parent / "zoo" / "rof.safetensors"
 Tensors = dict[str, Tensor]
@@ -380,6 +381,24 @@ def test_state_and_weights_of_a_checkpoint_belong_together(cli: Cli, place: Path
     assert "run@step-4" in error
     assert "its weights are of another checkpoint" in cli("eval", "run@last", code=1).error
     cli("eval", "run@step-4")
+
+
+def test_weights_of_another_network_are_not_the_runs(cli: Cli, place: Path, smoke_run: Path) -> None:
+    run = shutil.copytree(smoke_run, place / "run")
+    for state in run.rglob("state.*"):
+        state.unlink()
+    shutil.copy(ROOT / "tests/fixtures/v0.1.0/text.safetensors", run / "checkpoints/step-8/model.safetensors")
+    error = cli("eval", "run@step-8", code=1).error
+    assert "it holds weights of the task 'language_modelling', the run trains 'image_operator'" in error
+
+
+def test_damaged_weights_of_a_run_name_its_other_checkpoints(cli: Cli, place: Path, smoke_run: Path) -> None:
+    run = shutil.copytree(smoke_run, place / "run")
+    path = run / "checkpoints" / "step-8" / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-9] ^= 4
+    path.write_bytes(bytes(data))
+    assert cli("eval", "run@step-8", code=1).error.endswith("other checkpoints of the run: run@step-4")
 
 
 def test_floats_that_overflow_in_conversion_are_refused(cli: Cli, place: Path) -> None:

@@ -172,6 +172,51 @@ def test_tiff_in_lzw(tmp_path: Path, bits: int, space: str, extra: int | None) -
     assert len(image.lost) == (extra == 0)
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize(
+    ("space", "extra"),
+    [("rgb", 1), ("rgb", 2), ("minisblack", 1), ("separated", None), ("cielab", None), ("icclab", None)],
+)
+def test_a_picture_is_the_same_in_every_compression(
+    tmp_path: Path, bits: int, space: str, extra: int | None
+) -> None:
+    samples = levels({"minisblack": 1, "separated": 4}.get(space, 3) + (extra is not None), bits)
+    if extra == 1:  # some pixels are wholly transparent, and shine nevertheless
+        samples[0, :, -1] = 0
+    options: dict[str, Any] = {"photometric": space, "extrasamples": None if extra is None else [extra]}
+    tiff(tmp_path / "plain.tif", samples, "deflate", **options)
+    lzw_like(tmp_path / "lzw.tif", samples, planarconfig="contig", **options)
+    plain = read_image(tmp_path / "plain.tif")
+    try:
+        lzw = read_image(tmp_path / "lzw.tif")
+    except CompressnetError as error:
+        if "is not read in compression LZW" not in str(error):
+            raise
+        return
+    np.testing.assert_array_equal(lzw.pixels, plain.pixels)
+    if extra is not None:
+        np.testing.assert_array_equal(lzw.alpha, plain.alpha)
+
+
+@pytest.mark.parametrize("compression", [None, "packbits"])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "CMYK", "I;16"])
+def test_a_predictor_means_nothing_where_nothing_is_predicted(
+    tmp_path: Path, compression: str | None, mode: str
+) -> None:
+    channels = {"L": 1, "RGB": 3, "RGBA": 4, "CMYK": 4, "I;16": 1}[mode]
+    samples = levels(channels, 16 if mode == "I;16" else 8)
+    stored = samples[..., 0] if channels == 1 else samples
+    handle = (
+        Pillow.fromarray(stored)
+        if mode != "CMYK"
+        else Pillow.frombytes(mode, (WIDTH, HEIGHT), stored.tobytes())
+    )
+    for name, tags in (("without", {}), ("with", {317: 2})):
+        handle.save(tmp_path / f"{name}.tif", compression=compression, tiffinfo=tags)
+    without, with_tag = (read_image(tmp_path / f"{name}.tif").pixels for name in ("without", "with"))
+    np.testing.assert_array_equal(with_tag, without)
+
+
 def test_tiff_without_the_tag_of_extra_samples(tmp_path: Path) -> None:
     for bits in (8, 16):
         samples = levels(4, bits)
