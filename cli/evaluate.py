@@ -17,12 +17,19 @@ if TYPE_CHECKING:
     from compressnet.data.protocol import Split
     from compressnet.recipe import Component
     from compressnet.subject import Loaded
+    from compressnet.tasks.protocol import Metrics
 
 
 def evaluate(
     subject: Annotated[
         str, typer.Argument(help="A run (RUN@last, RUN@step-500), a weights file or zoo:NAME.")
     ],
+    set_: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="How to measure, where the task has a choice. Repeatable."
+        ),
+    ] = None,
     split: Annotated[
         Optional[str], typer.Option(help="train, val or test (default: the one the data set is scored on).")
     ] = None,
@@ -40,7 +47,10 @@ def evaluate(
         "results"
     ),
     pictures: Annotated[
-        Optional[Path], typer.Option(metavar="DIR", help="Draw what the network does to every sample.")
+        Optional[Path],
+        typer.Option(
+            metavar="DIR", help="Draw what the network does to every sample, and what the figures show."
+        ),
     ] = None,
     device: options.Device = "auto",
     threads: options.Threads = None,
@@ -62,7 +72,8 @@ def evaluate(
     if record and loaded.architecture and loaded.architecture.smoke:
         raise CompressnetError(f"{subject} is a smoke run: its figures mean nothing and are not recorded")
     component = _data_of(loaded, data)
-    report = _measure(loaded, component, split, device, pictures)
+    measures = _take_measures(loaded, set_)
+    report = {**_measure(loaded, component, split, device, pictures), "measures": measures}
     _show(report, json)  # first: no failure to write may cost the figures
     if loaded.run:
         from compressnet.files import write_json
@@ -72,6 +83,19 @@ def evaluate(
         command = shlex.join(["compressnet", *sys.argv[1:]])
         path = write_record(results, record, report, loaded, command, overwrite=force)
         console.note(f"recorded: {path}")
+
+
+def _take_measures(loaded: Loaded, overrides: list[str] | None) -> dict[str, Any]:
+    """Tell the task how to measure; returns it whole, defaults included."""
+    from dataclasses import asdict
+
+    from compressnet import signature
+
+    given, problems = signature.check(loaded.task.measures, options.parse_settings(overrides))
+    if problems:
+        raise UsageError("; ".join(f"--set {problem.key}: {problem.message}" for problem in problems))
+    loaded.task.measure(given)
+    return asdict(loaded.task.measures(**given))
 
 
 def _data_of(loaded: Loaded, text: str | None) -> Component:
@@ -110,7 +134,7 @@ def _measure(
     from compressnet.recipe import Eval
     from compressnet.training import cpu_settings
     from compressnet.training import device as devices
-    from compressnet.training.evaluate import evaluate as evaluate_split
+    from compressnet.training.evaluate import measured
 
     chosen = devices.choose(device)
     if device == "auto":
@@ -133,9 +157,10 @@ def _measure(
     screen = console.Screen()
     began = time.monotonic()
     try:
-        metrics = evaluate_split(loaded.task, loaded.model.to(chosen), opened, chosen, screen, settings)
+        found = measured(loaded.task, loaded.model.to(chosen), opened, chosen, screen, settings)
+        metrics = found.compute()
         if pictures is not None:
-            _draw(loaded, opened, pictures, screen)
+            _draw(loaded, opened, found, pictures, screen)
     finally:
         screen.close()
     architecture = loaded.architecture
@@ -151,11 +176,12 @@ def _measure(
         "seconds": round(time.monotonic() - began, 1),
         "metrics": {key: value for key, value in metrics.items() if "/" not in key},
         "rows": _rows(metrics),
+        "details": found.details(),
     }
 
 
-def _draw(loaded: Loaded, split: Split, folder: Path, screen: console.Screen) -> None:
-    from compressnet.training.evaluate import draw
+def _draw(loaded: Loaded, split: Split, found: Metrics, folder: Path, screen: console.Screen) -> None:
+    from compressnet.training.evaluate import draw, write_picture
 
     from .writer import make_folder
 
@@ -164,6 +190,8 @@ def _draw(loaded: Loaded, split: Split, folder: Path, screen: console.Screen) ->
     for path in draw(loaded.task, loaded.model, split, range(len(split)), folder):
         screen.advance(1)
         screen.note("info", f"picture: {path}")
+    for name, picture in found.pictures():
+        screen.note("info", f"picture: {write_picture(folder / f'{name}.png', picture)}")
 
 
 def _rows(metrics: dict[str, float]) -> dict[str, dict[str, float]]:
@@ -180,9 +208,11 @@ def _show(report: dict[str, Any], json: bool) -> None:
     if json:
         console.print_json(report)
         return
-    columns = list(report["metrics"])
+    columns = list(
+        dict.fromkeys([*report["metrics"], *(key for row in report["rows"].values() for key in row)])
+    )
     rows = [[name, *(row.get(column) for column in columns)] for name, row in report["rows"].items()]
-    rows.append(["mean", *report["metrics"].values()])
+    rows.append(["mean", *(report["metrics"].get(column) for column in columns)])
     mark = " (smoke run: figures mean nothing)" if report["smoke"] else ""
     title = f"{report['subject']} on {report['data']['name']}, {report['split']}{mark}"
     console.print_table(title, [f"{report['data']['name']}", *(_heading(column) for column in columns)], rows)

@@ -7,6 +7,7 @@ Published figures stand in a column of their own: entries of published.json that
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -93,7 +94,8 @@ def _by_recipe(records: Sequence[Record]) -> Iterator[tuple[str, list[Record]]]:
     groups: dict[tuple[Any, ...], list[Record]] = {}
     for record in records:
         network = record["model"], *sorted((key, str(value)) for key, value in record["model_args"].items())
-        key = (record.get("recipe"), network, record["data"].get("fold"), _settings(record))
+        edits = json.dumps(record.get("edits") or [], sort_keys=True)  # rewritten, it is another network
+        key = (record.get("recipe"), network, record["data"].get("fold"), _settings(record), edits)
         groups.setdefault(key, []).append(record)
     for (recipe, *_), group in groups.items():
         yield recipe, sorted(group, key=lambda record: record["seed"])
@@ -156,9 +158,22 @@ def _network(record: Record) -> str:
         parts.append(f"of `{what}`")
     if recipe := record.get("recipe"):
         parts.append(f"({recipe})")
+    if edits := record.get("edits"):
+        parts.append(f"with {len(edits)} edit{'s' if len(edits) > 1 else ''}")
     if (fold := record["data"].get("fold")) is not None:
         parts.append(f"fold {fold}")
     return " ".join(parts)
+
+
+def cost_of(record: Record) -> str:
+    """What the network takes, in words; `-` of an older record."""
+    cost = record.get("cost")
+    if not cost:
+        return "cost: -"
+    state = f", {cost['state_bytes']:,} bytes of state" if cost.get("state_bytes") else ""
+    return (
+        f"cost: {cost['weights_bytes']:,} bytes of weights{state}, {cost['macs']:,.0f} MACs a {cost['unit']}"
+    )
 
 
 def _facts(record: Record) -> str:
@@ -169,6 +184,7 @@ def _facts(record: Record) -> str:
         f"torch {record['versions']['torch']}",
         f"{data['count']:,} targets, fingerprint `{data['fingerprint']}`",
         f"weights `{str(record['digest'])[:16]}`",
+        cost_of(record),
     ]
     if training.get("curve"):
         digits = 1 if training["metric"] == "perplexity" else 3

@@ -62,6 +62,15 @@ class Training(Form):
     parent: Parent | None = None
 
 
+class Cost(Form):
+    """What a network takes: bytes of weights, bytes that a stream carries, MACs of a unit of its input."""
+
+    weights_bytes: Count
+    state_bytes: Count | None = None
+    macs: Annotated[float, Field(ge=0)]
+    unit: str
+
+
 class Evaluation(Form):
     """A record of `eval`."""
 
@@ -86,6 +95,10 @@ class Evaluation(Form):
     task: str | None = None
     model_args: dict[str, Any] = Field(default_factory=dict)
     training: Training | None = None
+    cost: Cost | None = None
+    edits: list[dict[str, Any]] = Field(default_factory=list)
+    measures: dict[str, Any] = Field(default_factory=dict)
+    details: dict[str, Any] = Field(default_factory=dict)
 
 
 class Card(Form):

@@ -8,15 +8,18 @@ results/published.json (others' figures) ----+
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compressnet import evaluations, files, speed
 from compressnet.errors import CompressnetError
 from compressnet.records import markdown, read_published, read_records, record_path, store, symbolic
 from compressnet.signature import canonical
 from compressnet.subject import Loaded
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 BEGIN, END = "<!-- results: begin (made by `make results`) -->", "<!-- results: end -->"
 
@@ -59,6 +62,8 @@ def write_record(
         "versions": versions(),
         "commit": commit(),
         "parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
+        "cost": _cost(loaded.model) if architecture else None,
+        "edits": list(architecture.edits) if architecture else [],
         "model": architecture.model if architecture else loaded.subject.name,
         "digest": weights.digest(weights.tensors_of(loaded.model), architecture) if architecture else None,
         "released": bool(architecture and architecture.data.get("name") == "released"),
@@ -66,6 +71,31 @@ def write_record(
     }
     store(path, record)
     return path
+
+
+def _cost(model: nn.Module) -> dict[str, Any]:
+    """What a network takes for one image or sequence of a usual size (see `record_forms.Cost`)."""
+    from compressnet.analysis.count import count
+    from compressnet.analysis.example import example
+    from compressnet.weights import raw_tensors
+
+    found = count(model, example(model))
+    cost = {
+        "weights_bytes": sum(t.numel() * t.element_size() for t in raw_tensors(model).values()),
+        "macs": found.macs / found.amount,
+        "unit": found.unit,
+    }
+    if init_state := getattr(model, "init_state", None):
+        cost["state_bytes"] = sum(t.numel() * t.element_size() for t in _tensors(init_state(1)))
+    return cost
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Of a state, which is a tensor or tuples of them."""
+    for part in value if isinstance(value, tuple | list) else ():
+        yield from _tensors(part)
+    if not isinstance(value, tuple | list):
+        yield value
 
 
 def summary_table(
@@ -192,7 +222,7 @@ def _section(record: Mapping[str, Any]) -> str:
         f"fingerprint `{record['data']['fingerprint']}`; seed {record['seed']}",
         f"- evaluated: `{record['command']}` on {record['device']}, commit {record['commit']}, "
         f"torch {record['versions']['torch']}",
-        f"- weights: digest `{str(record['digest'])[:16]}`",
+        f"- weights: digest `{str(record['digest'])[:16]}`; {evaluations.cost_of(record)}",
     ]
     if training:
         facts.append(

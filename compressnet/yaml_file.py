@@ -176,7 +176,7 @@ class _Data:
         if isinstance(node, yaml.ScalarNode):
             return _scalar(node)
         if id(node) in self._open:
-            raise _refused(node, "an alias within the value that it stands for: it would have no end")
+            raise _refused(node, "an alias of what it stands in: it would have no end")
         if len(path) >= self._depth:
             raise _refused(node, f"nested more than {self._depth} deep with aliases expanded")
         self._open.add(id(node))
@@ -229,7 +229,7 @@ def _scalar(node: yaml.ScalarNode) -> Any:
         # Python is slow with, or refuses, integers of thousands of digits.
         value = int(text) if len(text) <= 20 else _MAX_INT
         if not -_MAX_INT <= value < _MAX_INT:
-            raise _refused(node, f"more than the 64 bits of an integer: {short(text, 24)}")
+            raise _refused(node, f"{short(text, 24)} has more than the 64 bits of an integer here")
         return value
     if kind == "float":
         return float(text.replace(".inf", "inf").replace(".nan", "nan"))

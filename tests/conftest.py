@@ -14,9 +14,11 @@ import pytest
 
 from tests.forked import server
 
-# A shell has its background jobs ignore Ctrl-C, and children inherit that: tests that send it need it.
+# A shell has its background jobs ignore Ctrl-C, nohup SIGHUP, and children inherit that: tests send both.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ROOT = Path(__file__).parents[1]
 Program = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -110,3 +110,21 @@ def test_what_a_record_says_of_a_network() -> None:
     text = Architecture("language_modelling", {}, "language_model", arguments)
     assert evaluations.described(text) == {"task": "language_modelling", "model_args": {"hidden_size": 2}}
     assert evaluations.described(Architecture("image_operator", {}, "can24", {})) == {}
+
+
+def test_an_edited_network_is_no_seed_of_its_parent() -> None:
+    edit = {"modules": {"cell": {"layer": "lstm", "args": {"proj_size": 8}}}, "ties": []}
+    records = [record("whole", 114.0, 0), record("folded", 118.0, 1, edits=[edit])]
+    (table,) = evaluations.summary(records, [])
+    assert "mean of" not in table
+    assert "with 1 edit" in table
+
+
+def test_costs_stand_where_they_were_recorded() -> None:
+    cost = {"weights_bytes": 18606400, "state_bytes": 3200, "macs": 4650000.4, "unit": "token"}
+    for given, said in (
+        (None, "cost: -"),
+        (cost, "18,606,400 bytes of weights, 3,200 bytes of state, 4,650,000 MACs a token"),
+    ):
+        (page,) = evaluations.details([record("a", 114.0, cost=given)])
+        assert said in page

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from compressnet.analysis.count import rate_of
-from compressnet.analysis.example import example
+from compressnet.analysis.example import example, example_step
 from compressnet.analysis.forms import Form, make_form
 from compressnet.analysis.memory import peak_bytes
 from compressnet.analysis.rounds import Effort, Sampler
@@ -158,7 +158,8 @@ def prepare(plan: Plan, case: Case) -> Prepared:
     with told(side.text):
         torch.manual_seed(0)
         module = side.module(plan.device, with_weights=True)
-        inputs = example_inputs(module, plan, streaming=case.mode == "stream-step")
+        streams = case.mode == "stream-step"
+        inputs = example_step(module, plan.batch) if streams else example_inputs(module, plan)
         if plan.channels_last:
             module, inputs = _channels_last(module, inputs, side.text)
         unit, amount = rate_of(module, inputs)
@@ -170,7 +171,7 @@ def prepare(plan: Plan, case: Case) -> Prepared:
             parameters=sum(p.numel() for p in module.parameters()),
             tensor_bytes=sum(t.numel() * t.element_size() for t in tensors.values()),
         )
-        form = make_form(module, inputs, case.mode, case.backend, case.dtype, side.text)
+        form = make_form(module, inputs, case.mode, case.backend, case.dtype, side.text, plan.batch)
     return Prepared(_ready_form(form, case.threads, side.text), facts)
 
 
@@ -192,15 +193,13 @@ def told(name: str) -> Iterator[None]:
         raise CompressnetError(f"{name}: cannot be run: {type(error).__name__}: {reason}") from error
 
 
-def example_inputs(module: nn.Module, plan: Plan, *, streaming: bool = False) -> tuple[Tensor, ...]:
+def example_inputs(module: nn.Module, plan: Plan) -> tuple[Tensor, ...]:
     """Inputs of the size that was asked for, else of a usual one."""
     if isinstance(getattr(module, "example", None), Shapes):
         return example(module, plan.batch)
     unit, _ = rate_of(module, example(module))
     if unit == "megapixel":
         return example(module, plan.batch, plan.image_size or (IMAGE_SIZE, IMAGE_SIZE))
-    if streaming:
-        return example(module, plan.batch, 1)
     length = SEQUENCE_LENGTH if unit in ("step", "token") else None
     return example(module, plan.batch, plan.seq_len or length)
 

@@ -50,6 +50,21 @@ def example(module: nn.Module, batch: int = 1, size: Size = None) -> tuple[Tenso
     return tuple(_as_in(module, x) for x in inputs)
 
 
+def example_step(module: nn.Module, batch: int = 1) -> tuple[Tensor, ...]:
+    """What one call of a stream's `step` takes before the state.
+
+    It is what the module's own `example_step(batch)` returns; without one, its inputs of a single step.
+
+    Raises:
+        UsageError: as of `example`.
+    """
+    own = getattr(module, "example_step", None)
+    if own is None:
+        return example(module, batch, 1)
+    made = own(batch)
+    return tuple(_as_in(module, x) for x in ((made,) if isinstance(made, Tensor) else made))
+
+
 def _of_layer(module: nn.Module, batch: int, size: Size) -> tuple[Tensor, ...]:
     if isinstance(module, nn.Sequential) and len(module):
         return example(module[0], batch, size)

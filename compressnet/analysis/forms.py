@@ -39,6 +39,7 @@ def make_form(
     backend: str = "eager",
     dtype: str = "float32",
     name: str = "",
+    batch: int | None = None,
 ) -> Form:
     """A callable that runs `module` once on `inputs`. The module is changed: give each form its own.
 
@@ -52,6 +53,7 @@ def make_form(
         dtype: the weights' and inputs' type; in modes with gradients that of torch's autocast, as in
             training.
         name: what to call the module in messages; default: its class.
+        batch: of "stream-step": how many streams; default: the second axis of the first input, (T, B, ...).
 
     Raises:
         UsageError: unknown, or the module cannot do it; of the first call: the back end cannot.
@@ -65,7 +67,7 @@ def make_form(
     if mode == "forward":
         return _forward(run.to(kind), _cast(inputs, kind), compiled)
     if mode == "stream-step":
-        return _stream(run.to(kind), _cast(inputs, kind), compiled)
+        return _stream(run.to(kind), _cast(inputs, kind), batch or inputs[0].shape[1], compiled)
     device = inputs[0].device.type
     cast = torch.autocast(device, dtype=kind) if dtype != "float32" else nullcontext()
     return _with_gradients(_loss_of(module, run, inputs, compiled), run, cast, mode == "train-step")
@@ -119,15 +121,14 @@ def _forward(module: nn.Module, inputs: tuple[Tensor, ...], compiled: bool) -> F
     return form
 
 
-def _stream(module: Any, inputs: tuple[Tensor, ...], compiled: bool) -> Form:
+def _stream(module: Any, inputs: tuple[Tensor, ...], batch: int, compiled: bool) -> Form:
     step = _compiled(module.step) if compiled else module.step
-    x = inputs[0]
-    state = module.init_state(x.shape[1], x.device, x.dtype)
+    state = module.init_state(batch, inputs[0].device, inputs[0].dtype)
 
     def form() -> object:
         nonlocal state
         with torch.inference_mode():
-            y, state = step(x, state)
+            y, state = step(*inputs, state)
         return y
 
     return form

@@ -145,23 +145,31 @@ class PhotographSplit:
         """
         for line in self._left_out:
             reporter.note("warning", line)
-        wanted = self._wanted(keys)
+        wanted, bad = self._wanted(keys)
         jobs = [(self.photographs[index].path, sorted(sides)) for index, sides in sorted(wanted.items())]
         try:
+            if bad:
+                raise BadFiles(*bad.values())
             prepare_targets(self.targets, jobs, processes, reporter)
         except BadFiles as error:
             drawn = [self.photographs[index] for index in sorted(wanted)]
             problems = unreadable(drawn, reporter=reporter, processes=processes)
             raise BadFiles(*(problems or error.problems)) from None
 
-    def _wanted(self, keys: Iterable[Key]) -> dict[int, set[int]]:
-        """The short sides at which each photograph is drawn."""
+    def _wanted(self, keys: Iterable[Key]) -> tuple[dict[int, set[int]], dict[int, str]]:
+        """The short sides at which each photograph is drawn, and what is wrong with those without a size."""
         wanted: dict[int, set[int]] = {}
+        bad: dict[int, str] = {}
         for key in keys:
             sides = wanted.setdefault(key.index, set())
-            if len(sides) < len(self.sides(key.index)):
-                sides.add(self._side(key, self._random(key)))
-        return wanted
+            if key.index in bad:
+                continue
+            try:
+                if len(sides) < len(self.sides(key.index)):
+                    sides.add(self._side(key, self._random(key)))
+            except BadFiles as error:
+                bad[key.index] = str(error)
+        return wanted, bad
 
     def collate(self, samples: list[ImagePair]) -> ImageBatch:
         return collate_pairs(samples)

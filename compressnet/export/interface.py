@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from compressnet.analysis.example import example
+from compressnet.analysis.example import example, example_step
 from compressnet.errors import UsageError
 
 Size = int | tuple[int, ...] | None
@@ -69,7 +69,7 @@ def interface(module: nn.Module, state: bool = False) -> Interface:
         torch.manual_seed(_SEED)
         structure = _structure(module) if state else None
         network = Whole(module) if structure is None else Streaming(module, structure)
-        size = _traced_size(module)
+        size = _traced_size(module, state)
         make = partial(_inputs, module, state)
         traced, *others = (make(*how) for how in ((_BATCH, size), *_OTHERS[_count(size)]))
         results = _try(network, traced)
@@ -116,7 +116,12 @@ class Streaming(nn.Module):
 
 def _inputs(module: nn.Module, state: bool, batch: int, size: Size) -> Tensors:
     """Of one call. The state is not zero: one that is left away would show."""
-    inputs = example(module, batch, size)  # type: ignore[arg-type]  # volumes have three sizes
+    if state and hasattr(module, "example_step"):
+        if size is not None:
+            raise UsageError(f"{type(module).__name__}: a step has one size")
+        inputs = example_step(module, batch)
+    else:
+        inputs = example(module, batch, size)  # type: ignore[arg-type]  # volumes have three sizes
     if not state:
         return inputs
     leaves = pytree.tree_leaves(module.init_state(batch))  # type: ignore[operator]
@@ -147,12 +152,12 @@ def _count(size: Size) -> int:
     return 0 if size is None else 1 if isinstance(size, int) else len(size)
 
 
-def _traced_size(module: nn.Module) -> Size:
+def _traced_size(module: nn.Module, state: bool) -> Size:
     """A size that the module has and that decides no more than lengths; None: it has none."""
-    usual = example(module, _BATCH)
+    usual = _inputs(module, state, _BATCH, None)
     for size in _TRACED:
         try:
-            inputs = _inputs(module, False, _BATCH, size)
+            inputs = _inputs(module, state, _BATCH, size)
         except UsageError:
             continue
         if [x.ndim for x in inputs] == [x.ndim for x in usual]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+from PIL import Image as PILImage
 from torch import Tensor
 
 from compressnet.data.image_pair import ImageBatch
@@ -50,6 +52,12 @@ class ImageMetrics:
             values = [figures[key] for _, figures in rows if key in figures]
             means[key] = sum(values) / len(values)
         return means | {f"{key}/{name}": value for name, figures in rows for key, value in figures.items()}
+
+    def details(self) -> dict[str, Any]:
+        return {}
+
+    def pictures(self) -> Iterator[tuple[str, PILImage.Image]]:
+        yield from ()
 
 
 def compare(image: Tensor, target: Tensor) -> dict[str, float]:

@@ -28,7 +28,7 @@ from compressnet.reporter import Reporter
 from compressnet.signature import Named
 from compressnet.tasks.image_apply import Applier, Options
 from compressnet.tasks.image_metrics import ImageMetrics
-from compressnet.tasks.protocol import Loss, State
+from compressnet.tasks.protocol import Loss, NoMeasures, State
 from compressnet.weights import Architecture
 
 
@@ -44,6 +44,7 @@ class ImageTranslation:
     sample_types: ClassVar[tuple[str, ...]] = ("image_pair",)
     best: ClassVar[tuple[str, Literal["max", "min"]]] = ("psnr", "max")
     options: ClassVar[type] = Options
+    measures: ClassVar[type] = NoMeasures
 
     def prepare(
         self, train_data: Split, parent: Architecture | None = None
@@ -67,6 +68,9 @@ class ImageTranslation:
     def predict(self, model: nn.Module, batch: ImageBatch, state: State) -> tuple[Tensor, State]:
         """The processed images as uint8 (B, 3, H, W), rounded (the paper's code truncates)."""
         return _to_uint8(infer(model, _unit(batch.inputs))), ()
+
+    def measure(self, settings: Mapping[str, Any]) -> None:
+        pass
 
     def metrics(self) -> ImageMetrics:
         return ImageMetrics()

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
+from PIL import Image as PILImage
 from torch import Tensor, nn
 
 from compressnet import finite, json_file
@@ -30,7 +31,7 @@ from compressnet.errors import CompressnetError, NotFinite, UsageError
 from compressnet.layers.softmax import frequency_classes
 from compressnet.reporter import Reporter
 from compressnet.tasks.artefacts import Figures, Text
-from compressnet.tasks.protocol import Loss, State
+from compressnet.tasks.protocol import Loss, NoMeasures, State
 from compressnet.weights import Architecture
 
 _PREVIEW = 200  # symbols
@@ -67,6 +68,7 @@ class LanguageModelling:
     sample_types: ClassVar[tuple[str, ...]] = ("text",)
     best: ClassVar[tuple[str, Literal["max", "min"]]] = ("perplexity", "min")
     options: ClassVar[type] = Options
+    measures: ClassVar[type] = NoMeasures
 
     def __init__(self, classes: OptionalSize = 0) -> None:
         self.classes = classes
@@ -118,6 +120,9 @@ class LanguageModelling:
         """-ln p of the targets, (T, B)."""
         losses, state = model(batch.inputs, state, batch.targets)
         return losses, state
+
+    def measure(self, settings: Mapping[str, Any]) -> None:
+        pass
 
     def metrics(self) -> TextMetrics:
         return TextMetrics(self.tokenizer.level != "word")
@@ -202,6 +207,12 @@ class TextMetrics:
         loss = self.total / self.count
         figures = {"loss": loss, "perplexity": math.exp(loss) if loss < _LARGEST_EXPONENT else math.inf}
         return figures | ({"bits_per_character": loss / math.log(2)} if self.characters else {})
+
+    def details(self) -> dict[str, Any]:
+        return {}
+
+    def pictures(self) -> Iterator[tuple[str, PILImage.Image]]:
+        yield from ()
 
 
 @torch.inference_mode()

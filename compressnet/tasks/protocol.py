@@ -3,13 +3,15 @@
           prepare(train split, parent) -> assets, model_args  (once; stored with the weights)
           use(assets)                                         (before all that follows)
 batch --> loss(model, batch, state)  -> loss, count, logs, state
-batch --> predict(model, batch, state) -> output, state --> metrics.update(output, batch)
+batch --> predict(model, batch, state) -> output, state --> metrics.update(output, batch) -> compute, details,
+                                                                                             pictures
 paths --> apply(model, inputs, options) -> (source, artefact), ...
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
@@ -53,6 +55,17 @@ class Metrics(Protocol):
     def compute(self) -> dict[str, float]:
         """Flat dict of means; rows of single samples as `<metric>/<name>`."""
 
+    def details(self) -> dict[str, Any]:
+        """What else a record keeps, as JSON has it: counts, every sentence."""
+
+    def pictures(self) -> Iterator[tuple[str, PILImage.Image]]:
+        """What people would rather look at, (name, picture): confusion matrices, curves."""
+
+
+@dataclass(frozen=True)
+class NoMeasures:
+    """The measures of a task that has one way to measure."""
+
 
 class Task(Protocol):
     """A problem. Constructed from recipe arguments; construction reads nothing."""
@@ -61,6 +74,8 @@ class Task(Protocol):
     best: ClassVar[tuple[str, Literal["max", "min"]]]
     options: ClassVar[type]
     """A dataclass of the options that `apply` takes (`--set key=value`)."""
+    measures: ClassVar[type]
+    """A dataclass of how to measure (`eval --set key=value`); training measures by its defaults."""
 
     def prepare(
         self, train_data: Split, parent: Architecture | None = None
@@ -85,6 +100,9 @@ class Task(Protocol):
     def loss(self, model: nn.Module, batch: Any, state: State) -> Loss: ...
 
     def predict(self, model: nn.Module, batch: Any, state: State) -> tuple[Any, State]: ...
+
+    def measure(self, settings: Mapping[str, Any]) -> None:
+        """Take the settings of `measures` for the `metrics()` that follow."""
 
     def metrics(self) -> Metrics: ...
 

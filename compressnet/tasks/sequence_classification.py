@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from PIL import Image as PILImage
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,7 +27,8 @@ from compressnet.data.vocabulary import UNKNOWN, StoredWords, Vocabulary, stored
 from compressnet.errors import CompressnetError, NotFinite
 from compressnet.reporter import Reporter
 from compressnet.tasks.artefacts import Label, Labels
-from compressnet.tasks.protocol import Loss, State
+from compressnet.tasks.confusion import confusion_details, confusion_picture
+from compressnet.tasks.protocol import Loss, NoMeasures, State
 from compressnet.weights import Architecture
 
 
@@ -53,6 +55,7 @@ class SequenceClassification:
     sample_types: ClassVar[tuple[str, ...]] = ("sentence",)
     best: ClassVar[tuple[str, Literal["max", "min"]]] = ("accuracy", "max")
     options: ClassVar[type] = Options
+    measures: ClassVar[type] = NoMeasures
 
     def prepare(
         self, train_data: Any, parent: Architecture | None = None
@@ -90,6 +93,9 @@ class SequenceClassification:
     def predict(self, model: nn.Module, batch: SentenceBatch, state: State) -> tuple[Tensor, State]:
         """ln p of the classes, (B, K)."""
         return model(batch.words, batch.lengths).log_softmax(-1), ()
+
+    def measure(self, settings: Mapping[str, Any]) -> None:
+        pass
 
     def metrics(self) -> ClassMetrics:
         return ClassMetrics(self.classes)
@@ -163,23 +169,26 @@ class ClassMetrics:
 
     def __init__(self, classes: Sequence[str]) -> None:
         self.classes = list(classes)
-        self.sums = torch.zeros(3, len(classes), dtype=torch.float64)  # sentences, right ones, -ln p
+        self.sums = torch.zeros(2, len(classes), dtype=torch.float64)  # sentences, -ln p
+        self.confusion = torch.zeros(len(classes), len(classes), dtype=torch.float64)  # true, predicted
 
     def update(self, output: Tensor, batch: SentenceBatch) -> None:
         labels = batch.labels.cpu()
         losses = F.nll_loss(output.double(), labels, reduction="none")
-        right = (output.argmax(-1) == labels).double()
-        self.sums.index_add_(1, labels, torch.stack([torch.ones_like(right), right, losses]))
+        ones = torch.ones_like(losses)
+        self.sums.index_add_(1, labels, torch.stack([ones, losses]))
+        self.confusion.index_put_((labels, output.argmax(-1)), ones, accumulate=True)
 
     def state(self) -> list[list[float]]:
-        sums: list[list[float]] = self.sums.tolist()
+        sums: list[list[float]] = torch.cat([self.sums, self.confusion]).tolist()
         return sums
 
     def merge(self, states: list[list[list[float]]]) -> None:
-        self.sums = torch.tensor(states, dtype=torch.float64).sum(0)
+        self.sums, self.confusion = torch.tensor(states, dtype=torch.float64).sum(0).tensor_split([2])
 
     def compute(self) -> dict[str, float]:
-        counts, right, losses = self.sums.tolist()
+        counts, losses = self.sums.tolist()
+        right = self.confusion.diagonal().tolist()
         total = sum(counts)
         figures = {"loss": sum(losses) / total, "accuracy": sum(right) / total}
         for name, count, hits, loss in zip(self.classes, counts, right, losses, strict=True):
@@ -190,3 +199,9 @@ class ClassMetrics:
                     f"count/{name}": count,
                 }
         return figures
+
+    def details(self) -> dict[str, Any]:
+        return {"confusion": confusion_details(self.classes, self.confusion.numpy())}
+
+    def pictures(self) -> Iterator[tuple[str, PILImage.Image]]:
+        yield "confusion", confusion_picture(self.classes, self.confusion.numpy())

@@ -20,6 +20,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from PIL import Image as PILImage
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -29,7 +30,7 @@ from compressnet.data.synthetic import PROBLEMS, Name, SequenceBatch, one_hot
 from compressnet.errors import CompressnetError
 from compressnet.reporter import Reporter
 from compressnet.tasks.artefacts import Figures
-from compressnet.tasks.protocol import Loss, State
+from compressnet.tasks.protocol import Loss, NoMeasures, State
 from compressnet.weights import Architecture
 
 
@@ -59,6 +60,7 @@ class SequenceRegression:
     sample_types: ClassVar[tuple[str, ...]] = ("sequence",)
     best: ClassVar[tuple[str, Literal["max", "min"]]] = ("wrong", "min")
     options: ClassVar[type] = Options
+    measures: ClassVar[type] = NoMeasures
 
     def __init__(self, logistic: bool | None = None) -> None:
         self.logistic = logistic
@@ -101,6 +103,9 @@ class SequenceRegression:
         """The outputs of all steps, (T, B, n_o)."""
         sums, _ = model(batch.inputs)
         return self._squashed(sums), ()
+
+    def measure(self, settings: Mapping[str, Any]) -> None:
+        pass
 
     def metrics(self) -> SequenceMetrics:
         return SequenceMetrics(self.tolerance)
@@ -187,6 +192,12 @@ class SequenceMetrics:
             "mean_error": self.absolute / self.outputs,
             "wrong": self.wrong / self.count,
         }
+
+    def details(self) -> dict[str, Any]:
+        return {}
+
+    def pictures(self) -> Iterator[tuple[str, PILImage.Image]]:
+        yield from ()
 
 
 def are_wrong(outputs: Tensor, batch: SequenceBatch, tolerance: float | None) -> Tensor:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image as PILImage
 from torch import nn
 
 from compressnet import files, finite
@@ -17,7 +18,7 @@ from compressnet.data.sampler import evaluation_keys
 from compressnet.errors import NotFinite
 from compressnet.recipe import Eval
 from compressnet.reporter import Reporter
-from compressnet.tasks.protocol import State, Task
+from compressnet.tasks.protocol import Metrics, State, Task
 from compressnet.training.distributed import Group
 from compressnet.training.loader import loading
 
@@ -34,7 +35,21 @@ def evaluate(
     group: Group | None = None,
     title: str = "evaluating",
 ) -> dict[str, float]:
-    """The task's metrics over every sample of `split`, each once, equal on all ranks.
+    """The figures of `measured`."""
+    return measured(task, model, split, device, reporter, settings, group, title).compute()
+
+
+def measured(
+    task: Task,
+    model: nn.Module,
+    split: Split,
+    device: torch.device,
+    reporter: Reporter,
+    settings: Eval | None = None,
+    group: Group | None = None,
+    title: str = "evaluating",
+) -> Metrics:
+    """The task's metrics after every sample of `split`, each once, equal on all ranks.
 
     Raises:
         NotFinite: an output holds NaN or infinity; the message names its samples. Raised on all ranks.
@@ -67,7 +82,7 @@ def evaluate(
     if any(problems):
         raise NotFinite(next(filter(None, problems)))
     metrics.merge(list(states))
-    return metrics.compute()
+    return metrics
 
 
 def check_output(output: Any) -> None:
@@ -107,12 +122,17 @@ def draw(
             if isinstance(picture, str):
                 path = path.with_name(f"{path.name}-{index}.txt")
                 files.write_bytes(path, picture.encode())
+                yield path
             else:
-                path = path.with_name(f"{path.name}.png")
-                buffer = io.BytesIO()
-                picture.save(buffer, "PNG")
-                files.write_bytes(path, buffer.getvalue())
-            yield path
+                yield write_picture(path.with_name(f"{path.name}.png"), picture)
+
+
+def write_picture(path: Path, picture: PILImage.Image) -> Path:
+    """Write a PNG; returns its path."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    files.write_bytes(path, buffer.getvalue())
+    return path
 
 
 @contextmanager

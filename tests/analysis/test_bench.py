@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from compressnet.analysis.bench import Case, Facts, Plan, example_inputs, prepare
+from compressnet.analysis.example import example_step
 from compressnet.errors import UsageError
 from compressnet.layers.torch_lstm import TorchLSTM
 from compressnet.models.can import can24
@@ -40,7 +41,7 @@ def test_usual_sizes() -> None:
     plan = Plan(("can24",), ())
     assert example_inputs(can24(), plan)[0].shape == (1, 3, 512, 512)
     assert example_inputs(torch.nn.LSTM(3, 4), plan)[0].shape == (35, 1, 3)
-    assert example_inputs(torch.nn.LSTM(3, 4), plan, streaming=True)[0].shape == (1, 1, 3)
+    assert example_step(torch.nn.LSTM(3, 4), 2)[0].shape == (1, 2, 3)
     assert example_inputs(torch.nn.Linear(3, 4), plan)[0].shape == (1, 3)
     assert example_inputs(TorchLSTM(3, 4), Plan(("x",), (), seq_len=5, batch=2))[0].shape == (5, 2, 3)
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from compressnet.analysis.example import example_step
 from compressnet.analysis.forms import backends_of, make_form
 from compressnet.errors import UsageError
 from compressnet.models.can import can24
@@ -62,6 +63,41 @@ def test_a_stream_carries_its_state() -> None:
     assert torch.equal(output, torch.full((1, 5, 2), 2.0))
 
 
+class Framed(nn.Module):
+    """A stream of sound (B, samples) with a second input: the batch comes first; a step has one size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(()))
+
+    def example(self, batch: int = 1, size: int = 64) -> tuple[Tensor, Tensor]:
+        return torch.rand(batch, size), torch.rand(batch)
+
+    def example_step(self, batch: int = 1) -> tuple[Tensor, Tensor]:
+        return torch.ones(batch, 16), torch.full((batch,), 2.0)
+
+    def init_state(
+        self, batch: int, device: torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> Tensor:
+        return torch.zeros(batch, device=device, dtype=dtype)
+
+    def step(self, x: Tensor, offset: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        state = state + self.gain * x.sum(1) + offset
+        return state[:, None] + x, state
+
+    def forward(self, x: Tensor, offset: Tensor) -> Tensor:
+        return x + offset[:, None]
+
+
+def test_a_step_takes_what_the_module_says() -> None:
+    module = Framed()
+    form = make_form(module, example_step(module, 3), "stream-step", batch=3)
+    form()
+    output = form()
+    assert isinstance(output, Tensor)
+    assert torch.equal(output, torch.full((3, 16), 2 * (16 + 2.0) + 1))
+
+
 @pytest.mark.parametrize("mode", ["forward", "train-step"])
 def test_bfloat16(mode: str) -> None:
     layer = linear()
@@ -107,7 +143,7 @@ def test_the_same_function_when_compiled() -> None:
 )
 def test_what_cannot_be(options: dict[str, str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        make_form(linear(), (torch.ones(2, 3),), **options)
+        make_form(linear(), (torch.ones(2, 3),), **options)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="no parameters to train"):
         make_form(nn.ReLU(), (torch.ones(2, 3),), "train-step")
 

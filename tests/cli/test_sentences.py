@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any, ClassVar
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
+from pydantic import Field
+from torch import Tensor
 
+from compressnet import registry
 from compressnet.errors import Interrupted
 from compressnet.recipe import Recipe
 from compressnet.run import Run
+from compressnet.tasks.confusion import confusion_picture
+from compressnet.tasks.sequence_classification import ClassMetrics, SequenceClassification
 from compressnet.training.train import train
 from tests.cli.conftest import Cli
 from tests.training.test_loop import CPU, StopAt
@@ -50,6 +61,13 @@ def test_a_run_learns_evaluates_and_labels(cli: Cli, files: Path) -> None:
         "count": 3,
     }
     assert (report["data"]["set"], report["data"]["fold"], report["data"]["count"]) == ("SUBJ", 0, 6)
+    assert report["measures"] == {}
+    assert report["details"] == {
+        "confusion": {"classes": ["subjective", "objective"], "counts": [[3, 0], [0, 3]]}
+    }
+    cli("eval", "run", "--pictures", "seen")
+    assert Image.open("seen/confusion.png").size[0] > 200
+    assert "--set top: unknown key 'top'" in cli("eval", "run", "--set", "top=2", code=2).error
     (files / "a.txt").write_text("it says so\n\nit seems\n")
     (files / "b.txt").write_text("so it seems\n")
     document = json.loads(cli("apply", "run", "a.txt", "b.txt", "--json").stdout)
@@ -93,3 +111,69 @@ def test_bad_files_end_with_one_line_each(cli: Cli, files: Path) -> None:
     assert "line 2: no label" in cli("train", "r.yaml", "-o", "run", code=1).error
     assert "has splits of its own" in cli("data", "check", "sentences:set=TREC,fold=1", code=2).error
     assert "should be 'MR', 'SUBJ'" in cli("data", "check", "sentences:set=IMDB", code=2).error
+
+
+@dataclass(frozen=True)
+class Top:
+    top: Annotated[int, Field(ge=1)] = 1
+
+
+class TopClasses(SequenceClassification):
+    """A task with a choice of how to measure: right is what is among the first `top`."""
+
+    measures: ClassVar[type] = Top
+    top = 1
+
+    def measure(self, settings: Mapping[str, Any]) -> None:
+        self.top = Top(**settings).top
+
+    def metrics(self) -> ClassMetrics:
+        return TopMetrics(self.classes, self.top)
+
+
+class TopMetrics(ClassMetrics):
+    def __init__(self, classes: list[str], top: int) -> None:
+        super().__init__(classes)
+        self.top, self.among, self.count = top, 0, 0
+
+    def update(self, output: Tensor, batch: Any) -> None:
+        super().update(output, batch)
+        self.among += int((output.topk(self.top).indices == batch.labels[:, None]).sum())
+        self.count += len(output)
+
+    def compute(self) -> dict[str, float]:
+        return {**super().compute(), f"top_{self.top}": self.among / self.count, "extra/one": 1.0}
+
+
+def test_eval_measures_as_it_is_told(cli: Cli, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry.TASKS, "top_classes", f"{__name__}:TopClasses")
+    (files / "r.yaml").write_text(RECIPE.replace("sequence_classification", "top_classes"))
+    cli("train", "r.yaml", "-o", "run", "--device", "cpu", "--set", "train.epochs=1")
+    for words, top in (([], 1), (["--set", "top=2"], 2)):
+        report = json.loads(cli("eval", "run", *words, "--json").stdout)
+        assert report["measures"] == {"top": top}
+        assert f"top_{top}" in report["metrics"]
+    assert report["metrics"]["top_2"] == 1  # of two classes
+    assert "extra" in cli("eval", "run").stdout  # a column that only a row has
+    cli("eval", "run", "--set", "top=2", "--record", "two")
+    record = json.loads((files / "results" / "two.json").read_text())
+    assert (record["measures"], record["details"]["confusion"]["classes"]) == (
+        {"top": 2},
+        ["subjective", "objective"],
+    )
+    cost = record["cost"]
+    assert cost["weights_bytes"] == 4 * record["parameters"]
+    assert cost["macs"] > 0
+    for wrong, message in (
+        ("top=0", "--set top: "),
+        ("tops=2", "did you mean 'top'?"),
+        ("top", "write it as key=value"),
+    ):
+        assert message in cli("eval", "run", "--set", wrong, code=2).error
+
+
+def test_a_confusion_matrix_of_many_classes_is_drawn() -> None:
+    counts = torch.randint(0, 50, (35, 35)).numpy()
+    picture = confusion_picture([f"a class with a name too long for an axis {n}" for n in range(35)], counts)
+    assert picture.size[0] <= 2000
+    assert np.asarray(picture).min() < 60  # something dark is on it

@@ -24,6 +24,7 @@ from compressnet.layers.lstm import LSTM
 from compressnet.layers.sru import SRU
 from compressnet.models import bytenet
 from compressnet.models.can import CAN
+from tests.analysis.test_forms import Framed
 
 pytestmark = pytest.mark.usefixtures("one_torchlib")
 
@@ -155,6 +156,22 @@ def test_a_stream_in_pieces_is_the_whole(name: str, tmp_path: Path) -> None:
     assert_close(torch.cat(pieces), wanted)
     for ours, theirs in zip(state, last if isinstance(last, tuple) else [last], strict=True):
         assert_close(ours, theirs)
+
+
+def test_a_stream_whose_step_has_inputs_of_its_own(tmp_path: Path) -> None:
+    module = Framed()
+    done = export(module, tmp_path / "net.onnx", state=True)
+    assert [(port.name, port.shape) for port in done.inputs] == [
+        ("input_0", ("batch", 16)), ("input_1", ("batch",)), ("state_0", ("batch",)),
+    ]  # fmt: skip
+    x, offset = module.example_step(5)
+    state = module.init_state(5)
+    for _ in range(2):
+        ours, next_state = run(done.output, x, offset, state)
+        with torch.no_grad():
+            wanted, state = module.step(x, offset, state)
+        assert_close(ours, wanted)
+        assert_close(next_state, state)
 
 
 def test_says_what_it_is_and_nothing_of_this_machine(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
+from tests.forked import server
 
 PARTS = {
     "kills": [3],
@@ -17,7 +17,7 @@ PARTS = {
     "weights_files": [200],
     "recipe_files": [150],
     "image_files": [200],
-    "bundle_files": [200],
+    "bundle_files": [120],
     "run_folders": [10],
     "bit_flips": [60],
     "json_files": [24],
@@ -34,9 +34,9 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def campaign(name: str, words: list[object], place: Path, networks: Path, forked: Path) -> None:
     """Run a campaign as docs/reliability.md says, by processes that start sooner; its failures are shown."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("COMPRESSNET_")}
-    places = {"WORK": str(place), "NETWORKS": str(networks)}
+    places = {"WORK": str(place), "NETWORKS": str(networks), server.MODULE: f"tests.faults.{name}"}
     done = subprocess.run(
-        [sys.executable, "-m", f"tests.faults.{name}", *map(str, words)],
+        [forked, *map(str, words)],
         cwd=ROOT,
         env={**environment, **places, "PROGRAM": str(forked), "OMP_NUM_THREADS": "1"},
         capture_output=True,

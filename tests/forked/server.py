@@ -18,10 +18,12 @@ import socket
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+MODULE = "FORKED_MODULE"  # the variable that names another program of this project's
 _HEAVY = (
     "torch",
     "torch._dynamo",
@@ -163,10 +165,23 @@ def _become(asked: dict[str, Any], files: list[int]) -> None:
         setattr(sys, f"__{name}__", getattr(sys, name))
     sys.argv = ["compressnet", *asked["words"]]
     sys.path[0] = ""
+    os._exit(_run(os.environ.pop(MODULE, "compressnet_cli")))
+
+
+def _run(module: str) -> int:
+    """A module as `python -m` runs it; its exit code."""
+    code: Any = 0
     try:
-        runpy.run_module("compressnet_cli", run_name="__main__", alter_sys=True)
-    finally:
-        os._exit(1)
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    return code if isinstance(code, int) else int(code is not None)
 
 
 def _stream(number: int) -> io.TextIOWrapper:

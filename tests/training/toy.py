@@ -82,6 +82,12 @@ class ToyMetrics:
     def compute(self) -> dict[str, float]:
         return {"mse": sum(self.errors) / len(self.errors), "count": float(len(self.errors))}
 
+    def details(self) -> dict[str, Any]:
+        return {}
+
+    def pictures(self) -> Iterator[tuple[str, Image.Image]]:
+        yield from ()
+
 
 class ToyTask:
     """Regression with a state that is carried from batch to batch."""
@@ -89,6 +95,7 @@ class ToyTask:
     sample_types: ClassVar[tuple[str, ...]] = ("toy",)
     best: ClassVar[tuple[str, str]] = ("mse", "min")
     options: ClassVar[type] = Options
+    measures: ClassVar[type] = Options
 
     def prepare(self, train_data: Any, parent: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"offset": 0.5}, {}
@@ -107,6 +114,9 @@ class ToyTask:
 
     def predict(self, model: nn.Module, batch: Batch, state: State) -> tuple[Tensor, State]:
         return model(batch.x, torch.zeros(len(batch.x), 4, device=batch.x.device))[0], ()
+
+    def measure(self, settings: Mapping[str, Any]) -> None:
+        pass
 
     def metrics(self) -> ToyMetrics:
         return ToyMetrics()
