@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from compressnet.errors import CompressnetError
 
@@ -65,13 +65,24 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def _replace(path: Path, data: bytes) -> None:
+    with new_file(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield a new file to write into, piece by piece; it takes the place of `path` once it is whole.
+
+    Raises:
+        OSError: the disk is full or read-only, the folder missing; what stood at `path` still does.
+    """
     temporary = _temporary(path)
     try:
         # Python's open would follow a link that somebody has put there.
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         with open(descriptor, "wb") as file:
             _like(path, descriptor)
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(descriptor)
         os.replace(temporary, path)

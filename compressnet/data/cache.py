@@ -1,6 +1,7 @@
 """Everything derived from data (operator targets, decoded audio, video features), computed once.
 
     <cache>/3f/3fa9...e1.safetensors     named after the SHA-256 of the key: what the entry depends on
+    <cache>/3f/3fa9...e1.bin, .json      one large array as it lies in memory, and what it is (`Cache.mapped`)
 
 An entry is written in one rename, so that several processes may compute the same one and a killed process
 leaves nothing broken. Each carries its key and checksums; one that does not fit them is computed again.
@@ -10,9 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import multiprocessing
 import threading
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +25,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from compressnet.errors import CompressnetError
-from compressnet.files import write_bytes
+from compressnet.files import WriteError, new_file, write_bytes
 from compressnet.places import cache_dir
 
 Arrays = dict[str, np.ndarray]
+_BLOCK = 1 << 24  # bytes that are checked at once
 _METADATA = "entry"  # one key: with several, safetensors writes them in random order
 
 
@@ -70,14 +75,41 @@ class Cache:
         self._write(path, _canonical(key), arrays)
         return arrays
 
+    def mapped(self, key: Mapping[str, Any], compute: Callable[[], Iterable[np.ndarray]]) -> np.ndarray:
+        """One large array that lies on the disk, read-only: memory holds what is looked at.
+
+        It is checked once by the process that asks first; those that it starts take its word.
+
+        Args:
+            compute: its pieces along the first axis, in order, of one dtype; each is written and let go.
+
+        Raises:
+            CompressnetError: the cache cannot be written.
+        """
+        path = self.path(key).with_suffix(".bin")
+        found = _open_mapped(path, _canonical(key))
+        if found is None:
+            with self._unwritable(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _write_pieces(path, _canonical(key), compute())
+            found = _open_mapped(path, _canonical(key))
+            if found is None:
+                raise CompressnetError(f"{path}: damaged as soon as it was written: a fault of the disk?")
+        return found
+
     def _write(self, path: Path, key: str, arrays: Arrays) -> None:
         entry = {"crc32": {name: _checksum(array) for name, array in arrays.items()}, "key": json.loads(key)}
         data = save(arrays, metadata={_METADATA: _canonical(entry)})
+        with self._unwritable(path), self._write_lock:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(path, data)
+
+    @contextmanager
+    def _unwritable(self, path: Path) -> Iterator[None]:
+        """Say of a failed write which option helps."""
         try:
-            with self._write_lock:  # threads of one process share the name of the temporary file
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_bytes(path, data)
-        except (OSError, CompressnetError) as error:
+            yield
+        except (OSError, WriteError) as error:
             text = f"cannot write {path}: {error.strerror}" if isinstance(error, OSError) else str(error)
             raise CompressnetError(f"{text}; choose another cache folder with --cache DIR") from None
 
@@ -88,6 +120,56 @@ def _canonical(value: Mapping[str, Any]) -> str:
 
 def _checksum(array: np.ndarray) -> int:
     return zlib.crc32(array.reshape(-1).view(np.uint8).data)
+
+
+def _write_pieces(path: Path, key: str, pieces: Iterable[np.ndarray]) -> None:
+    """The values, then what they are, each in one rename: what is cut short is no entry."""
+    length, checksum, first = 0, 0, None
+    with new_file(path) as file:
+        for piece in pieces:
+            piece = np.asarray(piece, order="C")
+            first = piece if first is None else first
+            if piece.dtype != first.dtype or piece.shape[1:] != first.shape[1:]:
+                raise ValueError(
+                    f"a piece is {piece.dtype} {piece.shape}, the first {first.dtype} {first.shape}"
+                )
+            data = piece.reshape(-1).view(np.uint8).data
+            file.write(data)
+            length, checksum = length + len(piece), zlib.crc32(data, checksum)
+        if first is None:
+            raise ValueError("no pieces: an array has at least one, which may be empty")
+    entry = {"crc32": checksum, "dtype": first.dtype.str, "shape": [length, *first.shape[1:]]}
+    write_bytes(path.with_suffix(".json"), _canonical({**entry, "key": json.loads(key)}).encode())
+
+
+_checked: set[tuple[Path, int]] = set()  # files that this process has read through, with their times
+
+
+def _open_mapped(path: Path, key: str) -> np.ndarray | None:
+    """The array of an entry; None when it is missing, cut short, changed, or another key's."""
+    try:
+        entry = json.loads(path.with_suffix(".json").read_bytes())
+        shape, dtype = tuple(entry["shape"]), np.dtype(entry["dtype"])
+        if _canonical(entry["key"]) != key or dtype.hasobject:
+            return None
+        if math.prod(shape) * dtype.itemsize != path.stat().st_size:
+            return None
+        array = np.memmap(path, dtype, "r", shape=shape) if math.prod(shape) else np.empty(shape, dtype)
+        known = (path, path.stat().st_mtime_ns)
+        if known not in _checked and multiprocessing.parent_process() is None:
+            if _checksum_of(array) != entry["crc32"]:
+                return None
+            _checked.add(known)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return array
+
+
+def _checksum_of(array: np.ndarray) -> int:
+    checksum, octets = 0, array.reshape(-1).view(np.uint8)
+    for begin in range(0, len(octets), _BLOCK):
+        checksum = zlib.crc32(octets[begin : begin + _BLOCK].data, checksum)
+    return checksum
 
 
 def _read(path: Path, key: str) -> Arrays | None:

@@ -1,6 +1,7 @@
 """Any folder of photographs, searched recursively: the targets are made by an image operator.
 
 <root>/**/*.{png,jpg,jpeg,tif,tiff,webp,bmp,dng,nef}          training, and validation by a hash of the name
+<val_root>/**/*...                                           validation, in the place of that hash
 <test_root>/**/*...                                          test
 """
 
@@ -41,6 +42,8 @@ class PhotoFolder:
         crop: side of the squares to train on; whole pictures without.
         test_side: short side for validation and test; the file's own without.
         val_percent: how much of `root` is held out for validation, by a hash of the file's name.
+        val_root: folder to validate on; nothing of `root` is held out then.
+        flip: mirror every second training picture left to right.
     """
 
     sample_type: ClassVar[str] = "photograph"
@@ -57,12 +60,15 @@ class PhotoFolder:
         crop: Size | None = None,
         test_side: Size | None = None,
         val_percent: HeldOut = 5.0,
+        val_root: str | None = None,
+        flip: bool = False,
     ) -> None:
         self._roots = [root] if isinstance(root, str) else list(root)
         self._test_root = test_root
         self._builtin = builtin
-        self._sizes = Sizes(min_side, max_side, sizes, crop, test_side)
+        self._sizes = Sizes(min_side, max_side, sizes, crop, test_side, flip)
         self._val_percent = val_percent
+        self._val_root = val_root
 
     def open(self, split: str, assets: Mapping[str, Any], seed: int) -> PhotographSplit:
         photographs = self.photographs(split)
@@ -77,7 +83,11 @@ class PhotoFolder:
             return photographs_below([self._test_root], "test_root")
         if split not in ("train", "val"):
             raise NoSuchSplit(f"photo_folder has no split '{split}': only train, val and test")
+        if self._val_root is not None and split == "val":
+            return photographs_below([self._val_root], "val_root")
         everything = photographs_below(self._roots)
+        if self._val_root is not None:
+            return everything + (sample.photographs("train") if self._builtin else [])
         held = [photo for photo in everything if held_out(photo.path.stem, self._val_percent)]
         if len(held) == len(everything):  # a handful of files may all hash to validation
             held = []
@@ -91,8 +101,8 @@ class PhotoFolder:
 
     def check(self, headers: bool = False, reporter: Reporter | None = None) -> list[str]:
         roots = [("root", root) for root in self._roots]
-        if self._test_root is not None:
-            roots.append(("test_root", self._test_root))
+        others = {"val_root": self._val_root, "test_root": self._test_root}
+        roots += [(argument, root) for argument, root in others.items() if root is not None]
         problems: list[str] = []
         found: list[Photograph] = []
         for argument, root in roots:

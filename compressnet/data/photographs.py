@@ -41,6 +41,7 @@ class Sizes:
         min_side, max_side: the range that training draws from.
         count: how many different sizes a photograph is trained at.
         crop: side of the square cut from a training picture, or None for whole pictures.
+        flip: mirror every second training picture left to right.
         test_side: the size for validation and test, or None for the size on disk.
     """
 
@@ -49,6 +50,7 @@ class Sizes:
     count: int = 4
     crop: int | None = None
     test_side: int | None = None
+    flip: bool = False
 
     def __post_init__(self) -> None:
         if self.min_side > self.max_side:
@@ -131,6 +133,8 @@ class PhotographSplit:
         input_, target = self.targets.get(photograph.path, self._side(key, random))
         if self.train and self.sizes.crop is not None:
             input_, target = crop_both(input_, target, self.sizes.crop, random)
+        if self.train and self.sizes.flip and random.random() < 0.5:
+            input_, target = input_[:, ::-1], target[:, ::-1]
         return image_pair(input_, target, photograph.name, key.index)
 
     def name(self, index: int) -> str:

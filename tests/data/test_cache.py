@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -168,3 +169,92 @@ def _environment() -> dict[str, str]:
     import compressnet
 
     return {**os.environ, "PYTHONPATH": str(Path(str(compressnet.__file__)).parents[1])}
+
+
+# --- large arrays ----------------------------------------------------------------------------------------
+
+
+def pieces() -> Iterator[np.ndarray]:
+    for begin in range(0, 1000, 300):
+        yield np.arange(begin, min(begin + 300, 1000), dtype=np.float32)[:, None] * [1, 2]
+
+
+WHOLE = (np.arange(1000, dtype=np.float64)[:, None] * [1, 2]).astype(np.float64)
+
+
+def test_a_large_array_is_a_map_of_its_file(cache: Cache) -> None:
+    for _ in range(2):
+        array = cache.mapped(KEY, pieces)
+        assert isinstance(array, np.memmap)
+        assert not array.flags.writeable
+        np.testing.assert_array_equal(array, WHOLE)
+    calls: list[int] = []
+    cache.mapped(KEY, lambda: calls.append(1) or pieces())  # type: ignore[func-returns-value]
+    assert calls == []
+    assert cache.mapped({**KEY, "side": 1}, lambda: iter([np.zeros((0, 3), np.int16)])).shape == (0, 3)
+    check(cache.get(KEY, Counted()))  # an entry of small arrays may have the same key
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "other key", "no facts", "facts", "no values", "objects"])
+def test_a_damaged_large_array_is_made_again(cache: Cache, damage: str) -> None:
+    cache.mapped(KEY, pieces)
+    path = cache.path(KEY).with_suffix(".bin")
+    facts = path.with_suffix(".json")
+    data, entry = bytearray(path.read_bytes()), json.loads(facts.read_text())
+    if damage == "cut":
+        path.write_bytes(data[:-8])
+    elif damage == "flip":
+        data[5000] ^= 1
+        path.write_bytes(data)
+    elif damage == "no values":
+        path.unlink()
+    elif damage == "no facts":
+        facts.unlink()
+    else:
+        changes: dict[str, dict[str, Any]] = {
+            "other key": {"key": {}}, "facts": {"shape": "x"}, "objects": {"dtype": "O"},
+        }  # fmt: skip
+        change = changes[damage]
+        facts.write_text(json.dumps({**entry, **change}))
+    os.utime(path, ns=(1, 1)) if path.exists() else None
+    np.testing.assert_array_equal(cache.mapped(KEY, pieces), WHOLE)
+    assert path.read_bytes() == WHOLE.tobytes()
+
+
+def test_pieces_that_do_not_fit_leave_nothing(cache: Cache) -> None:
+    for bad in ([np.zeros((2, 3)), np.zeros((2, 4))], [np.zeros(2), np.zeros(2, np.int8)], []):
+        with pytest.raises(ValueError, match="piece"):
+            cache.mapped(KEY, lambda bad=bad: iter(bad))  # type: ignore[misc]
+    assert [path for path in cache.folder.rglob("*") if path.is_file()] == []
+
+
+def _sees(folder: str, queue: Any) -> None:
+    array = Cache(Path(folder)).mapped(KEY, pieces)
+    queue.put(float(array[999, 1]))
+
+
+def test_processes_that_are_started_take_the_parents_word(cache: Cache) -> None:
+    cache.mapped(KEY, pieces)
+    path = cache.path(KEY).with_suffix(".bin")
+    data = bytearray(path.read_bytes())
+    data[0] ^= 1
+    path.write_bytes(data)  # read through again, it would be made anew
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    process = context.Process(target=_sees, args=(str(cache.folder), queue))
+    process.start()
+    assert queue.get(timeout=60) == 1998
+    process.join()
+    assert path.read_bytes() == bytes(data)
+
+
+def test_a_full_disk_names_the_flag_for_large_arrays_too(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CompressnetError, match="No space left on device.*--cache DIR"):
+        cache.mapped(KEY, pieces)
+    assert [path for path in cache.folder.rglob("*") if path.is_file()] == []

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from compressnet.data.photo_folder import PhotoFolder
 from compressnet.data.photographs import held_out
@@ -121,6 +123,38 @@ def test_samples(photos: Path) -> None:
     opened = data.open("train", ASSETS, 0)
     assert opened.collate([opened[Key(0, index, index)] for index in range(4)]).inputs.shape == (4, 3, 12, 12)
     assert data.open("val", ASSETS, 0)[Key(0, 0, 0)].input.shape == (3, 24, 36)
+
+
+def test_a_folder_of_its_own_for_validation(home: Path, photos: Path) -> None:
+    shutil.copytree(photos, home / "others")
+    data = PhotoFolder("photos", val_root="others", val_percent=50)
+    assert names(data, "train") == names(PhotoFolder("others", val_root="photos"), "val")
+    assert len(names(data, "val")) == len(names(data, "train")) == len(list(photos.rglob("*.*")))
+    assert data.check() == []
+    wrong = PhotoFolder("photos", val_root="gone")
+    assert [("val_root" in problem, "gone" in problem) for problem in wrong.check()] == [(True, True)]
+    with pytest.raises(CompressnetError, match="data.val_root 'gone' is not there"):
+        wrong.open("val", ASSETS, 0)
+
+
+def test_every_second_picture_is_mirrored(photos: Path) -> None:
+    plain, flipped = (
+        PhotoFolder("photos", min_side=12, max_side=12, sizes=1, flip=flip).open("train", ASSETS, 0)
+        for flip in (False, True)
+    )
+    mirrored = 0
+    for draw in range(60):
+        one, other = plain[Key(0, 0, draw)], flipped[Key(0, 0, draw)]
+        same, turned = (
+            torch.equal(other.input, x) and torch.equal(other.target, y)
+            for x, y in ((one.input, one.target), (one.input.flip(-1), one.target.flip(-1)))
+        )
+        assert same or turned
+        mirrored += turned and not same
+    assert 15 < mirrored < 45
+    test = PhotoFolder("photos", test_root="photos", test_side=12, flip=True).open("test", ASSETS, 0)
+    straight = PhotoFolder("photos", test_root="photos", test_side=12).open("test", ASSETS, 0)
+    assert torch.equal(test[Key(0, 0, 0)].input, straight[Key(0, 0, 0)].input)
 
 
 @pytest.mark.skipif(not Path("../shared/data/clic2025").is_dir(), reason="the photographs are not here")
