@@ -46,6 +46,7 @@ def apply(
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Leave results that exist, and do the rest.")
     ] = False,
+    shard: options.ShardText = None,
     json: options.Json = False,
 ) -> None:
     """Use a network on photographs or on text files: a language model goes on with a text or measures texts,
@@ -62,11 +63,14 @@ def apply(
     if list_options:
         _list_options(loaded, json)
         return
-    settings = options.parse_settings(set_)
+    settings, part = options.parse_settings(set_), options.parse_shard(shard)
     if apply_text.reads_text(loaded):
         given = apply_text.check(loaded, prompt, inputs, output, force)
+        if shard is not None and (output is not None or not inputs):
+            raise UsageError("--shard: it is for files, each of which has a result of its own")
         _set_up(loaded, device, malloc=True)
-        apply_text.run(loaded, inputs or [], {**settings, **given}, output, json)
+        mine = list(options.share(sorted(inputs), part)) if inputs and shard else inputs or []
+        apply_text.run(loaded, mine, {**settings, **given}, output, json)
         return
     if prompt is not None:
         raise UsageError(f"--prompt: {loaded.subject.text} writes no text")
@@ -82,7 +86,7 @@ def apply(
 
     from .writer import Writer
 
-    writer = Writer(inputs, output, force, skip_existing)
+    writer = Writer(inputs, output, force, skip_existing, part)
     # Strips are planned by what memory is free, and a tuned malloc gives none back.
     _set_up(loaded, device, malloc=max_memory is None and "strips" not in backends_of(loaded.model))
     written, failed = _apply(loaded, writer, settings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -79,6 +79,37 @@ Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist
 Output = Annotated[
     Optional[Path], typer.Option("-o", "--output", metavar="OUT", help="Where to write: a file or folder.")
 ]
+
+
+Shard = tuple[int, int]
+ShardText = Annotated[
+    Optional[str],
+    typer.Option(
+        "--shard",
+        metavar="K/N",
+        help="Do every N-th input, from the K-th on: eight processes with 1/8 to 8/8 share a folder.",
+    ),
+]
+
+
+def parse_shard(text: Optional[str]) -> Shard:
+    """`2/8` as (2, 8); nothing as (1, 1).
+
+    Raises:
+        UsageError: not of that form.
+    """
+    if text is None:
+        return 1, 1
+    number, slash, count = text.partition("/")
+    digits = all(part.isascii() and part.isdecimal() and len(part) <= 6 for part in (number, count))
+    if not slash or not digits or not 1 <= int(number) <= int(count):
+        raise UsageError(f"--shard {short(text)}: write it as K/N, from 1/N to N/N")
+    return int(number), int(count)
+
+
+def share(inputs: Sequence[Path], shard: Shard) -> Sequence[Path]:
+    """Which of the sorted inputs a shard does."""
+    return inputs[shard[0] - 1 :: shard[1]]
 
 
 def complete_subject(incomplete: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 from compressnet import files
 from compressnet.errors import CompressnetError, UsageError
 
-from . import console
+from . import console, options
 
 
 class Writer:
@@ -24,6 +24,7 @@ class Writer:
         output: a file for one file, else a folder.
         force: overwrite what exists (never an input).
         skip_existing: leave what exists out of `sources`; it is listed in `skipped`.
+        shard: (k, n): of the sorted inputs the k-th, the k + n-th, ...; others do the others.
 
     Attributes:
         sources: what is to be computed.
@@ -35,7 +36,14 @@ class Writer:
         CompressnetError: an output exists; the only input is missing.
     """
 
-    def __init__(self, inputs: list[Path], output: Path, force: bool, skip_existing: bool = False) -> None:
+    def __init__(
+        self,
+        inputs: list[Path],
+        output: Path,
+        force: bool,
+        skip_existing: bool = False,
+        shard: options.Shard = (1, 1),
+    ) -> None:
         from compressnet.data.images import RASTER_SUFFIXES
 
         self.output, self.force = output, force
@@ -52,12 +60,15 @@ class Writer:
         self._targets = {source: output / target for source, target in _writable(pairs).items()}
         if single:
             self._targets = dict.fromkeys(self._targets, output)
-        there = [target for target in self._targets.values() if skip_existing and os.path.exists(target)]
-        self.skipped = [] if self.is_stream else there
+        mine = set(options.share(sorted(self._targets), shard))
+        there = [
+            target for source, target in self._targets.items() if source in mine and os.path.exists(target)
+        ]
+        self.skipped = there if skip_existing and not self.is_stream else []
         if not self.is_stream:
-            self._refuse_collisions(alone=one)
+            self._refuse_collisions(mine, alone=one)
         done = {*self.skipped, *(self._targets.get(source) for source, _ in self.failed)}
-        self.sources = [source for source, target in self._targets.items() if target not in done]
+        self.sources = [s for s, target in self._targets.items() if s in mine and target not in done]
 
     def write(self, source: Path, artefact: Any) -> tuple[Path, list[str]]:
         """Write the artefact of `source`; returns where, and what the format could not hold.
@@ -86,7 +97,7 @@ class Writer:
             self.failed.append((given, error))
             return []
 
-    def _refuse_collisions(self, alone: bool) -> None:
+    def _refuse_collisions(self, mine: set[Path], alone: bool) -> None:
         taken: dict[str, Path] = {}
         inputs = {os.path.realpath(source) for source in self._targets}
         existing: list[CompressnetError] = []
@@ -99,6 +110,8 @@ class Writer:
             taken[place] = source
             if place in inputs:
                 raise UsageError(f"{target} is an input: choose another -o")
+            if source not in mine:
+                continue
             if os.path.isdir(target):
                 problem = UsageError(f"{target} is a folder: name a file in it")
                 if alone:

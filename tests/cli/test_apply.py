@@ -15,6 +15,7 @@ from PIL import ImageCms
 
 from compressnet.data.images import Image, read_image, write_image
 from tests.cli.conftest import Cli, save
+from tests.conftest import ROOT
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -191,6 +192,38 @@ def test_a_missing_output_is_answered_by_the_line_to_type(cli: Cli, place: Path)
     assert one.endswith("as in: compressnet apply zoo:rof 'my photo.jpg' -o 'my photo_out.jpg'")
     two = cli("apply", "zoo:rof", "a.jpg", "b.jpg", code=2).error
     assert two.endswith("as in: compressnet apply zoo:rof a.jpg b.jpg -o out")
+
+
+def test_shards_share_a_folder(cli: Cli, place: Path) -> None:
+    for name in "abcdefg":
+        save(place / "album" / f"{name}.png")
+    done = [
+        json.loads(cli("apply", "operator:rof", "album", "-o", "out", "--shard", f"{k}/3", "--json").stdout)
+        for k in (1, 2, 3)
+    ]  # none minds what the others have written
+    names = [[Path(row["input"]).stem for row in report["files"]] for report in done]
+    assert names == [["a", "d", "g"], ["b", "e"], ["c", "f"]]
+    Path("out/e.png").unlink()
+    words = ["album", "-o", "out", "--shard", "2/3"]
+    assert "out/b.png exists" in cli("apply", "operator:rof", *words, code=1).error
+    again = cli("apply", "operator:rof", *words, "--skip-existing")
+    assert again.stdout == "out/e.png\n"  # counted before what exists is left out
+    assert json.loads(cli("apply", "operator:rof", *words[:-1], "9/9", "--json").stdout)["files"] == []
+    for wrong in ("0/3", "4/3", "3", "a/b", "1/", "-1/3"):
+        assert (
+            f"--shard {wrong}: write it as K/N"
+            in cli("apply", "operator:rof", *words[:-2], f"--shard={wrong}", code=2).error
+        )
+
+
+def test_shards_of_texts(cli: Cli, place: Path) -> None:
+    network = ROOT / "tests" / "fixtures" / "v0.1.0" / "text.safetensors"
+    for name in ("c.txt", "a.txt", "b.txt"):
+        (place / name).write_text("the cat sat on the mat\n")
+    report = cli("apply", network, "c.txt", "a.txt", "b.txt", "--shard", "1/2", "--json")
+    assert [row["input"] for row in json.loads(report.stdout)["files"]] == ["a.txt", "c.txt"]
+    wrong = cli("apply", network, "--prompt", "the", "--shard", "1/2", code=2).error
+    assert wrong == "--shard: it is for files, each of which has a result of its own"
 
 
 def test_several_inputs_need_a_folder(cli: Cli, photo: Path) -> None:
