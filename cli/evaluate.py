@@ -24,12 +24,7 @@ def evaluate(
     subject: Annotated[
         str, typer.Argument(help="A run (RUN@last, RUN@step-500), a weights file or zoo:NAME.")
     ],
-    set_: Annotated[
-        Optional[list[str]],
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="How to measure, where the task has a choice. Repeatable."
-        ),
-    ] = None,
+    set_: options.Overrides = None,
     split: Annotated[
         Optional[str], typer.Option(help="train, val or test (default: the one the data set is scored on).")
     ] = None,
@@ -59,7 +54,7 @@ def evaluate(
     force: options.Force = False,
     json: options.Json = False,
 ) -> None:
-    """Evaluate a subject.
+    """Evaluate a subject; --set says how to measure, where its task has a choice.
 
     Example: compressnet eval runs/fip_sample-1 --split test
     """
