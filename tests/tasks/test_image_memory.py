@@ -26,7 +26,7 @@ def test_strips_keep_to_one_buffer_and_files_to_the_limit() -> None:
     plain, strips, limited = json.loads(done.stdout)
     assert strips["max_difference"] < 1e-5
     assert limited["max_difference"] < 1e-5
-    # MB, for what the allocator keeps and code that is loaded when first used: the same strips took 181 to 198.
+    # MB, for what the allocator keeps and code that is loaded when used: the same strips took 181 to 198.
     spare = 60
     assert strips["peak_mb"] < BUFFER + 4 * PHOTOGRAPH + spare
     assert limited["peak_mb"] < 40 + 4 * PHOTOGRAPH + spare
