@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compressnet import json_file
 from compressnet.errors import CompressnetError, named
-from compressnet.record_forms import Report
 from compressnet.speed import milliseconds, ratio_text
 
 from . import console
@@ -40,6 +38,9 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         CompressnetError: missing, or not what bench wrote.
     """
+    from compressnet import json_file
+    from compressnet.record_forms import Report
+
     try:
         report: dict[str, Any] = json_file.read(path)
     except CompressnetError as error:

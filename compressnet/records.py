@@ -12,10 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from compressnet import files, json_file
+from compressnet import files
 from compressnet.errors import UsageError
 from compressnet.places import CACHE_VARIABLE, DATA_VARIABLE, cache_dir, data_root
-from compressnet.record_forms import Evaluation, Published, SpeedRecord
 
 PUBLISHED = "published.json"
 
@@ -91,6 +90,9 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     Raises:
         CompressnetError: one is damaged.
     """
+    from compressnet import json_file  # forms take time to make, and `--help` comes past here
+    from compressnet.record_forms import Evaluation, SpeedRecord
+
     records = []
     for path in sorted(folder.glob("*.json")):
         if path.name == PUBLISHED:
@@ -104,6 +106,9 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
 
 def read_published(folder: Path) -> list[dict[str, Any]]:
     """Others' figures: `{operator, psnr, ssim, ...}` or `{recipe, figure, ...}`, with `what` and `source`."""
+    from compressnet import json_file
+    from compressnet.record_forms import Published
+
     path = folder / PUBLISHED
     if not path.exists():
         return []
