@@ -66,11 +66,10 @@ def apply(
     settings, part = options.parse_settings(set_), options.parse_shard(shard)
     if apply_text.reads_text(loaded):
         given = apply_text.check(loaded, prompt, inputs, output, force)
-        if shard is not None and (output is not None or not inputs):
-            raise UsageError("--shard: it is for files, each of which has a result of its own")
+        if shard is not None:
+            inputs = _share_of_texts(inputs, output, part)
         _set_up(loaded, device, malloc=True)
-        mine = list(options.share(sorted(inputs), part)) if inputs and shard else inputs or []
-        apply_text.run(loaded, mine, {**settings, **given}, output, json)
+        apply_text.run(loaded, inputs or [], {**settings, **given}, output, json)
         return
     if prompt is not None:
         raise UsageError(f"--prompt: {loaded.subject.text} writes no text")
@@ -93,6 +92,12 @@ def apply(
     _report(loaded, writer, written, failed, json)
     if failed:
         raise CompressnetError(*dict.fromkeys(str(error) for _, error in failed))
+
+
+def _share_of_texts(inputs: list[Path] | None, output: Path | None, part: options.Shard) -> list[Path]:
+    if output is not None or not inputs:
+        raise UsageError("--shard: it is for files, each of which has a result of its own")
+    return list(options.share(sorted(inputs), part))
 
 
 def _example(subject: str, inputs: list[Path]) -> str:

@@ -8,7 +8,7 @@ results/published.json (others' figures) ----+
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from compressnet.signature import canonical
 from compressnet.subject import Loaded
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 BEGIN, END = "<!-- results: begin (made by `make results`) -->", "<!-- results: end -->"
 
@@ -75,6 +75,8 @@ def write_record(
 
 def _cost(model: nn.Module) -> dict[str, Any]:
     """What a network takes for one image or sequence of a usual size (see `record_forms.Cost`)."""
+    from torch.utils._pytree import tree_leaves
+
     from compressnet.analysis.count import count
     from compressnet.analysis.example import example
     from compressnet.weights import raw_tensors
@@ -86,16 +88,8 @@ def _cost(model: nn.Module) -> dict[str, Any]:
         "unit": found.unit,
     }
     if init_state := getattr(model, "init_state", None):
-        cost["state_bytes"] = sum(t.numel() * t.element_size() for t in _tensors(init_state(1)))
+        cost["state_bytes"] = sum(t.numel() * t.element_size() for t in tree_leaves(init_state(1)))
     return cost
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """Of a state, which is a tensor or tuples of them."""
-    for part in value if isinstance(value, tuple | list) else ():
-        yield from _tensors(part)
-    if not isinstance(value, tuple | list):
-        yield value
 
 
 def summary_table(

@@ -24,6 +24,7 @@ _DESCRIPTION, _LAYOUTS = 270, ('{"shape"', "ImageJ=")
 # sRGB, as PNG's gAMA, cHRM and cICP (primaries, transfer; matrix and range are RGB's own) have it.
 _GAMMA, _PRIMARIES = 0.45455, (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
 _CICP_SRGB = (1, 13)
+_MOST_CHUNK = 64 << 20  # bytes
 # Of a TIFF: how this file stores its pixels, previews, its profile. No part of what a camera says.
 _STRUCTURE = {
     *range(254, 267),
@@ -191,7 +192,7 @@ def _png_chunk(path: Path, wanted: bytes, until: bytes) -> bytes | None:
         while len(head := file.read(8)) == 8:
             length, name = struct.unpack(">I4s", head)
             if name == wanted:
-                return file.read(length)
+                return file.read(min(length, _MOST_CHUNK))
             if name == until:
                 return None
             file.seek(length + 4, 1)

@@ -25,20 +25,6 @@ from compressnet.training.loader import loading
 _NAME_BYTES = 200  # of a sample's name in that of its preview, which has more to say
 
 
-def evaluate(
-    task: Task,
-    model: nn.Module,
-    split: Split,
-    device: torch.device,
-    reporter: Reporter,
-    settings: Eval | None = None,
-    group: Group | None = None,
-    title: str = "evaluating",
-) -> dict[str, float]:
-    """The figures of `measured`."""
-    return measured(task, model, split, device, reporter, settings, group, title).compute()
-
-
 def measured(
     task: Task,
     model: nn.Module,

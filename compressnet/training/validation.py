@@ -15,7 +15,7 @@ from compressnet.data.protocol import Split
 from compressnet.errors import CompressnetError, NotFinite
 from compressnet.reporter import Reporter
 from compressnet.training.distributed import Group
-from compressnet.training.evaluate import draw, evaluate
+from compressnet.training.evaluate import draw, measured
 from compressnet.training.job import Job
 from compressnet.training.track import Tracker
 
@@ -71,7 +71,7 @@ class Validation:
     def _figures(self, model: nn.Module, val: Split, step: int) -> dict[str, float]:
         """The means over the validation data; NaN, which is never the best, where an output is not finite."""
         try:
-            figures = evaluate(
+            figures = measured(
                 self.job.task,
                 model,
                 val,
@@ -80,7 +80,7 @@ class Validation:
                 self.run.recipe.eval,
                 self.group,
                 title="validating",
-            )
+            ).compute()
         except NotFinite as error:
             self.reporter.note("warning", f"the validation of step {step} has no figures: {error}")
             return {self.job.task.best[0]: math.nan}

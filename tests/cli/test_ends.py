@@ -312,6 +312,6 @@ def test_a_text_that_memory_does_not_hold_stops_no_other(
     monkeypatch.setattr(limits, "free_memory", lambda: 10**9)
     report = cli("apply", network, "sparse.txt", "/dev/zero", "good.txt", "--json", code=1)
     errors = report.errors
-    assert errors[0].startswith("sparse.txt: 1.0 GB of text need about 16.0 GB, 1.0 GB are free")
+    assert errors[0].startswith("sparse.txt: 1.0 GB of text need about 25.0 GB, 1.0 GB are free")
     assert "/dev/zero" in errors[1]
     assert [row["input"] for row in json.loads(report.stdout)["files"]] == ["good.txt"]

@@ -187,12 +187,12 @@ def test_a_picture_is_the_same_in_every_compression(
     tiff(tmp_path / "plain.tif", samples, "deflate", **options)
     lzw_like(tmp_path / "lzw.tif", samples, planarconfig="contig", **options)
     plain = read_image(tmp_path / "plain.tif")
-    try:
-        lzw = read_image(tmp_path / "lzw.tif")
-    except CompressnetError as error:
-        if "is not read in compression LZW" not in str(error):
-            raise
+    refused = {("icclab", 8), ("icclab", 16), ("cielab", 16), ("minisblack", 16)}  # by libtiff or Pillow
+    if (space, bits) in refused:
+        with pytest.raises(CompressnetError, match="is not read in compression LZW"):
+            read_image(tmp_path / "lzw.tif")
         return
+    lzw = read_image(tmp_path / "lzw.tif")
     np.testing.assert_array_equal(lzw.pixels, plain.pixels)
     if extra is not None:
         np.testing.assert_array_equal(lzw.alpha, plain.alpha)

@@ -121,12 +121,12 @@ def test_work_after_each_step_and_what_is_published(tmp_path: Path) -> None:
 
 def test_what_is_validated_is_what_is_saved(tmp_path: Path) -> None:
     from compressnet import weights
-    from compressnet.training.evaluate import evaluate
+    from compressnet.training.evaluate import measured
 
     run = Run.open(go(new(tmp_path)).run)
     architecture, model = weights.open_model(run.checkpoint("last") / "model.safetensors")
     split = run.recipe.data.build().open("val", architecture.assets, run.recipe.seed)
-    figures = evaluate(run.recipe.task.build(), model.eval(), split, CPU, Silent())
+    figures = measured(run.recipe.task.build(), model.eval(), split, CPU, Silent()).compute()
     assert run.metrics("evaluation")[-1]["mse"] == pytest.approx(figures["mse"], rel=1e-6)
 
 
