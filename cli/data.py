@@ -69,7 +69,7 @@ def samples(output: options.Output = None, force: options.Force = False, json: o
     from compressnet import files
     from compressnet.data import sample
 
-    from .writer import make_folder
+    from .apply.writer import make_folder
 
     photographs = sample.photographs("train") + sample.photographs("test")
     targets = [output / photograph.path.name for photograph in photographs] if output is not None else []

@@ -58,7 +58,7 @@ def evaluate(
 
     Example: compressnet eval runs/fip_sample-1 --split test
     """
-    from compressnet.results import record_path, write_record
+    from compressnet.results.pages import record_path, write_record
     from compressnet.subject import load
 
     if record:
@@ -178,7 +178,7 @@ def _measure(
 def _draw(loaded: Loaded, split: Split, found: Metrics, folder: Path, screen: console.Screen) -> None:
     from compressnet.training.evaluate import draw, write_picture
 
-    from .writer import make_folder
+    from .apply.writer import make_folder
 
     make_folder(folder)
     screen.stage("drawing", len(split), "samples")

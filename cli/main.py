@@ -13,9 +13,6 @@ import typer
 from compressnet.errors import CompressnetError, is_out_of_memory
 
 from . import (
-    apply,
-    bench,
-    count_params,
     data,
     evaluate,
     export,
@@ -27,7 +24,10 @@ from . import (
     streams,
     train,
 )
+from .apply.command import apply
+from .bench.command import bench
 from .console import fail, show_traceback, warn
+from .count.command import count_params
 
 _LESS_MEMORY = {
     "apply": "give --max-memory MB (of photographs), or smaller inputs",
@@ -50,9 +50,9 @@ app = typer.Typer(
 )
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
-app.command("apply")(apply.apply)
-app.command("count-params")(count_params.count_params)
-app.command("bench")(bench.bench)
+app.command("apply")(apply)
+app.command("count-params")(count_params)
+app.command("bench")(bench)
 app.command("export")(export.export)
 app.command("import")(import_.import_)
 app.command("results")(results.results)

@@ -23,8 +23,8 @@ def results(
 
     Example: compressnet results --write
     """
-    from compressnet.records import read_published, read_records
-    from compressnet.results import results_page, write_pages
+    from compressnet.results.pages import results_page, write_pages
+    from compressnet.results.records import read_published, read_records
 
     if not folder.is_dir():
         raise CompressnetError(

@@ -287,7 +287,7 @@ def zoo_card(name: str) -> dict[str, Any]:
     Raises:
         CompressnetError: it is missing or damaged.
     """
-    from compressnet.record_forms import Card
+    from compressnet.results.forms import Card
 
     path = Path(str(_folder("zoo") / f"{name}.json"))
     card: dict[str, Any] = json_file.read(path)

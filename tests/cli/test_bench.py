@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compressnet_cli.bench_report import recorded_metric
-from compressnet_cli.bench_worker import Worker
+from compressnet_cli.bench.report import recorded_metric
+from compressnet_cli.bench.worker import Worker
 from PIL import Image as Pillow
 
 from compressnet.analysis.bench import Case, Plan
@@ -21,9 +21,9 @@ from compressnet.analysis.machine import facts
 from compressnet.errors import CompressnetError
 from compressnet.files import process_alive
 from compressnet.kernels.library import built
+from compressnet.results.speed import milliseconds
 from compressnet.run import Run
 from compressnet.side import read_sides
-from compressnet.speed import milliseconds
 from tests.cli.conftest import Cli
 
 QUICK = ("--rounds", "2", "--threads", "1", "--processes", "1", "--no-memory")

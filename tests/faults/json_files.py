@@ -19,7 +19,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from compressnet_cli import bench_compare
+from compressnet_cli.bench import compare
 
 from compressnet import subject
 from compressnet.analysis.machine import Machine, same
@@ -119,9 +119,9 @@ def benchmark(rng: random.Random) -> Case:
     path.write_bytes(data)
 
     def tried() -> str:
-        old = bench_compare.read(path)
+        old = compare.read(path)
         same(Machine.from_dict(old["machine"]), Machine.from_dict(report["machine"]))
-        json.dumps(bench_compare.against(old, report, path))
+        json.dumps(compare.against(old, report, path))
         return "a value"
 
     return Case(f"bench {kind}", tried)

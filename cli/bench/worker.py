@@ -42,7 +42,7 @@ class Worker:
 
     def __enter__(self) -> Worker:
         # -P: a file called random.py in the user's folder is not Python's.
-        command = [sys.executable, "-P", "-m", "compressnet_cli.bench_worker"]
+        command = [sys.executable, "-P", "-m", "compressnet_cli.bench.worker"]
         self.child = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=self._environment
         )

@@ -9,7 +9,7 @@ from typing import Any
 from compressnet import files
 from compressnet.errors import CompressnetError, UsageError
 
-from . import console, options
+from .. import console, options
 
 
 class Writer:

@@ -91,7 +91,7 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
         CompressnetError: one is damaged.
     """
     from compressnet import json_file  # forms take time to make, and `--help` comes past here
-    from compressnet.record_forms import Evaluation, SpeedRecord
+    from compressnet.results.forms import Evaluation, SpeedRecord
 
     records = []
     for path in sorted(folder.glob("*.json")):
@@ -107,7 +107,7 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
 def read_published(folder: Path) -> list[dict[str, Any]]:
     """Others' figures: `{operator, psnr, ssim, ...}` or `{recipe, figure, ...}`, with `what` and `source`."""
     from compressnet import json_file
-    from compressnet.record_forms import Published
+    from compressnet.results.forms import Published
 
     path = folder / PUBLISHED
     if not path.exists():

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from compressnet.errors import UsageError
 
-from . import bench_report, console
-from .bench_worker import Worker
+from .. import console
+from . import report as reporting
+from .worker import Worker
 
 if TYPE_CHECKING:
     from compressnet.analysis.bench import Facts, Plan
@@ -98,7 +99,7 @@ def run(plan: Plan, how: How) -> dict[str, Any]:
 
     settings = _cpu_settings(plan)
     effort = Effort(rounds=how.rounds).shared(how.processes)
-    groups = {tuple(numbers): bench_report.names(plan, numbers) for numbers in _groups(plan)}
+    groups = {tuple(numbers): reporting.names(plan, numbers) for numbers in _groups(plan)}
     timed: dict[tuple[int, ...], list[Comparison]] = {numbers: [] for numbers in groups}
     screen = console.Screen()
     peaks: dict[int, int | None] = {}
@@ -116,8 +117,8 @@ def run(plan: Plan, how: How) -> dict[str, Any]:
             peaks = _peaks(plan, screen)
     finally:
         screen.close()
-    compared = [bench_report.Compared(n, names, pooled(timed[n])) for n, names in groups.items()]
-    return bench_report.document(
+    compared = [reporting.Compared(n, names, pooled(timed[n])) for n, names in groups.items()]
+    return reporting.document(
         plan,
         machine.facts(plan.device),
         cpu={name: settings[name].as_dict() for name in _used(plan)},

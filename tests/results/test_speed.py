@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.results.test_pages import cells
+from tests.results.test_pages import record as evaluation
 
-from compressnet import records, results, speed
 from compressnet.analysis import machine
 from compressnet.errors import CompressnetError
-from tests.test_results import cells
-from tests.test_results import record as evaluation
+from compressnet.results import pages, records, speed
 
 LSTM, SRU = "torch_lstm:hidden_size=4,input_size=3", "sru:hidden_size=4,input_size=3"
 
@@ -147,12 +147,12 @@ def test_how_to_repeat_it() -> None:
 
 
 def test_the_page_keeps_speed_and_figures_of_merit_apart() -> None:
-    alone = results.results_page([evaluation()])
+    alone = pages.results_page([evaluation()])
     assert "## Speed" not in alone
-    both = results.results_page([record(), evaluation()])
+    both = pages.results_page([record(), evaluation()])
     assert both.index("## Speed") < both.index("## mine")
     assert "## fast" not in both.replace("### fast", "")
-    assert results.summary_table([record(), evaluation()], []) == results.summary_table([evaluation()], [])
+    assert pages.summary_table([record(), evaluation()], []) == pages.summary_table([evaluation()], [])
 
 
 def test_a_record_round_trip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

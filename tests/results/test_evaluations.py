@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from compressnet import evaluations, results
+from compressnet.results import evaluations, pages
 from compressnet.weights import Architecture
 
 
@@ -100,7 +100,7 @@ def test_how_it_was_measured() -> None:
 
 
 def test_pages_hold_them_apart_from_images() -> None:
-    page = results.results_page([record("a", 114.0)], PUBLISHED)
+    page = pages.results_page([record("a", 114.0)], PUBLISHED)
     assert page.count("results/a.json") == 1
     assert "psnr" not in page.lower().split("language modelling")[1]
 

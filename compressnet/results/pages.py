@@ -12,11 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compressnet import evaluations, files, speed
+from compressnet import files
 from compressnet.errors import CompressnetError
-from compressnet.records import markdown, read_published, read_records, record_path, store, symbolic
+from compressnet.results.records import markdown, read_published, read_records, record_path, store, symbolic
 from compressnet.signature import canonical
 from compressnet.subject import Loaded
+
+from . import evaluations, speed
 
 if TYPE_CHECKING:
     from torch import nn

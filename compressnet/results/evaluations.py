@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from compressnet.records import markdown
+from compressnet.results.records import markdown
 
 _IMAGES = ("image_operator", "image_translation")  # have pages of their own, with every image
 _LEFT_OUT = ("loss",)  # perplexity says the same

@@ -9,7 +9,8 @@ import typer
 
 from compressnet.errors import CompressnetError, UsageError
 
-from . import console, count_formulas, options
+from .. import console, options
+from . import formulas as of_cells
 
 if TYPE_CHECKING:
     from compressnet.side import Side
@@ -58,7 +59,7 @@ def count_params(
     counted = [_count(side, input_size) for side in compared]
     _check_flags(compared, {"--input-size": input_size, "--depth": depth, "--formulas": formulas})
     reports = [report for report, _ in counted]
-    ratios = count_formulas.ratios(reports)
+    ratios = of_cells.ratios(reports)
     for report, ratio in zip(reports[1:], ratios, strict=True):
         report["ratios"] = ratio
     if json:
@@ -89,11 +90,11 @@ def _check_flags(sides: Sequence[Side], given: dict[str, Any]) -> None:
 def _count(side: Side, input_size: str | None) -> tuple[dict[str, Any], Any]:
     """The figures of a side for JSON and, of a network, its count by layers."""
     if side.has_formula:
-        return count_formulas.report(side), None
-    from . import count_table
+        return of_cells.report(side), None
+    from . import table
 
-    counted = count_table.Counted(side, input_size)
-    return count_table.report(side, counted), counted
+    counted = table.Counted(side, input_size)
+    return table.report(side, counted), counted
 
 
 def _show(
@@ -107,13 +108,13 @@ def _show(
     show_table = console.print_markdown if markdown else console.print_table
     for side, (_, by_layer) in zip(sides, counted, strict=True):
         if by_layer is None:
-            count_formulas.show(side, show_table, colour=not markdown)
+            of_cells.show(side, show_table, colour=not markdown)
         else:
-            from . import count_table
+            from . import table
 
-            count_table.show(side, by_layer, depth, show_table)
+            table.show(side, by_layer, depth, show_table)
             if formulas:
-                count_table.show_formulas(by_layer, show_table)
+                table.show_formulas(by_layer, show_table)
     reports = [report for report, _ in counted]
     if len(reports) > 1 or sides[0].has_formula:
-        count_formulas.show_summary(reports, ratios, show_table)
+        of_cells.show_summary(reports, ratios, show_table)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from compressnet.errors import UsageError
 
-from . import console, options
+from .. import console, options
 
 if TYPE_CHECKING:
     from compressnet.analysis.count import Count, Layer

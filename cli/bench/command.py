@@ -16,7 +16,10 @@ import typer
 from compressnet.errors import CompressnetError, UsageError
 from compressnet.files import is_stream, refuse_to_overwrite, write_bytes
 
-from . import bench_compare, bench_report, bench_run, console, options
+from .. import console, options
+from . import compare as comparing
+from . import report as reporting
+from . import run as running
 
 if TYPE_CHECKING:
     from compressnet.analysis.bench import Plan
@@ -109,7 +112,7 @@ def bench(
     Example: compressnet bench can24 vs can32 --backend eager,strips --input-size 1920x1080
     """
     _check_targets(plot, record, results, force)
-    old = bench_compare.read(compare) if compare else None
+    old = comparing.read(compare) if compare else None
     plan = _plan(
         tuple(sides),
         options.parse_settings(set_),
@@ -121,28 +124,28 @@ def bench(
     if record is not None:
         _check_no_smoke(plan)
     if compare and old:
-        bench_compare.check_comparable(old, plan, compare)
-    how = bench_run.How(rounds, processes, "cpu" if clock == "cpu" else "wall", memory)
-    report = bench_run.run(plan, how)
+        comparing.check_comparable(old, plan, compare)
+    how = running.How(rounds, processes, "cpu" if clock == "cpu" else "wall", memory)
+    report = running.run(plan, how)
     if compare and old:
-        report["compared_with"] = bench_compare.against(old, report, compare)
+        report["compared_with"] = comparing.against(old, report, compare)
     _show(report, json)  # first: no failure to write may cost the figures
     if record is not None:
-        from compressnet.speed import write_record
+        from compressnet.results.speed import write_record
 
         command = shlex.join(["compressnet", *sys.argv[1:]])
         console.note(f"recorded: {write_record(results, record, report, command, overwrite=force)}")
     if plot is not None:
-        write_bytes(plot, bench_report.draw(plan, report))
+        write_bytes(plot, reporting.draw(plan, report))
 
 
 def _show(report: Mapping[str, Any], json: bool) -> None:
     if json:
         console.print_json(report)
     else:
-        bench_report.show(report)
+        reporting.show(report)
         if "compared_with" in report:
-            bench_compare.show(report["compared_with"])
+            comparing.show(report["compared_with"])
     for text in report["warnings"]:
         console.note(f"warning: {text}")
 
@@ -215,7 +218,7 @@ def _check_targets(plot: Path | None, record: str | None, results: Path, force: 
     if plot is not None:
         _check_picture(plot, force)
     if record is not None:
-        from compressnet.records import record_path
+        from compressnet.results.records import record_path
 
         record_path(results, record, overwrite=force)
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from compressnet import files, records, results
+from compressnet import files
 from compressnet.errors import CompressnetError
+from compressnet.results import pages, records
 from tests.conftest import ROOT
 
 RECORDS = records.read_records(ROOT / "results")
@@ -58,7 +59,7 @@ def cells(table: str, row: int) -> list[str]:
 
 def test_theirs_and_ours_stand_apart_and_nothing_beside_both() -> None:
     rows = [record(), record("other", operator="l0"), record("none", operator=None, training=None)]
-    table = results.summary_table(rows, PUBLISHED)
+    table = pages.summary_table(rows, PUBLISHED)
     head = cells(table, 0)
     mine = dict(zip(head, cells(table, 2), strict=True))
     assert mine["do nothing"] == "30.00 / 0.9000"
@@ -73,7 +74,7 @@ def test_theirs_and_ours_stand_apart_and_nothing_beside_both() -> None:
 
 
 def test_the_page_shows_every_picture_and_how_to_repeat_it() -> None:
-    page = results.results_page([record()], PUBLISHED)
+    page = pages.results_page([record()], PUBLISHED)
     assert "| cat | 30.00 | 40.00 | 0.9000 | 0.9800 |" in page
     assert "| dot | 50.00 | inf | n/a | n/a |" in page
     for text in ("compressnet train x", "compressnet eval zoo:rof", "0123456789", "seed 0", "`" + "d" * 16):
@@ -84,21 +85,21 @@ def test_pages_are_written_between_the_marks_only(tmp_path: Path) -> None:
     folder = tmp_path / "results"
     folder.mkdir()
     readme = tmp_path / "README.md"
-    assert results.write_pages(folder) == [tmp_path / "RESULTS.md"]
-    readme.write_text(f"before\n{results.BEGIN}\nan earlier table\n{results.END}\nafter\n")
+    assert pages.write_pages(folder) == [tmp_path / "RESULTS.md"]
+    readme.write_text(f"before\n{pages.BEGIN}\nan earlier table\n{pages.END}\nafter\n")
     files.write_json(folder / "mine.json", record())
     files.write_json(folder / records.PUBLISHED, PUBLISHED)
-    assert results.write_pages(folder) == [tmp_path / "RESULTS.md", readme]
+    assert pages.write_pages(folder) == [tmp_path / "RESULTS.md", readme]
     text = readme.read_text()
-    assert text.startswith(f"before\n{results.BEGIN}\n| record")
-    assert text.endswith(f"{results.END}\nafter\n")
+    assert text.startswith(f"before\n{pages.BEGIN}\n| record")
+    assert text.endswith(f"{pages.END}\nafter\n")
     assert "an earlier table" not in text
     assert "46.20" in text
-    results.write_pages(folder)
+    pages.write_pages(folder)
     assert readme.read_text() == text
     readme.write_text("no marks")
     with pytest.raises(CompressnetError, match="lost the marks"):
-        results.write_pages(folder)
+        pages.write_pages(folder)
     assert readme.read_text() == "no marks"
 
 
@@ -123,12 +124,12 @@ def test_shipped_records_name_no_place_of_a_machine() -> None:
 def test_pages_are_in_step_with_the_records() -> None:
     published = records.read_published(ROOT / "results")
     page, readme = (ROOT / "RESULTS.md").read_text(), (ROOT / "README.md").read_text()
-    assert page == results.results_page(RECORDS, published), "run: make results"
-    table = results.summary_table(RECORDS, published, seeds=False)
-    assert readme == results.with_table(readme, table), "run: make results"
+    assert page == pages.results_page(RECORDS, published), "run: make results"
+    table = pages.summary_table(RECORDS, published, seeds=False)
+    assert readme == pages.with_table(readme, table), "run: make results"
 
 
 def test_the_readme_has_a_place_for_the_table() -> None:
     readme = (ROOT / "README.md").read_text()
-    assert readme.count(results.BEGIN) == readme.count(results.END) == 1
-    assert readme.index(results.BEGIN) < readme.index(results.END)
+    assert readme.count(pages.BEGIN) == readme.count(pages.END) == 1
+    assert readme.index(pages.BEGIN) < readme.index(pages.END)

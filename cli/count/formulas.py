@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from compressnet import cost
 
-from . import console
+from .. import console
 
 if TYPE_CHECKING:
     from rich.text import Text

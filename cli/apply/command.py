@@ -10,7 +10,8 @@ import typer
 
 from compressnet.errors import CompressnetError, UsageError
 
-from . import apply_text, console, options
+from .. import console, options
+from . import text
 
 if TYPE_CHECKING:
     from compressnet.subject import Loaded
@@ -64,12 +65,12 @@ def apply(
         _list_options(loaded, json)
         return
     settings, part = options.parse_settings(set_), options.parse_shard(shard)
-    if apply_text.reads_text(loaded):
-        given = apply_text.check(loaded, prompt, inputs, output, force)
+    if text.reads_text(loaded):
+        given = text.check(loaded, prompt, inputs, output, force)
         if shard is not None:
             inputs = _share_of_texts(inputs, output, part)
         _set_up(loaded, device, malloc=True)
-        apply_text.run(loaded, inputs or [], {**settings, **given}, output, json)
+        text.run(loaded, inputs or [], {**settings, **given}, output, json)
         return
     if prompt is not None:
         raise UsageError(f"--prompt: {loaded.subject.text} writes no text")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from compressnet import records
 from compressnet.errors import CompressnetError, UsageError
-from compressnet.results import results_page
+from compressnet.results import records
+from compressnet.results.pages import results_page
 from tests.conftest import ROOT
 
 

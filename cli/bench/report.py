@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from compressnet.speed import milliseconds, ratio_text
+from compressnet.results.speed import milliseconds, ratio_text
 
-from . import console
+from .. import console
 
 if TYPE_CHECKING:
     from compressnet.analysis.bench import Facts, Plan

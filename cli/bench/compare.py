@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressnet.errors import CompressnetError, named
-from compressnet.speed import milliseconds, ratio_text
+from compressnet.results.speed import milliseconds, ratio_text
 
-from . import console
-from .bench_report import FORMAT
+from .. import console
+from .report import FORMAT
 
 if TYPE_CHECKING:
     from compressnet.analysis.bench import Plan
@@ -39,7 +39,7 @@ def read(path: Path) -> dict[str, Any]:
         CompressnetError: missing, or not what bench wrote.
     """
     from compressnet import json_file
-    from compressnet.record_forms import Report
+    from compressnet.results.forms import Report
 
     try:
         report: dict[str, Any] = json_file.read(path)

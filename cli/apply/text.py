@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from compressnet.errors import CompressnetError, UsageError
 from compressnet.files import is_stream, refuse_to_overwrite, write_bytes
 
-from . import console
+from .. import console
 
 if TYPE_CHECKING:
     from compressnet.subject import Loaded

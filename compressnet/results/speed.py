@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from compressnet import registry, signature
-from compressnet.records import markdown, record_path, store, symbolic, without_places
+from compressnet.results.records import markdown, record_path, store, symbolic, without_places
 
 _KIND = "speed"
 _MODES = ("forward", "forward+backward", "train-step", "stream-step")  # in this order in tables

@@ -1,0 +1,1 @@
+"""`compressnet apply`: use a network on files."""

@@ -1,0 +1,1 @@
+"""`compressnet bench`: time networks side by side."""

@@ -1,0 +1,1 @@
+"""`compressnet count-params`: parameters, MACs and bytes."""
