@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.results.test_pages import cells
-from tests.results.test_pages import record as evaluation
 
 from compressnet.analysis import machine
 from compressnet.errors import CompressnetError
 from compressnet.results import pages, records, speed
+from tests.results.test_pages import cells
+from tests.results.test_pages import record as evaluation
 
 LSTM, SRU = "torch_lstm:hidden_size=4,input_size=3", "sru:hidden_size=4,input_size=3"
 
