@@ -221,7 +221,7 @@ def test_shards_of_texts(cli: Cli, place: Path) -> None:
     for name in ("c.txt", "a.txt", "b.txt"):
         (place / name).write_text("the cat sat on the mat\n")
     report = cli("apply", network, "c.txt", "a.txt", "b.txt", "--shard", "1/2", "--json")
-    assert [row["input"] for row in json.loads(report.stdout)["files"]] == ["a.txt", "c.txt"]
+    assert [row["input"] for row in json.loads(report.stdout)["files"]] == ["c.txt", "a.txt"]
     wrong = cli("apply", network, "--prompt", "the", "--shard", "1/2", code=2).error
     assert wrong == "--shard: it is for files, each of which has a result of its own"
 

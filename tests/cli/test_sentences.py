@@ -85,7 +85,7 @@ def test_a_run_learns_evaluates_and_labels(cli: Cli, files: Path) -> None:
     ]
     assert "exists: add --force" in cli("apply", "run", "a.txt", "-o", "out.tsv", code=1).error
     for words, message in (
-        ((), "name at least one text file"),
+        ((), "name at least one input: text files, a folder of them, or -"),
         (("--prompt", "it"), "writes no text"),
         (("a.txt", "--set", "batch=0"), "batch"),
     ):
