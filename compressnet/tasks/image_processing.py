@@ -45,6 +45,7 @@ class ImageTranslation:
     best: ClassVar[tuple[str, Literal["max", "min"]]] = ("psnr", "max")
     options: ClassVar[type] = Options
     measures: ClassVar[type] = NoMeasures
+    unit: ClassVar[str] = "megapixel"
 
     def prepare(
         self, train_data: Split, parent: Architecture | None = None
@@ -59,6 +60,10 @@ class ImageTranslation:
 
     def sizes(self) -> dict[str, Any]:
         return {"in_channels": 3, "out_channels": 3}
+
+    def amount(self, inputs: tuple[Any, ...]) -> float:
+        batch, _, height, width = inputs[0].shape
+        return batch * height * width / 1e6
 
     def loss(self, model: nn.Module, batch: ImageBatch, state: State) -> Loss:
         output = model(_unit(batch.inputs))  # (B, 3, H, W)

@@ -96,6 +96,7 @@ class ToyTask:
     best: ClassVar[tuple[str, str]] = ("mse", "min")
     options: ClassVar[type] = Options
     measures: ClassVar[type] = Options
+    unit: ClassVar[str] = "step"
 
     def prepare(self, train_data: Any, parent: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"offset": 0.5}, {}
@@ -105,6 +106,9 @@ class ToyTask:
 
     def sizes(self) -> dict[str, Any]:
         return {}
+
+    def amount(self, inputs: tuple[Any, ...]) -> float:
+        return len(inputs[0])
 
     def loss(self, model: nn.Module, batch: Batch, state: State) -> Loss:
         h = state[0] if state else torch.zeros(len(batch.x), 4, device=batch.x.device)
