@@ -45,6 +45,7 @@ class ImageTranslation:
     best: ClassVar[tuple[str, Literal["max", "min"]]] = ("psnr", "max")
     options: ClassVar[type] = Options
     measures: ClassVar[type] = NoMeasures
+    needs_targets: ClassVar[bool] = True
     unit: ClassVar[str] = "megapixel"
 
     def prepare(

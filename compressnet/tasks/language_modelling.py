@@ -69,6 +69,7 @@ class LanguageModelling:
     best: ClassVar[tuple[str, Literal["max", "min"]]] = ("perplexity", "min")
     options: ClassVar[type] = Options
     measures: ClassVar[type] = NoMeasures
+    needs_targets: ClassVar[bool] = True
     unit: ClassVar[str] = "token"
 
     def __init__(self, classes: OptionalSize = 0) -> None:

@@ -76,6 +76,8 @@ class Task(Protocol):
     """A dataclass of the options that `apply` takes (`--set key=value`)."""
     measures: ClassVar[type]
     """A dataclass of how to measure (`eval --set key=value`); training measures by its defaults."""
+    needs_targets: ClassVar[bool]
+    """Whether photographs that are their own targets are nothing to learn from (see `Split.has_targets`)."""
     unit: ClassVar[str]
     """What records count MACs by, one of it: "megapixel", "image", "second", "token"."""
 

@@ -56,6 +56,7 @@ class SequenceClassification:
     best: ClassVar[tuple[str, Literal["max", "min"]]] = ("accuracy", "max")
     options: ClassVar[type] = Options
     measures: ClassVar[type] = NoMeasures
+    needs_targets: ClassVar[bool] = True
     unit: ClassVar[str] = "token"
 
     def prepare(

@@ -61,6 +61,7 @@ class SequenceRegression:
     best: ClassVar[tuple[str, Literal["max", "min"]]] = ("wrong", "min")
     options: ClassVar[type] = Options
     measures: ClassVar[type] = NoMeasures
+    needs_targets: ClassVar[bool] = True
     unit: ClassVar[str] = "step"
 
     def __init__(self, logistic: bool | None = None) -> None:

@@ -96,6 +96,7 @@ class ToyTask:
     best: ClassVar[tuple[str, str]] = ("mse", "min")
     options: ClassVar[type] = Options
     measures: ClassVar[type] = Options
+    needs_targets: ClassVar[bool] = True
     unit: ClassVar[str] = "step"
 
     def prepare(self, train_data: Any, parent: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -137,6 +138,7 @@ class ToyTask:
 class ToySplit:
     continuous = False
     derives = True
+    has_targets = True
 
     def __init__(self, count: int, assets: Mapping[str, Any], seed: int) -> None:
         self.count, self.assets, self.seed = count, assets, seed
