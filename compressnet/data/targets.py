@@ -97,7 +97,7 @@ class Targets:
             arrays = self.cache.get(self._key(path, side), lambda: self._compute(pixels(), side))
         except NotFinite as error:
             raise NotFinite(f"{path}: {error}") from error
-        return arrays["input"], arrays.get("target", arrays["input"])
+        return arrays["input"], arrays["input" if self.operator_text is None else "target"]
 
     def _compute(self, pixels: np.ndarray, side: int) -> dict[str, np.ndarray]:
         input_ = to_uint8(resize_short_side(pixels, side))
