@@ -23,6 +23,8 @@ from . import evaluations, speed
 if TYPE_CHECKING:
     from torch import nn
 
+    from compressnet.tasks.protocol import Task
+
 BEGIN, END = "<!-- results: begin (made by `make results`) -->", "<!-- results: end -->"
 
 
@@ -64,7 +66,7 @@ def write_record(
         "versions": versions(),
         "commit": commit(),
         "parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
-        "cost": _cost(loaded.model) if architecture else None,
+        "cost": _cost(loaded.model, loaded.task) if architecture else None,
         "edits": list(architecture.edits) if architecture else [],
         "model": architecture.model if architecture else loaded.subject.name,
         "digest": weights.digest(weights.tensors_of(loaded.model), architecture) if architecture else None,
@@ -75,19 +77,19 @@ def write_record(
     return path
 
 
-def _cost(model: nn.Module) -> dict[str, Any]:
-    """What a network takes for one image or sequence of a usual size (see `record_forms.Cost`)."""
+def _cost(model: nn.Module, task: Task) -> dict[str, Any]:
+    """What a network takes, its MACs counted on one item of a usual size (see `forms.Cost`)."""
     from torch.utils._pytree import tree_leaves
 
     from compressnet.analysis.count import count
     from compressnet.analysis.example import example
     from compressnet.weights import raw_tensors
 
-    found = count(model, example(model))
+    inputs = example(model)
     cost = {
         "weights_bytes": sum(t.numel() * t.element_size() for t in raw_tensors(model).values()),
-        "macs": found.macs / found.amount,
-        "unit": found.unit,
+        "macs": count(model, inputs).macs / task.amount(inputs),
+        "unit": task.unit,
     }
     if init_state := getattr(model, "init_state", None):
         cost["state_bytes"] = sum(t.numel() * t.element_size() for t in tree_leaves(init_state(1)))

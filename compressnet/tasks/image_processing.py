@@ -46,6 +46,8 @@ class ImageTranslation:
     best: ClassVar[tuple[str, Literal["max", "min"]]] = ("psnr", "max")
     options: ClassVar[type] = Options
     measures: ClassVar[type] = NoMeasures
+    needs_targets: ClassVar[bool] = True
+    unit: ClassVar[str] = "megapixel"
 
     def prepare(
         self, train_data: Split, parent: Architecture | None = None
@@ -60,6 +62,10 @@ class ImageTranslation:
 
     def sizes(self) -> dict[str, Any]:
         return {"in_channels": 3, "out_channels": 3}
+
+    def amount(self, inputs: tuple[Any, ...]) -> float:
+        batch, _, height, width = inputs[0].shape
+        return batch * height * width / 1e6
 
     def loss(self, model: nn.Module, batch: ImageBatch, state: State) -> Loss:
         output = model(_unit(batch.inputs))  # (B, 3, H, W)

@@ -71,6 +71,8 @@ class LanguageModelling:
     best: ClassVar[tuple[str, Literal["max", "min"]]] = ("perplexity", "min")
     options: ClassVar[type] = Options
     measures: ClassVar[type] = NoMeasures
+    needs_targets: ClassVar[bool] = True
+    unit: ClassVar[str] = "token"
 
     def __init__(self, classes: OptionalSize = 0) -> None:
         self.classes = classes
@@ -113,6 +115,9 @@ class LanguageModelling:
 
     def sizes(self) -> dict[str, Any]:
         return {"vocab_size": len(self.vocabulary)}
+
+    def amount(self, inputs: tuple[Any, ...]) -> float:
+        return inputs[0].numel()
 
     def loss(self, model: nn.Module, batch: TextBatch, state: State) -> Loss:
         losses, state = model(batch.inputs, state, batch.targets)  # (T, B)

@@ -83,6 +83,10 @@ class Task(Protocol):
     what `use` took: the names of classes, the range of a parameter."""
     measures: ClassVar[type]
     """A dataclass of how to measure (`eval --set key=value`); training measures by its defaults."""
+    needs_targets: ClassVar[bool]
+    """Whether photographs that are their own targets are nothing to learn from (see `Split.has_targets`)."""
+    unit: ClassVar[str]
+    """What records count MACs by, one of it: "megapixel", "image", "second", "token"."""
 
     def prepare(
         self, train_data: Split, parent: Architecture | None = None
@@ -103,6 +107,13 @@ class Task(Protocol):
 
     def sizes(self) -> dict[str, Any]:
         """Arguments of the model that follow from the assets in use, and must be those of the weights."""
+
+    def amount(self, inputs: tuple[Any, ...]) -> float:
+        """How many of `unit` the inputs of a call of the model are, all items of the batch together.
+
+        Args:
+            inputs: as the model's `example` makes them; they may lie on `meta`, without values.
+        """
 
     def loss(self, model: nn.Module, batch: Any, state: State) -> Loss: ...
 

@@ -58,6 +58,8 @@ class SequenceClassification:
     best: ClassVar[tuple[str, Literal["max", "min"]]] = ("accuracy", "max")
     options: ClassVar[type] = Options
     measures: ClassVar[type] = NoMeasures
+    needs_targets: ClassVar[bool] = True
+    unit: ClassVar[str] = "token"
 
     def prepare(
         self, train_data: Any, parent: Architecture | None = None
@@ -87,6 +89,9 @@ class SequenceClassification:
 
     def sizes(self) -> dict[str, Any]:
         return {"vocab_size": len(self.vocabulary), "num_classes": len(self.classes)}
+
+    def amount(self, inputs: tuple[Any, ...]) -> float:
+        return inputs[0].numel()  # words (T, B)
 
     def loss(self, model: nn.Module, batch: SentenceBatch, state: State) -> Loss:
         scores = model(batch.words, batch.lengths)  # (B, K)

@@ -63,6 +63,8 @@ class SequenceRegression:
     best: ClassVar[tuple[str, Literal["max", "min"]]] = ("wrong", "min")
     options: ClassVar[type] = Options
     measures: ClassVar[type] = NoMeasures
+    needs_targets: ClassVar[bool] = True
+    unit: ClassVar[str] = "step"
 
     def __init__(self, logistic: bool | None = None) -> None:
         self.logistic = logistic
@@ -91,6 +93,10 @@ class SequenceRegression:
 
     def sizes(self) -> dict[str, Any]:
         return {key: self.assets[key] for key in ("input_size", "output_size", "problem")}
+
+    def amount(self, inputs: tuple[Any, ...]) -> float:
+        steps, batch, _ = inputs[0].shape
+        return steps * batch
 
     def loss(self, model: nn.Module, batch: SequenceBatch, state: State) -> Loss:
         outputs, _ = self.predict(model, batch, ())

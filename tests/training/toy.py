@@ -96,6 +96,8 @@ class ToyTask:
     best: ClassVar[tuple[str, str]] = ("mse", "min")
     options: ClassVar[type] = Options
     measures: ClassVar[type] = Options
+    needs_targets: ClassVar[bool] = True
+    unit: ClassVar[str] = "step"
 
     def prepare(self, train_data: Any, parent: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"offset": 0.5}, {}
@@ -105,6 +107,9 @@ class ToyTask:
 
     def sizes(self) -> dict[str, Any]:
         return {}
+
+    def amount(self, inputs: tuple[Any, ...]) -> float:
+        return len(inputs[0])
 
     def loss(self, model: nn.Module, batch: Batch, state: State) -> Loss:
         h = state[0] if state else torch.zeros(len(batch.x), 4, device=batch.x.device)
@@ -133,6 +138,7 @@ class ToyTask:
 class ToySplit:
     continuous = False
     derives = True
+    has_targets = True
 
     def __init__(self, count: int, assets: Mapping[str, Any], seed: int) -> None:
         self.count, self.assets, self.seed = count, assets, seed
