@@ -22,11 +22,10 @@ from compressnet.data.image_pair import ImageBatch, ImagePair
 from compressnet.data.images import Image, read_image
 from compressnet.data.protocol import Split
 from compressnet.errors import CompressnetError, NotFinite
-from compressnet.models.can_strips import infer
 from compressnet.reporter import Reporter
 from compressnet.signature import Named
 from compressnet.source import Source
-from compressnet.tasks.image_apply import Applier, Options
+from compressnet.tasks.image_apply import Applier, Options, infer
 from compressnet.tasks.image_metrics import ImageMetrics
 from compressnet.tasks.protocol import Answers, Loss, NoMeasures, State, answers
 from compressnet.weights import Architecture

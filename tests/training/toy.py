@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -14,7 +13,9 @@ from torch import Tensor, nn
 from compressnet.data.protocol import Key
 from compressnet.data.sampler import generator
 from compressnet.reporter import Reporter
-from compressnet.tasks.protocol import Loss, State
+from compressnet.source import Source
+from compressnet.tasks.artefacts import Artefact, Text
+from compressnet.tasks.protocol import Answers, Loss, State
 
 RECIPE = """\
 version: 1
@@ -93,6 +94,7 @@ class ToyTask:
     """Regression with a state that is carried from batch to batch."""
 
     sample_types: ClassVar[tuple[str, ...]] = ("toy",)
+    reads: ClassVar[tuple[str, ...]] = ("text",)
     best: ClassVar[tuple[str, str]] = ("mse", "min")
     options: ClassVar[type] = Options
     measures: ClassVar[type] = Options
@@ -129,9 +131,12 @@ class ToyTask:
     def preview(self, model: nn.Module, samples: list[Any]) -> Iterator[tuple[str, Image.Image]]:
         yield from ()
 
+    def makes(self, options: Mapping[str, Any]) -> type[Artefact]:
+        return Text
+
     def apply(
-        self, model: nn.Module, inputs: Iterable[Path], options: Mapping[str, Any], reporter: Reporter
-    ) -> Iterator[tuple[Path, Any]]:
+        self, model: nn.Module, inputs: Iterable[Source], options: Mapping[str, Any], reporter: Reporter
+    ) -> Answers:
         yield from ()
 
 
