@@ -82,13 +82,13 @@ def apply(
         settings["max_memory"] = max_memory
     if json and is_stdout(output):
         raise UsageError(f"--json and -o {output}: both are written to stdout; choose one")
-    from compressnet.analysis.forms import backends_of
+    from compressnet.analysis.forms import has_backend
 
     from .writer import Writer
 
     writer = Writer(inputs, output, force, skip_existing, part)
     # Strips are planned by what memory is free, and a tuned malloc gives none back.
-    _set_up(loaded, device, malloc=max_memory is None and "strips" not in backends_of(loaded.model))
+    _set_up(loaded, device, malloc=max_memory is None and not has_backend(loaded.model, "strips"))
     written, failed = _apply(loaded, writer, settings)
     _report(loaded, writer, written, failed, json)
     if failed:
