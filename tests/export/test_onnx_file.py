@@ -90,6 +90,8 @@ def sizes(module: nn.Module) -> list[Tensor]:
         return [torch.randint(12, (t, b)) for t, b in SEQUENCES]  # words
     if len(shape) == 4:
         return [torch.randn(b, shape[1], h, w) for b, h, w in IMAGES]
+    if isinstance(module, nn.Conv1d):
+        return [torch.randn(b, shape[1], length) for b, length in ((1, 1), (3, 50))]
     if len(shape) == 3:
         return [torch.randn(t, b, shape[2]) for t, b in SEQUENCES]
     return [torch.randn(b, shape[1]) for b in (1, 5)]

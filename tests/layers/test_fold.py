@@ -74,7 +74,7 @@ def convolutions(draw: Any) -> nn.Module:
     return made
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(convolutions(), st.booleans(), st.booleans())
 def test_batch_norm_after_any_convolution(layer: Any, affine: bool, adaptive: bool) -> None:
     axes = len(layer.kernel_size)
@@ -89,7 +89,7 @@ def test_batch_norm_after_any_convolution(layer: Any, affine: bool, adaptive: bo
     assert found.groups == (("0", "1"),)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(convolutions(), st.integers(1, 2), st.booleans(), st.booleans())
 def test_a_pointwise_convolution_after_another(layer: Any, outputs: int, bias: bool, normed: bool) -> None:
     kind, norms = (nn.Conv1d, nn.BatchNorm1d) if len(layer.kernel_size) == 1 else (nn.Conv2d, nn.BatchNorm2d)
@@ -105,7 +105,7 @@ def test_a_pointwise_convolution_after_another(layer: Any, outputs: int, bias: b
         assert folding(nn.Sequential(*parts)) is None
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(1, 6), min_size=3, max_size=5), st.lists(st.booleans(), min_size=5, max_size=5))
 def test_linear_layers_in_a_row(widths: list[int], biases: list[bool]) -> None:
     layers = [nn.Linear(*pair, bias=bias) for pair, bias in zip(pairwise(widths), biases, strict=False)]
@@ -192,11 +192,11 @@ def test_what_somebody_listens_to_stays() -> None:
 
 
 def test_variance_of_zero_and_what_would_not_be_finite() -> None:
-    whole = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3)).eval()
-    with torch.no_grad():
-        whole[1].running_var.zero_()
+    after = nn.BatchNorm2d(3)
+    after.running_var = torch.zeros(3)
+    whole = nn.Sequential(nn.Conv2d(2, 3, 1), after).eval()
     check(whole, torch.randn(1, 2, 4, 4), layers=1)
-    whole[1].eps = 0.0
+    after.eps = 0.0
     assert folding(whole) is None
 
 
@@ -218,7 +218,7 @@ class Residual(nn.Module):
         x = torch.relu(self.norm_b(y) + y)  # used twice
         if self.training:
             x = x * 2
-        return self.norm_c(self.c(x)) + self.c.bias.sum()  # its bias is read
+        return self.norm_c(self.c(x)) + self.c.weight.sum()  # its weight is read
 
 
 def test_a_trace_finds_what_alone_takes_an_output() -> None:
@@ -336,10 +336,10 @@ def test_fold_is_a_checked_copy_for_inference() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_fold_keeps_types_layouts_and_places(dtype: torch.dtype) -> None:
-    whole = nn.Sequential(nn.Conv2d(3, 8, 3), norm(nn.BatchNorm2d, 8)).to(dtype)
-    made = compressnet.fold(whole.to(memory_format=torch.channels_last))
-    assert made[0].weight.dtype == made[0].bias.dtype == dtype  # type: ignore[index,union-attr]
-    assert made[0].weight.is_contiguous(memory_format=torch.channels_last)  # type: ignore[index,operator,union-attr]
+    layer: Any = nn.Conv2d(3, 8, 3).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    made: Any = compressnet.fold(nn.Sequential(layer, norm(nn.BatchNorm2d, 8)).to(dtype))
+    assert made[0].weight.dtype == made[0].bias.dtype == dtype
+    assert made[0].weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_fold_of_what_says_nothing_of_its_inputs() -> None:
