@@ -14,7 +14,7 @@ from compressnet.errors import UsageError
 from compressnet.layers.fold import difference, folding, rounding
 from compressnet.layers.fold_plan import groups
 
-_ROUGH = 1e-3  # what is wrong is further off; some devices and settings round float32 products this much
+_ROUGH = 1e-2  # what is wrong is further off; devices that round float32 products are not, in a deep network
 
 
 class Folded(nn.Module):
