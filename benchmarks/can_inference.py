@@ -1,4 +1,4 @@
-"""Ways to run CAN on one photograph, interleaved: plain, strips, compiled; float32 and bfloat16.
+"""Ways to run CAN on one photograph, interleaved: plain, strips, compiled, onnxruntime; float32, bfloat16.
 
     python benchmarks/can_inference.py --network can32 --size 1920x1080 --rounds 8 --threads 1
 
@@ -14,6 +14,7 @@ import copy
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor
 from compressnet.analysis import machine
 from compressnet.analysis.rounds import Effort
 from compressnet.analysis.timing import Comparison, compare, peak_gflops, warnings
+from compressnet.export.backend import InOnnxRuntime
 from compressnet.models import can
 from compressnet.models.can_strips import forward_in_strips, in_bfloat16
 
@@ -96,6 +98,8 @@ def ways(net: can.CAN, x: Tensor) -> dict[str, Form]:
     compiled, compiled_narrow = torch.compile(wide), torch.compile(narrow)
     x_last = x.contiguous(memory_format=torch.channels_last)
     x_narrow = x_last.bfloat16()
+    # float32 on the CPU only
+    runtime = {"onnxruntime": partial(InOnnxRuntime(net), x)} if x.device.type == "cpu" else {}
     return {
         "plain": lambda: net(x),
         "channels_last": lambda: wide(x_last),
@@ -104,6 +108,7 @@ def ways(net: can.CAN, x: Tensor) -> dict[str, Form]:
         "bfloat16 channels_last": lambda: narrow(x_narrow),
         "bfloat16 strips": lambda: forward_in_strips(narrow, x_narrow),
         "bfloat16 compiled channels_last": lambda: compiled_narrow(x_narrow),
+        **runtime,
     }
 
 

@@ -16,6 +16,7 @@ from . import (
     data,
     evaluate,
     export,
+    fold,
     import_,
     listings,
     recipes,
@@ -35,6 +36,7 @@ _LESS_MEMORY = {
     "count-params": "give a smaller --batch, --input-size or --seq-len",
     "eval": "set a smaller eval.batch in the run's recipe.yaml, or evaluate on smaller inputs",
     "export": "export a smaller network",
+    "fold": "fold a smaller network",
     "import": "the file holds more than fits here",
     "train": "take a smaller train.batch, or more pieces of it: --set train.accumulate=2",
 }
@@ -54,6 +56,7 @@ app.command("apply")(apply)
 app.command("count-params")(count_params)
 app.command("bench")(bench)
 app.command("export")(export.export)
+app.command("fold")(fold.fold)
 app.command("import")(import_.import_)
 app.command("results")(results.results)
 app.add_typer(recipes.app, name="recipes")

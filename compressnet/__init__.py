@@ -12,6 +12,7 @@ Of any torch.nn.Module:
 compressnet.count(module, (torch.rand(1, 3, 224, 224),)).macs
 compressnet.compare({"mine": lambda: mine(x), "theirs": lambda: theirs(x)}).timings[1].ratio
 compressnet.export(module, "net.onnx")            # a module with example(batch, size)
+compressnet.fold(module)                          # a copy for inference without batch normalisation
 """
 
 from __future__ import annotations
@@ -21,15 +22,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from compressnet.analysis.count import count
+    from compressnet.analysis.fold import fold
     from compressnet.analysis.timing import compare
     from compressnet.export import export
     from compressnet.subject import create, load
 
-__all__ = ["compare", "count", "create", "export", "load"]
+__all__ = ["compare", "count", "create", "export", "fold", "load"]
 _ROOMS = {
     "compare": "compressnet.analysis.timing",
     "count": "compressnet.analysis.count",
     "create": "compressnet.subject",
+    "fold": "compressnet.analysis.fold",
     "load": "compressnet.subject",
 }
 

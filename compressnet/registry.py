@@ -26,7 +26,9 @@ MODELS = {
 }
 LAYERS = {
     "adaptive_norm": "compressnet.layers.adaptive_norm:AdaptiveNorm",
+    "conv1d": "compressnet.layers.plain:conv1d",
     "conv2d": "compressnet.layers.plain:conv2d",
+    "conv_transpose2d": "compressnet.layers.plain:conv_transpose2d",
     "dilated_conv2d": "compressnet.layers.dilated_conv:DilatedConv2d",
     "identity": "torch.nn:Identity",
     "linear": "compressnet.layers.plain:linear",
@@ -58,12 +60,15 @@ FORMULAS = {  # the cost of layers, by the name of the layer; needs no torch
     "lstmp": "compressnet.cost_cells:lstmp",
     "sru": "compressnet.cost_cells:sru",
 }
-# Other ways to a module's result: each makes of a module one that is called alike and shares its parameters
-# (None for modules it is not for). One without gradients says `inference_only = True`.
+# Other ways to a module's result: each makes of a module one that is called alike, or None where it is not
+# for it, and at once: only calls need packages and time. It shares the module's parameters, or it is
+# `inference_only` and may hold a copy, made in its first call with torch's number of threads then.
 BACKENDS = {
     "reference": "compressnet.layers.backends:in_torch",
     "c": "compressnet.layers.backends:in_c",
     "strips": "compressnet.models.can_strips:backend",
+    "folded": "compressnet.layers.folded:backend",
+    "onnxruntime": "compressnet.export.backend:backend",
 }
 OPERATORS = {
     "l0": "compressnet.operators.l0:L0",

@@ -41,7 +41,8 @@ Mode = Annotated[
 Backend = Annotated[
     str,
     typer.Option(
-        help="eager, compile, what a network brings (can24: strips; sru: reference, c); a list: a,b."
+        help="eager, compile, onnxruntime, what a network brings (can24: strips; sru: reference, c; what "
+        "`fold` can fold: folded); a list: a,b."
     ),
 ]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16; a list: a,b.")]

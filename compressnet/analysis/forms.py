@@ -21,6 +21,7 @@ from compressnet.errors import CompressnetError, UsageError
 Mode = Literal["forward", "forward+backward", "train-step", "stream-step"]
 MODES: tuple[str, ...] = get_args(Mode)
 TRAINING = ("forward+backward", "train-step")
+INFERENCE = ("forward", "stream-step")
 DTYPES = ("float32", "bfloat16", "float16")
 GENERAL_BACKENDS = ("eager", "compile")
 
@@ -29,7 +30,12 @@ Form = Callable[[], object]
 
 def backends_of(module: nn.Module) -> tuple[str, ...]:
     """The ways to run a module: those of torch, and those that the project has for it."""
-    return (*GENERAL_BACKENDS, *_own_backends(module))
+    return (*GENERAL_BACKENDS, *(name for name in registry.BACKENDS if has_backend(module, name)))
+
+
+def has_backend(module: nn.Module, name: str) -> bool:
+    """Whether the project has this way (of `registry.BACKENDS`) to run it."""
+    return _own_backend(module, name) is not None
 
 
 def make_form(
@@ -93,18 +99,23 @@ def _in_backend(module: nn.Module, mode: str, backend: str, name: str) -> nn.Mod
     """
     if backend in GENERAL_BACKENDS:
         return module
-    own = _own_backends(module)
-    if backend not in own:
-        raise UsageError(f"--backend {backend}: {name} has {', '.join((*GENERAL_BACKENDS, *own))}")
-    run = own[backend]
-    if getattr(run, "inference_only", False) and mode != "forward":
-        raise UsageError(f"--backend {backend}: {name} has it for --mode forward only, not for {mode}")
+    run = _own_backend(module, backend)
+    if run is None:
+        raise UsageError(f"--backend {backend}: {name} has {', '.join(backends_of(module))}")
+    if getattr(run, "inference_only", False):
+        possible = INFERENCE if _streams(run) else INFERENCE[:1]
+        if mode not in possible:
+            raise UsageError(
+                f"--backend {backend}: {name} has it for --mode {' and '.join(possible)} only, not for {mode}"
+            )
     return run
 
 
-def _own_backends(module: nn.Module) -> dict[str, nn.Module]:
-    found = {name: registry.find("backend", name)(module) for name in registry.BACKENDS}
-    return {name: run for name, run in found.items() if run is not None}
+def _own_backend(module: nn.Module, name: str) -> nn.Module | None:
+    if name not in registry.BACKENDS:
+        return None
+    found: nn.Module | None = registry.find("backend", name)(module)
+    return found
 
 
 def _streams(module: nn.Module) -> bool:

@@ -45,7 +45,7 @@ def check(name: str, file: bytes, given: Interface, tolerance: float) -> tuple[C
         CompressnetError: the file is not valid, ONNX Runtime refuses it, or it computes something else: it is
             further from torch than `tolerance` and than what float32 costs torch itself.
     """
-    session = _session(name, file)
+    session = open_session(name, file)
     pairs = []
     for inputs in (given.example, *given.others):
         try:
@@ -85,6 +85,28 @@ def _rounding(
     return difference([x.astype(y.dtype) for x, y in zip(single, double, strict=True)], double, scales)
 
 
+def open_session(name: str, file: bytes) -> Any:
+    """An ONNX file in ONNX Runtime, with torch's number of threads.
+
+    Raises:
+        CompressnetError: it is not valid, or refused.
+    """
+    import onnx
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _SILENT
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.inter_op_num_threads = 1
+    # Its idle threads would go on looking for work, and slow down whatever is timed next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    try:
+        onnx.checker.check_model(file, full_check=True)
+        return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise CompressnetError(f"{name}: what torch writes for it is refused: {_line(error)}") from error
+
+
 def difference(got: Sequence[NDArray[Any]], wanted: Sequence[NDArray[Any]], scales: Sequence[float]) -> float:
     """The largest |got - wanted| / scale of all outputs; infinite where shapes or types differ or NaN is."""
     worst = 0.0
@@ -116,20 +138,6 @@ def _run(name: str, session: Any, given: Interface, inputs: Tensors) -> list[NDA
             f"Python, freeze a size ({_line(error)})"
         ) from error
     return results
-
-
-def _session(name: str, file: bytes) -> Any:
-    import onnx
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = _SILENT
-    options.intra_op_num_threads = torch.get_num_threads()
-    try:
-        onnx.checker.check_model(file, full_check=True)
-        return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise CompressnetError(f"{name}: what torch writes for it is refused: {_line(error)}") from error
 
 
 def _text(shape: Sequence[int]) -> str:

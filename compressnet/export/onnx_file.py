@@ -142,15 +142,31 @@ def export(
     return _write(source, path, opset, state, tolerance)
 
 
+def checked_file(name: str, module: nn.Module, *, state: bool = False) -> bytes:
+    """A module in evaluation as an ONNX file that was checked against torch.
+
+    Args:
+        name: what to call it in messages.
+        state: as of `export`.
+
+    Raises:
+        UsageError, CompressnetError: as of `export`.
+    """
+    source = _Source(module, name, type(module).__name__, {}, "given", {})
+    return _made(source, DEFAULT_OPSET, state, TOLERANCE)[1]
+
+
+def missing_packages() -> str:
+    """What is not installed and how to install it: "onnx: pip install ..."; "": nothing is missing."""
+    missing = [package for package in _PACKAGES if find_spec(package) is None]
+    if not missing:
+        return ""
+    return f"{', '.join(missing)}: pip install 'compressnet[export]' (the extra `export`)"
+
+
 def _write(source: _Source, path: Path, opset: int, state: bool, tolerance: float) -> Exported:
-    # What `apply` does around a network is not in the file: who uses it has to know.
-    values = str(getattr(source.module, "values", ""))
     with quiet():
-        given = interface(source.module, state)
-        graph = onnx_graph(source.name, given, opset)
-        _describe(graph, source, opset, values)
-        file = _serialised(graph)
-        checks = check(source.name, file, given, tolerance)
+        graph, file, checks = _made(source, opset, state, tolerance)
     files.write_bytes(path, file)
     return Exported(
         path,
@@ -163,7 +179,7 @@ def _write(source: _Source, path: Path, opset: int, state: bool, tolerance: floa
         opset,
         _ports(graph.graph.inputs),
         _ports(graph.graph.outputs),
-        values,
+        _values(source),
         source.assumed,
         checks,
         tolerance,
@@ -171,13 +187,26 @@ def _write(source: _Source, path: Path, opset: int, state: bool, tolerance: floa
     )
 
 
+def _made(
+    source: _Source, opset: int, state: bool, tolerance: float
+) -> tuple[Any, bytes, tuple[Checked, ...]]:
+    """The graph, its file, and how far that is from torch."""
+    given = interface(source.module, state)
+    graph = onnx_graph(source.name, given, opset)
+    _describe(graph, source, opset)
+    file = _serialised(graph)
+    return graph, file, check(source.name, file, given, tolerance)
+
+
+def _values(source: _Source) -> str:
+    """What `apply` does around a network is not in the file: who uses it has to know."""
+    return str(getattr(source.module, "values", ""))
+
+
 def _check_target(path: Path, force: bool) -> None:
     """Refuse what could not be done or written, before the seconds that an export takes."""
-    missing = [package for package in _PACKAGES if find_spec(package) is None]
-    if missing:
-        raise CompressnetError(
-            f"export needs {', '.join(missing)}: pip install 'compressnet[export]' (the extra `export`)"
-        )
+    if missing := missing_packages():
+        raise CompressnetError(f"export needs {missing}")
     if files.is_stream(path):
         return
     if path.suffix != SUFFIX:
@@ -243,7 +272,7 @@ def _check_floats(source: _Source) -> None:
         )
 
 
-def _describe(graph: Any, source: _Source, opset: int, values: str) -> None:
+def _describe(graph: Any, source: _Source, opset: int) -> None:
     """Write into the graph what it is: no paths, no times."""
     facts = {
         "version": version("compressnet"),
@@ -251,7 +280,7 @@ def _describe(graph: Any, source: _Source, opset: int, values: str) -> None:
         "arguments": source.arguments,
         "weights": source.weights,
         "opset": opset,
-        "values": values,
+        "values": _values(source),
     }
     graph.metadata_props[KEY] = json.dumps(facts, sort_keys=True)
     graph.producer_name, graph.producer_version = "compressnet", version("compressnet")

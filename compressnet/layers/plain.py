@@ -40,6 +40,69 @@ def conv2d(
     )
 
 
+def conv1d(
+    in_channels: Size,
+    out_channels: Size,
+    kernel_size: Kernel,
+    stride: Kernel = 1,
+    padding: OptionalSize = 0,
+    dilation: Kernel = 1,
+    groups: Size = 1,
+    bias: bool = True,
+) -> nn.Conv1d:
+    """`torch.nn.Conv1d`.
+
+    Raises:
+        ValueError: `groups` does not divide the channels.
+    """
+    return nn.Conv1d(
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        bias=bias,
+    )
+
+
+def conv_transpose2d(
+    in_channels: Size,
+    out_channels: Size,
+    kernel_size: Pair,
+    stride: Pair = 1,
+    padding: PaddingPair = 0,
+    output_padding: PaddingPair = 0,
+    groups: Size = 1,
+    bias: bool = True,
+    dilation: Pair = 1,
+) -> nn.ConvTranspose2d:
+    """`torch.nn.ConvTranspose2d`; pairs are [height, width].
+
+    Raises:
+        ValueError: `groups` does not divide the channels, or `output_padding` is not smaller than `stride` or
+            `dilation`.
+    """
+    more, steps, holes = _pair(output_padding), _pair(stride), _pair(dilation)
+    for extra, step, hole in zip(more, steps, holes, strict=True):
+        if extra >= max(step, hole):
+            raise ValueError(
+                f"output_padding {extra} must be smaller than stride {step} or dilation {hole} of its axis"
+            )
+    return nn.ConvTranspose2d(
+        in_channels,
+        out_channels,
+        _pair(kernel_size),
+        stride=steps,
+        padding=_pair(padding),
+        output_padding=more,
+        groups=groups,
+        bias=bias,
+        dilation=holes,
+    )
+
+
 def _pair(size: int | list[int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 

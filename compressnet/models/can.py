@@ -152,6 +152,12 @@ class CAN(nn.Module):
         channels = next(p.shape[1] for p in self.blocks.parameters() if p.ndim == 4)
         return (torch.rand(batch, channels, height, width),)
 
+    def foldable(self) -> list[list[str]]:
+        """What follows what (`layers.data_flow`): each convolution and its normalisation."""
+        blocks = [(index, block) for index, block in enumerate(self.blocks) if isinstance(block, Block)]
+        there = [index for index, block in blocks if not isinstance(block.norm, nn.Identity)]
+        return [[f"blocks.{index}.conv", f"blocks.{index}.norm"] for index in there]
+
     @classmethod
     def from_released(cls, arrays: Mapping[str, NDArray[Any]], stats: Stats = "image") -> CAN:
         """The network with the authors' weights, for RGB images.

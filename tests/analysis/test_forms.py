@@ -114,7 +114,7 @@ def test_the_strips_of_can_are_its_forward_pass() -> None:
     network, x = can24(kernels="mixed"), torch.rand(1, 3, 20, 12)
     plain, strips = (make_form(network, (x,), backend=backend)() for backend in ("eager", "strips"))
     torch.testing.assert_close(strips, plain, atol=1e-5, rtol=0)
-    assert backends_of(network) == ("eager", "compile", "strips")
+    assert backends_of(network) == ("eager", "compile", "strips", "onnxruntime")
     for mode in ("forward+backward", "train-step"):
         with pytest.raises(UsageError, match="CAN has it for --mode forward only"):
             make_form(network, (x,), mode, "strips")
@@ -136,7 +136,7 @@ def test_the_same_function_when_compiled() -> None:
     ("options", "message"),
     [
         ({"mode": "sideways"}, "--mode sideways"),
-        ({"backend": "c"}, "Linear has eager, compile"),
+        ({"backend": "c"}, "Linear has eager, compile, onnxruntime$"),
         ({"dtype": "int8"}, "--dtype int8"),
         ({"mode": "stream-step"}, "no streaming form"),
     ],

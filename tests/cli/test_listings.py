@@ -41,6 +41,7 @@ CALLS = {
     "eval": "eval RUN --data photo_folder:root=set,test_root=set",
     "apply": "apply operator:rof photo.png -o out.png",
     "export": "export linear:in_features=2,out_features=3 -o linear.onnx",
+    "fold": "fold can24:norm=bn",
     "import": "import released.npz -o released.safetensors",
     "results": "results",
     "count-params": "count-params lstm vs can24",

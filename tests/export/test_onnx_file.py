@@ -38,7 +38,9 @@ NAMED: dict[str, dict[str, Any]] = {
     "bytenet": {"vocab_size": 12, "hidden_size": 4, "sets": 1},
     "can24": {},
     "can32": {"norm": "bn"},
+    "conv1d": {"in_channels": 3, "out_channels": 4, "kernel_size": 3, "padding": 1, "groups": 1},
     "conv2d": {"in_channels": 3, "out_channels": 4, "kernel_size": 3, "padding": 1, "stride": 2},
+    "conv_transpose2d": {"in_channels": 4, "out_channels": 6, "kernel_size": 3, "stride": 2, "groups": 2},
     "dilated_conv2d": {"in_channels": 3, "out_channels": 4, "dilation": 2},
     "language_model": {"vocab_size": 12, "hidden_size": 6, "cell": "torch_lstm"},
     "linear": {"in_features": 5, "out_features": 3},
@@ -88,6 +90,8 @@ def sizes(module: nn.Module) -> list[Tensor]:
         return [torch.randint(12, (t, b)) for t, b in SEQUENCES]  # words
     if len(shape) == 4:
         return [torch.randn(b, shape[1], h, w) for b, h, w in IMAGES]
+    if isinstance(module, nn.Conv1d):
+        return [torch.randn(b, shape[1], length) for b, length in ((1, 1), (3, 50))]
     if len(shape) == 3:
         return [torch.randn(t, b, shape[2]) for t, b in SEQUENCES]
     return [torch.randn(b, shape[1]) for b in (1, 5)]

@@ -128,7 +128,7 @@ def test_c_is_never_on_another_device() -> None:
 def test_c_that_was_not_built_says_so(name: str, kernel: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel._kernel, "is_built", False)
     module, inputs = fresh(name), (torch.randn(5, 3, 6),)
-    assert backends_of(module) == ("eager", "compile", "reference", "c")
+    assert backends_of(module) == ("eager", "compile", "reference", "c", "onnxruntime")
     with pytest.raises(UsageError, match=f"the C kernel '{name.lower()}' was not built: reinstall"):
         make_form(module, inputs, "forward", "c")()
     make_form(module, inputs, "forward", "reference")()
