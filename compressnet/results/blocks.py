@@ -143,10 +143,16 @@ def filled(text: str, source: str, records: Sequence[Record], published: Sequenc
             made = _systems(records, published) if what == "systems" else _tables(what, records, published)
         except LookupError as error:
             raise CompressnetError(f"{source}: there is no record {error.args[0]}") from None
-        made = made if source == "README.md" else _LINK.sub(r"\1", made)  # no file of the manual
-        return f"{found[1]}{made.strip()}\n"
+        return f"{found[1]}{_linked_from(source, made).strip()}\n"
 
     return _BLOCK.sub(table, text)
+
+
+def _linked_from(source: str, table: str) -> str:
+    """Links as they are followed from a page: records are no pages of the manual."""
+    if not source.startswith("docs/"):
+        return table
+    return _LINK.sub(r"\1", table).replace("](docs/", f"]({'../' * (source.count('/') - 1)}")
 
 
 def _matching(pattern: str, records: Sequence[Record]) -> list[Record]:
@@ -169,20 +175,28 @@ def _tables(patterns: str, records: Sequence[Record], published: Sequence[Record
 
 def _systems(records: Sequence[Record], published: Sequence[Record]) -> str:
     head = ["system", "train it", "parameters", "here", "the paper's", "measured on"]
-    return markdown(head, [_row(system, records, published) for system in SYSTEMS])
+    notes: list[str] = []
+    rows = [_row(system, records, published, notes) for system in SYSTEMS]
+    footnotes = "".join(f"\n\n[^paper-{number}]: {text}" for number, text in enumerate(notes, 1))
+    return markdown(head, rows) + footnotes
 
 
-def _row(system: System, records: Sequence[Record], published: Sequence[Record]) -> list[str]:
+def _row(
+    system: System, records: Sequence[Record], published: Sequence[Record], notes: list[str]
+) -> list[str]:
     group = _matching(system.records, records)
     figures = [float(record["metrics"][system.metric]) for record in group]
     mean = sum(figures) / len(figures)
-    theirs = pages.published_figure(group[0], system.metric, records, published)
+    theirs = "-"
+    if known := pages.published_figure(group[0], system.metric, records, published):
+        notes.append(known[1])
+        theirs = f"{known[0]} [^paper-{len(notes)}]"
     return [
         f"[{system.name}]({system.page})",
         f"`{system.command}`",
         f"{group[0]['parameters']:,}",
         f"**{mean:.{_digits(mean)}f}** {system.unit}",
-        theirs or "-",
+        theirs,
         system.measured,
     ]
 

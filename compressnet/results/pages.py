@@ -141,7 +141,7 @@ def images_table(
                 _decibel(metrics.get("psnr_nothing"), metrics.get("ssim_nothing")),
                 _decibel(theirs.get("psnr"), theirs.get("ssim")) + mark,
                 f"**{_decibel(metrics.get('psnr'), metrics.get('ssim'))}**",
-                _trained(record.get("training")),
+                evaluations.trained(record.get("training")),
             ]
         )
     lines = [markdown(head, rows), "", "PSNR in dB / SSIM, mean over images; higher is better."]
@@ -154,14 +154,14 @@ def published_figure(
     metric: str,
     records: Sequence[Mapping[str, Any]],
     published: Sequence[Mapping[str, Any]],
-) -> str:
-    """What others have reached where a record's network stands, or nothing."""
+) -> tuple[str, str] | None:
+    """What others have reached where a record's network stands, and on what; None: nothing is known."""
     if _is_of_images(record):
-        theirs = _theirs_for(record, records, published).get(metric)
-        return "" if theirs is None else f"{float(theirs):.1f}"
+        theirs = _theirs_for(record, records, published)
+        return (f"{float(theirs[metric]):.1f}", theirs["what"]) if theirs.get(metric) is not None else None
     recipe = record.get("recipe")
-    entry = next((entry for entry in published if recipe and entry.get("recipe") == recipe), {})
-    return str(entry.get("figure", ""))
+    entry = next((entry for entry in published if recipe and entry.get("recipe") == recipe), None)
+    return (str(entry["figure"]), entry["what"]) if entry else None
 
 
 def results_page(records: Sequence[Mapping[str, Any]], published: Sequence[Mapping[str, Any]] = ()) -> str:
@@ -219,9 +219,8 @@ def _section(record: Mapping[str, Any]) -> str:
         f"- weights: digest `{str(record['digest'])[:16]}`; {evaluations.cost_of(record)}",
     ]
     if training:
-        facts.append(
-            f"- trained: `{training['command']}`; {_trained(training)}; commit {training.get('commit')}"
-        )
+        how = f"{evaluations.trained(training)}; commit {training.get('commit')}"
+        facts.append(f"- trained: `{training['command']}`; {how}")
     facts += [f"- went on with `{command}`" for command in training.get("resumed_with", [])]
     if training.get("curve"):
         points = ", ".join(f"{step}: {float(figure):.2f}" for step, figure, _ in training["curve"])
@@ -249,12 +248,6 @@ def _theirs_for(
             return {**other["metrics"], "what": what}
     known = [entry for entry in published if entry.get("operator")]
     return next((entry for entry in known if canonical("operator", entry["operator"]) == mine), {})
-
-
-def _trained(training: Mapping[str, Any] | None) -> str:
-    if not training:
-        return "-"
-    return f"{training['step']:,} steps, {training['train_seconds'] / 60:.0f} min, {training['device']}"
 
 
 def _decibel(psnr: float | str | None, ssim: float | str | None) -> str:

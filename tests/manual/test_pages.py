@@ -32,7 +32,7 @@ class Command(NamedTuple):
 
 def commands(text: str) -> Iterator[Command]:
     for part in re.split(r"^\$ ", text, flags=re.M)[1:]:
-        line, *shown = part.rstrip("\n").split("\n")
+        line, *shown = part.rstrip("\n").replace("\\\n", "").split("\n")
         yield Command(line, [row for row in shown if row.strip()])
 
 
