@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format results schema clean
+.PHONY: help setup demo test check docs format results schema clean
 
 PYTHON ?= python3
 # The one pin of torch. TORCH_INDEX: the CPU or CUDA wheel index that PyTorch's install page names.
@@ -41,15 +41,20 @@ check: .venv/.ok ## lint, formatting, types
 	.venv/bin/python -m ruff format --check .
 	.venv/bin/python -m mypy
 
+docs: .venv/.ok ## build the manual: docs/_build/html/index.html
+	$(PIP) install -q -c constraints.txt -e '.[docs]'
+	.venv/bin/python -m sphinx -W --keep-going -n -q docs docs/_build/html
+	@echo docs/_build/html/index.html
+
 format: .venv/.ok ## format and fix what can be fixed
 	.venv/bin/python -m ruff format .
 	.venv/bin/python -m ruff check --fix .
 
-results: .venv/.ok ## make RESULTS.md and README's table from results/*.json
+results: .venv/.ok ## make the tables of RESULTS.md, README.md and docs/ from results/*.json
 	.venv/bin/compressnet results --write
 
 schema: .venv/.ok ## make recipes/schema.json from the signatures of everything registered
 	.venv/bin/compressnet recipes schema > recipes/schema.json
 
 clean: ## remove what was built (not .venv, not runs)
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache

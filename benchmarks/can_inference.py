@@ -25,8 +25,7 @@ from compressnet.analysis.rounds import Effort
 from compressnet.analysis.timing import Comparison, compare, peak_gflops, warnings
 from compressnet.export.backend import InOnnxRuntime
 from compressnet.models import can
-from compressnet.models.can_strips import forward_in_strips
-from compressnet.tasks.image_apply import in_bfloat16
+from compressnet.models.can_strips import forward_in_strips, in_bfloat16
 
 Form = Callable[[], Tensor]
 

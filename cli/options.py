@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Optional, TypeVar
 
 import typer
 
@@ -77,10 +77,12 @@ Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="The folder th
 Json = Annotated[bool, typer.Option("--json", help="JSON alone on stdout.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]
 Output = Annotated[
-    Optional[Path], typer.Option("-o", "--output", metavar="OUT", help="Where to write: a file or folder.")
+    Optional[Path],
+    typer.Option("-o", "--output", metavar="OUT", help="Where to write: a file or folder."),
 ]
 
 
+T = TypeVar("T")
 Shard = tuple[int, int]
 ShardText = Annotated[
     Optional[str],
@@ -107,7 +109,7 @@ def parse_shard(text: Optional[str]) -> Shard:
     return int(number), int(count)
 
 
-def share(inputs: Sequence[Path], shard: Shard) -> Sequence[Path]:
+def share(inputs: Sequence[T], shard: Shard) -> Sequence[T]:
     """Which of the sorted inputs a shard does."""
     return inputs[shard[0] - 1 :: shard[1]]
 

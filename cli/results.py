@@ -15,15 +15,17 @@ from . import console, options
 def results(
     folder: Annotated[Path, typer.Argument(help="The folder of recorded results.")] = Path("results"),
     write: Annotated[
-        bool, typer.Option("--write", help="Write RESULTS.md and README's table beside it.")
+        bool,
+        typer.Option("--write", help="Write RESULTS.md and the tables in README.md and docs/."),
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Print the recorded results as Markdown, or write them into RESULTS.md and README.md.
+    """Print the recorded results as Markdown, or write them into RESULTS.md, README.md and docs/.
 
     Example: compressnet results --write
     """
-    from compressnet.results.pages import results_page, write_pages
+    from compressnet.results.blocks import write_pages
+    from compressnet.results.pages import results_page
     from compressnet.results.records import read_published, read_records
 
     if not folder.is_dir():

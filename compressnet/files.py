@@ -10,6 +10,7 @@ import re
 import secrets
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -67,6 +68,48 @@ def write_bytes(path: Path, data: bytes) -> None:
 def _replace(path: Path, data: bytes) -> None:
     with new_file(path) as file:
         file.write(data)
+
+
+@contextmanager
+def whole_file(target: Path, suffix: str = "") -> Iterator[Path]:
+    """Yield the name of a temporary to write; it takes the place of `target` once it is whole.
+
+    The new file has the mode of the one it replaces. A link is followed. Devices and pipes get its bytes.
+
+    Args:
+        suffix: of the temporary of a device, which has none; else it has the name of `target`.
+
+    Raises:
+        WriteError: the disk is full or read-only, the folder missing; what stood at `target` still does.
+        CompressnetError: what is raised within, of `target` instead of the temporary.
+    """
+    stream = is_stream(target)
+    place = Path(os.path.realpath(target)) if target.is_symlink() and not stream else target
+    beside = Path(tempfile.gettempdir(), f"stream{suffix}") if stream else place
+    try:
+        with temporary_folder(beside) as folder:
+            temporary = folder / beside.name
+            try:
+                yield temporary
+            except CompressnetError as error:
+                error.args = tuple(text.replace(str(temporary), str(target)) for text in error.problems)
+                raise
+            if stream:
+                _write_into(target, temporary.read_bytes())
+            else:
+                _take_place(temporary, place)
+    except OSError as error:
+        raise write_error(target, error) from error
+
+
+def _take_place(temporary: Path, place: Path) -> None:
+    descriptor = os.open(temporary, os.O_RDONLY)
+    try:
+        _like(place, descriptor)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.replace(temporary, place)
 
 
 @contextmanager

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from compressnet import json_file, registry, signature, user_module
 from compressnet.errors import CompressnetError, UsageError, named, short
+from compressnet.source import Source
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from compressnet.reporter import Reporter
     from compressnet.run import Run
-    from compressnet.tasks.protocol import Task
+    from compressnet.tasks.protocol import Answers, Task
     from compressnet.weights import Architecture
 
 STORED = ("run", "weights", "zoo")
@@ -86,7 +87,7 @@ class Loaded:
         on_error: Literal["raise", "yield"] = "raise",
         **options: Any,
     ) -> Iterator[tuple[Path, Any]]:
-        """Use the model on files: yields (source, artefact).
+        """Use the model on files: yields (path, artefact).
 
         Args:
             on_error: what to do with an input that cannot be used: raise its CompressnetError, or yield it in
@@ -97,19 +98,26 @@ class Loaded:
         """
         from compressnet.reporter import Silent
 
+        answers = self.answers([Source.of(path) for path in inputs], options, reporter or Silent())
+        return _of_paths(answers, raising=on_error == "raise")
+
+    def answers(self, sources: Sequence[Source], options: dict[str, Any], reporter: Reporter) -> Answers:
+        """`apply` to sources, which may be no files: (source, artefact or error) each, lazily.
+
+        Raises:
+            UsageError: an option that the task does not take.
+        """
         keywords, problems = signature.check(self.task.options, options)
         if problems:
             raise UsageError("; ".join(problem.message for problem in problems))
-        paths = [Path(source) for source in inputs]
-        results = self.task.apply(self.model.eval(), paths, keywords, reporter or Silent())
-        return results if on_error == "yield" else _raising(results)
+        return self.task.apply(self.model.eval(), sources, keywords, reporter)
 
 
-def _raising(results: Iterator[tuple[Path, Any]]) -> Iterator[tuple[Path, Any]]:
-    for source, artefact in results:
-        if isinstance(artefact, CompressnetError):
+def _of_paths(answers: Answers, raising: bool) -> Iterator[tuple[Path, Any]]:
+    for source, artefact in answers:
+        if raising and isinstance(artefact, CompressnetError):
             raise artefact
-        yield source, artefact
+        yield Path(source.name), artefact
 
 
 def parse(text: str, takes: Sequence[str] = KINDS) -> Subject:

@@ -37,7 +37,7 @@ GROUND |= {
     "yaml_file",
 }
 GROUND |= {"checkpoints", "run", "run_files", "run_lock", "run_names", "side", "tf_bundle"}
-GROUND |= {"regular_file", "weights"}
+GROUND |= {"regular_file", "source", "weights"}
 SOURCES = [*(ROOT / "compressnet").rglob("*.py"), *(ROOT / "cli").rglob("*.py")]
 
 

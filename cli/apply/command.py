@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -9,15 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from compressnet.errors import CompressnetError, UsageError
+from compressnet.files import WriteError, is_stdout, is_stream
+from compressnet.source import STDIN, Source
 
 from .. import console, options
-from . import text
+from . import report
+from .inputs import gather
+from .writer import STDOUT, Rules, Writer, make_writer
 
 if TYPE_CHECKING:
     from compressnet.subject import Loaded
-
-    from .writer import Writer
-
 
 MaxMemory = Annotated[
     Optional[int],
@@ -30,7 +32,8 @@ MaxMemory = Annotated[
 def apply(
     subject: Annotated[str, typer.Argument(help="A run, a weights file, zoo:NAME or operator:NAME.")],
     inputs: Annotated[
-        Optional[list[Path]], typer.Argument(metavar="[INPUT]...", help="Files and folders.")
+        Optional[list[Path]],
+        typer.Argument(metavar="[INPUT]...", help="Files, folders, or - (stdin)."),
     ] = None,
     output: options.Output = None,
     prompt: Annotated[
@@ -55,61 +58,98 @@ def apply(
 
     Example: compressnet apply zoo:rof photo.jpg -o smooth.png
 
+    Example: cat photo.jpg | compressnet apply zoo:rof - -o - > smooth.png
+
     Example: compressnet apply runs/lm_sample-1 --prompt "the class" --set length=50
     """
-    from compressnet.files import is_stdout
     from compressnet.subject import load
 
     loaded = load(subject)
     if list_options:
         _list_options(loaded, json)
         return
-    settings, part = options.parse_settings(set_), options.parse_shard(shard)
-    if text.reads_text(loaded):
-        given = text.check(loaded, prompt, inputs, output, force)
-        if shard is not None:
-            inputs = _share_of_texts(inputs, output, part)
-        _set_up(loaded, device, malloc=True)
-        text.run(loaded, inputs or [], {**settings, **given}, output, json)
-        return
-    if prompt is not None:
-        raise UsageError(f"--prompt: {loaded.subject.text} writes no text")
-    if not inputs:
-        raise UsageError("name at least one input: a picture, or a folder of pictures")
-    if output is None:
-        raise UsageError(f"name the output, as in: {_example(subject, inputs)}")
-    if max_memory is not None:
-        settings["max_memory"] = max_memory
-    if json and is_stdout(output):
+    given, settings = inputs or [], options.parse_settings(set_)
+    settings |= _of_flags(loaded, prompt, max_memory)
+    if "prompt" in settings:
+        _check_prompt(str(settings["prompt"]), given, output, shard)
+    elif not given:
+        raise UsageError(_lacks_inputs(loaded))
+    makes = loaded.task.makes(settings)
+    if output is None and not makes.printed:
+        raise UsageError(f"name the output, as in: {_example(subject, given)}")
+    output = STDOUT if output == Path(STDIN) else output
+    if json and output is not None and is_stdout(output):
         raise UsageError(f"--json and -o {output}: both are written to stdout; choose one")
-    from compressnet.analysis.forms import has_backend
+    rules = Rules(force, skip_existing, options.parse_shard(shard))
+    writer = make_writer(gather(given, loaded.task.reads), output, makes, rules)
+    _set_up(loaded, device, max_memory)
+    entries, texts = _apply(loaded, writer, settings)
+    left = writer.finish()
+    for entry in entries if left else ():
+        entry.pop("output", None)
+    smoke = bool(loaded.architecture and loaded.architecture.smoke)
+    if json:
+        report.print_document(loaded.subject.text, smoke, writer, entries, texts)
+    else:
+        report.show(loaded.subject.text, smoke, writer, entries, left, output)
+    if writer.failed:
+        raise CompressnetError(*dict.fromkeys(str(error) for _, error in writer.failed))
 
-    from .writer import Writer
 
-    writer = Writer(inputs, output, force, skip_existing, part)
-    # Strips are planned by what memory is free, and a tuned malloc gives none back.
-    _set_up(loaded, device, malloc=max_memory is None and not has_backend(loaded.model, "strips"))
-    written, failed = _apply(loaded, writer, settings)
-    _report(loaded, writer, written, failed, json)
-    if failed:
-        raise CompressnetError(*dict.fromkeys(str(error) for _, error in failed))
+def _of_flags(loaded: Loaded, prompt: str | None, max_memory: int | None) -> dict[str, object]:
+    """The flags that are options of some tasks.
+
+    Raises:
+        UsageError: not of this one.
+    """
+    from compressnet.signature import parameters
+
+    known = parameters(loaded.task.options)
+    flags = {"prompt": prompt, "max_memory": max_memory}
+    given: dict[str, object] = {key: value for key, value in flags.items() if value is not None}
+    if strange := given.keys() - known.keys():
+        lacks = "writes no text" if "prompt" in strange else "takes what it needs"
+        flag = "prompt" if "prompt" in strange else "max-memory"
+        raise UsageError(f"--{flag}: {loaded.subject.text} {lacks}")
+    return given
 
 
-def _share_of_texts(inputs: list[Path] | None, output: Path | None, part: options.Shard) -> list[Path]:
-    if output is not None or not inputs:
+def _check_prompt(prompt: str, given: list[Path], output: Path | None, shard: str | None) -> None:
+    if not prompt:
+        raise UsageError("--prompt: it is empty; give the text at least one symbol to begin with")
+    if shard is not None:
         raise UsageError("--shard: it is for files, each of which has a result of its own")
-    return list(options.share(sorted(inputs), part))
+    if output is None:
+        return
+    if given:
+        raise UsageError("-o: the text of a --prompt and what files give are of two kinds: apply them apart")
+    if os.path.isdir(output):
+        raise UsageError(f"{output} is a folder: name a file in it")
+    if not output.suffix and output != Path(STDIN) and not is_stream(output):
+        raise UsageError(f"-o {output}: name the file with its suffix, as {output}.txt")
+
+
+def _lacks_inputs(loaded: Loaded) -> str:
+    from compressnet.signature import parameters
+    from compressnet.source import PLURALS
+
+    if "prompt" in parameters(loaded.task.options):
+        return "give --prompt TEXT to go on with, or text files to measure the perplexity of"
+    what = " or ".join(PLURALS[kind] for kind in loaded.task.reads)
+    return f"name at least one input: {what}, a folder of them, or {STDIN} for what is piped in"
 
 
 def _example(subject: str, inputs: list[Path]) -> str:
     """The command line that lacks nothing."""
     one = inputs[0]
     output = "out" if len(inputs) > 1 or one.is_dir() else f"{one.stem}_out{one.suffix}"
+    output = STDIN if one == Path(STDIN) else output
     return shlex.join(["compressnet", "apply", subject, *map(str, inputs[:3]), "-o", output])
 
 
-def _set_up(loaded: Loaded, device: str, *, malloc: bool) -> None:
+def _set_up(loaded: Loaded, device: str, max_memory: int | None) -> None:
     """Choose the device and the CPU settings, and move the model there."""
+    from compressnet.registry import find
     from compressnet.training import cpu_settings
     from compressnet.training import device as devices
 
@@ -117,47 +157,60 @@ def _set_up(loaded: Loaded, device: str, *, malloc: bool) -> None:
     if device == "auto":
         console.note(f"device: {devices.name(chosen)}")
     wanted = loaded.run.recipe.train.cpu_matmul if loaded.run else "auto"
-    cpu_settings.set_up(chosen, wanted, malloc=malloc)
+    # Strips are planned by what memory is free, and a tuned malloc gives none back.
+    in_strips = find("backend", "strips")(loaded.model) is not None
+    cpu_settings.set_up(chosen, wanted, malloc=max_memory is None and not in_strips)
     loaded.model.to(chosen)
 
 
 def _apply(
     loaded: Loaded, writer: Writer, settings: dict[str, object]
-) -> tuple[list[dict[str, Any]], list[tuple[Path, CompressnetError]]]:
-    """Apply to every file; a bad one does not stop the others, a full disk does.
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Apply to every source; a bad one does not stop the others, a full disk does.
 
     Returns:
-        what was written, and the inputs that have no result, with their errors.
+        what `--json` tells of the results of files, and the texts that were written to a prompt.
     """
-    from compressnet.files import WriteError
-
     screen = console.Screen()
-    written: list[dict[str, Any]] = []
-    failed = list(writer.failed)
+    entries: list[dict[str, Any]] = []
+    texts: list[str] = []
     total = len(writer.sources)
     try:
-        results = loaded.apply(writer.sources, screen, on_error="yield", **settings)
-        screen.stage("applying", total, "files")
-        for done, (source, artefact) in enumerate(results, 1):
+        answers = loaded.answers(writer.sources, settings, screen)
+        _bar(screen, total, 0)
+        for done, (source, artefact) in enumerate(answers, 1):
             try:
                 if isinstance(artefact, CompressnetError):
                     raise artefact
-                target, lost = writer.write(source, artefact)
+                entry = {"input": source.name, **artefact.as_json(), **writer.take(source, artefact)}
             except CompressnetError as error:
                 if isinstance(error, WriteError) and error.is_of_the_disk and done < total:
                     ended = CompressnetError(f"{error}; {total - done} more inputs were not processed")
-                    failed += [(left, ended) for left in writer.sources[done - 1 :]]
+                    writer.failed += [(left, ended) for left in writer.sources[done - 1 :]]
                     break
-                failed.append((source, error))
+                writer.failed.append((source, error))
             else:
-                written.append({"input": str(source), "output": str(target), "lost": lost})
-                for line in lost:
-                    screen.note("warning", f"{source if writer.is_stream else target}: {line}")
+                if _is_prompt(source):
+                    texts.append(entry["text"])
+                else:
+                    entries.append(entry)
+                for line in entry.get("lost", ()):
+                    place = entry["output"]
+                    screen.note("warning", f"{source if is_stream(Path(place)) else place}: {line}")
             # A large photograph has shown a bar of its own.
-            screen.stage("applying", total, "files", initial=done)
+            _bar(screen, total, done)
     finally:
         screen.close()
-    return written, failed
+    return entries, texts
+
+
+def _is_prompt(source: Source) -> bool:
+    return source.path is None and source.name != STDIN
+
+
+def _bar(screen: console.Screen, total: int, done: int) -> None:
+    if total > 1:
+        screen.stage("applying", total, "files", initial=done)
 
 
 def _list_options(loaded: Loaded, json: bool) -> None:
@@ -181,27 +234,3 @@ def _range(schema: dict[str, Any]) -> str:
         return ", ".join(map(str, schema["enum"]))
     words = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
     return " ".join(f"{word} {schema[key]}" for key, word in words.items() if key in schema)
-
-
-def _report(
-    loaded: Loaded,
-    writer: Writer,
-    written: list[dict[str, Any]],
-    failed: list[tuple[Path, CompressnetError]],
-    json: bool,
-) -> None:
-    smoke = bool(loaded.architecture and loaded.architecture.smoke)
-    if json:
-        files = {
-            "files": written,
-            "skipped": [str(path) for path in writer.skipped],
-            "failed": [{"input": str(source), "error": str(error)} for source, error in failed],
-        }
-        console.print_json({"subject": loaded.subject.text, "smoke": smoke, **files})
-        return
-    if smoke:
-        console.note("these weights come from a smoke run: the pictures mean nothing")
-    if writer.skipped:
-        console.note(f"{len(writer.skipped)} results exist and were left as they are")
-    for row in written if not writer.is_stream else ():
-        console.print_path(row["output"])

@@ -1,105 +1,194 @@
-"""The one writer of what `apply` makes: owns names, folders and the refusal to overwrite."""
+"""Where what `apply` makes goes: names, folders and the refusal to overwrite, decided before it is made.
+
+photo.jpg        -o out.png    Apart      out.png
+photo.jpg ...    -o OUT        Apart      OUT/photo.jpg
+folder           -o OUT        Apart      OUT/<below folder>
+a.txt ...                      Printed    texts and rows of figures
+a.txt ...        -o out.tsv    Together   all in one file; `-o -`: stdout
+"""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from compressnet import files
 from compressnet.errors import CompressnetError, UsageError
+from compressnet.source import Source
 
-from .. import console, options
+from .. import options
+from .inputs import Inputs
+
+if TYPE_CHECKING:
+    from compressnet.tasks.artefacts import Artefact
+
+STDOUT = Path("/dev/stdout")
 
 
-class Writer:
-    """Decides, before anything is computed, where the result of every input goes.
+class Rules(NamedTuple):
+    """What may be written.
 
-        photo.jpg        -o out.png    out.png
-        photo.jpg ...    -o OUT        OUT/photo.jpg
-        folder           -o OUT        OUT/<below folder>
+    Attributes:
+        force: over what exists (never over an input).
+        skip_existing: not over what exists; it is left, and its source not computed.
+        shard: (k, n): of the sorted sources the k-th, the k + n-th, ...; others do the others.
+    """
 
-    Args:
-        inputs: files and folders.
-        output: a file for one file, else a folder.
-        force: overwrite what exists (never an input).
-        skip_existing: leave what exists out of `sources`; it is listed in `skipped`.
-        shard: (k, n): of the sorted inputs the k-th, the k + n-th, ...; others do the others.
+    force: bool = False
+    skip_existing: bool = False
+    shard: options.Shard = (1, 1)
+
+
+class Writer(Protocol):
+    """Takes results.
 
     Attributes:
         sources: what is to be computed.
         skipped: results that exist and are left.
-        failed: inputs that can have no result, known before: missing, or a folder has the result's name.
-
-    Raises:
-        UsageError: two results would have one name; `output` cannot hold them.
-        CompressnetError: an output exists; the only input is missing.
+        failed: inputs that have no result, with the reason.
     """
 
-    def __init__(
-        self,
-        inputs: list[Path],
-        output: Path,
-        force: bool,
-        skip_existing: bool = False,
-        shard: options.Shard = (1, 1),
-    ) -> None:
-        from compressnet.data.images import RASTER_SUFFIXES
+    sources: list[Source]
+    skipped: list[Path]
+    failed: list[tuple[Source, CompressnetError]]
 
-        self.output, self.force = output, force
-        self.is_stream = files.is_stream(output)
-        one = len(inputs) == 1 and not os.path.isdir(inputs[0])
-        single = one and bool(output.suffix) and not os.path.isdir(output) and not self.is_stream
-        named = output.suffix.lower() in RASTER_SUFFIXES and not os.path.isdir(output)
-        if named and not (single or self.is_stream):
-            raise UsageError(f"{output}: several inputs, or a folder, need a folder: -o {output.stem}")
-        if single and output.suffix.lower() not in RASTER_SUFFIXES:
-            raise UsageError(f"{output}: cannot write this format; use one of {' '.join(RASTER_SUFFIXES)}")
-        self.failed: list[tuple[Path, CompressnetError]] = []
-        pairs = [pair for given in inputs for pair in self._found(given, alone=len(inputs) == 1)]
-        self._targets = {source: output / target for source, target in _writable(pairs).items()}
-        if single:
-            self._targets = dict.fromkeys(self._targets, output)
-        mine = set(options.share(sorted(self._targets), shard))
-        there = [
-            target for source, target in self._targets.items() if source in mine and os.path.exists(target)
-        ]
-        self.skipped = there if skip_existing and not self.is_stream else []
-        if not self.is_stream:
-            self._refuse_collisions(mine, alone=one)
-        done = {*self.skipped, *(self._targets.get(source) for source, _ in self.failed)}
-        self.sources = [s for s, target in self._targets.items() if s in mine and target not in done]
-
-    def write(self, source: Path, artefact: Any) -> tuple[Path, list[str]]:
-        """Write the artefact of `source`; returns where, and what the format could not hold.
+    def take(self, source: Source, artefact: Artefact) -> dict[str, Any]:
+        """Keep a result, on the disk or to print it: what `--json` tells of where it is.
 
         Raises:
             CompressnetError: it cannot be written; `files.WriteError` says whether others can.
         """
-        from compressnet.data.images import write_image
 
+    def finish(self) -> list[tuple[Source, Artefact]]:
+        """Write what waited for the last one; what is left to print."""
+
+
+def make_writer(inputs: Inputs, output: Path | None, makes: type[Artefact], rules: Rules) -> Writer:
+    """The writer that `-o` means.
+
+    Raises:
+        UsageError: two results would have one name; `output` cannot hold them.
+        CompressnetError: an output exists.
+    """
+    if output is None:
+        return Printed(inputs, rules)
+    stream, folder = files.is_stream(output), os.path.isdir(output)
+    if stream and not makes.printed and files.is_stdout(output) and os.isatty(1):
+        raise UsageError(f"-o {output}: no picture is shown on a terminal: pipe it on, or name a file")
+    if stream or folder or not output.suffix:
+        return (
+            Together(inputs, output, rules)
+            if stream and makes.printed
+            else Apart(inputs, output, makes, rules)
+        )
+    if output.suffix.lower() not in makes.suffixes:
+        raise UsageError(f"{output}: cannot write this format; use one of {' '.join(makes.suffixes)}")
+    if makes.printed:
+        return Together(inputs, output, rules)
+    if not inputs.alone:
+        raise UsageError(f"{output}: several inputs, or a folder, need a folder: -o {output.stem}")
+    return Apart(inputs, output, makes, rules)
+
+
+class Printed:
+    """Everything is shown when all is done."""
+
+    def __init__(self, inputs: Inputs, rules: Rules) -> None:
+        if rules.skip_existing:
+            raise UsageError("--skip-existing: it is for results in files: name a folder with -o")
+        mine = _share(inputs, rules.shard)
+        self.sources = [source for source in inputs.names if source in mine]
+        self.skipped: list[Path] = []
+        self.failed = inputs.failed
+        self._kept: list[tuple[Source, Artefact]] = []
+
+    def take(self, source: Source, artefact: Artefact) -> dict[str, Any]:
+        self._kept.append((source, artefact))
+        return {}
+
+    def finish(self) -> list[tuple[Source, Artefact]]:
+        return self._kept
+
+
+class Together:
+    """All results in one file, which is there when all is done."""
+
+    def __init__(self, inputs: Inputs, output: Path, rules: Rules) -> None:
+        if rules.shard != (1, 1):
+            raise UsageError(f"--shard: {output} is one file for all inputs: name a folder")
+        self.output = output
+        self.sources = list(inputs.names)
+        self.skipped: list[Path] = []
+        self.failed = inputs.failed
+        self._kept: list[tuple[Source, Artefact]] = []
+        if any(os.path.realpath(output) == os.path.realpath(source.name) for source in inputs.names):
+            raise UsageError(f"{output} is an input: choose another -o")
+        if rules.skip_existing and os.path.exists(output) and not files.is_stream(output):
+            self.sources, self.skipped = [], [output]
+        else:
+            files.refuse_to_overwrite(output, rules.force)
+
+    def take(self, source: Source, artefact: Artefact) -> dict[str, Any]:
+        self._kept.append((source, artefact))
+        return {"output": str(self.output)}
+
+    def finish(self) -> list[tuple[Source, Artefact]]:
+        from compressnet.tasks.artefacts import write_together
+
+        if not self._kept:
+            return []
+        try:
+            make_folder(self.output.parent)
+            with files.whole_file(self.output) as temporary:
+                write_together(self._kept, temporary)
+        except CompressnetError as error:
+            self.failed += [(source, error) for source, _ in self._kept]
+            return self._kept  # on the screen, then: what was computed is not lost
+        return []
+
+
+class Apart:
+    """A file of its own for each result."""
+
+    def __init__(self, inputs: Inputs, output: Path, makes: type[Artefact], rules: Rules) -> None:
+        self.output, self.force = output, rules.force
+        self.is_stream = files.is_stream(output)
+        self.failed = inputs.failed
+        single = inputs.alone and bool(output.suffix) and not os.path.isdir(output) and not self.is_stream
+        self._targets = {
+            source: output if single else output / name
+            for source, name in _with_suffixes(inputs.names, makes.suffixes).items()
+        }
+        self._default = makes.suffixes[0]
+        if output == STDOUT and len(self._targets) > 1:
+            raise UsageError(f"-o -: it takes one result, and there are {len(self._targets)} inputs")
+        mine = _share(inputs, rules.shard)
+        there = [t for source, t in self._targets.items() if source in mine and os.path.exists(t)]
+        self.skipped = there if rules.skip_existing and not self.is_stream else []
+        if not self.is_stream:
+            self._refuse_collisions(mine, alone=inputs.alone)
+        done = {*self.skipped, *(self._targets.get(source) for source, _ in self.failed)}
+        self.sources = [s for s, target in self._targets.items() if s in mine and target not in done]
+
+    def take(self, source: Source, artefact: Artefact) -> dict[str, Any]:
         target = self._targets[source]
         if self.is_stream:
-            return self.output, write_image(artefact, self.output, suffix=target.suffix)
+            suffix = self._default if self.output == STDOUT else target.suffix
+            with files.whole_file(self.output, suffix) as temporary:
+                lost = artefact.write(temporary)
+            return {"output": str(self.output), "lost": lost}
         make_folder(target.parent)
-        try:
-            return target, write_image(artefact, target)
-        except OSError as error:
-            raise files.write_error(target, error) from error
+        with files.whole_file(target) as temporary:
+            lost = artefact.write(temporary)
+        return {"output": str(target), "lost": lost}
 
-    def _found(self, given: Path, alone: bool) -> list[tuple[Path, Path]]:
-        """The images of an input, with their names below the output; of several inputs one may have none."""
-        try:
-            return _below(given)
-        except CompressnetError as error:
-            if alone:
-                raise
-            self.failed.append((given, error))
-            return []
+    def finish(self) -> list[tuple[Source, Artefact]]:
+        return []
 
-    def _refuse_collisions(self, mine: set[Path], alone: bool) -> None:
-        taken: dict[str, Path] = {}
-        inputs = {os.path.realpath(source) for source in self._targets}
+    def _refuse_collisions(self, mine: set[Source], alone: bool) -> None:
+        taken: dict[str, Source] = {}
+        inputs = {os.path.realpath(source.path) for source in self._targets if source.path is not None}
         existing: list[CompressnetError] = []
         for source, target in self._targets.items():
             place = os.path.realpath(target)
@@ -113,9 +202,8 @@ class Writer:
             if source not in mine:
                 continue
             if os.path.isdir(target):
-                problem = UsageError(f"{target} is a folder: name a file in it")
                 if alone:
-                    raise problem
+                    raise UsageError(f"{target} is a folder: name a file in it")
                 self.failed.append((source, CompressnetError(f"cannot write {target}: it is a folder")))
             elif target not in self.skipped:
                 try:
@@ -143,23 +231,6 @@ class Writer:
                 )
 
 
-def _below(given: Path) -> list[tuple[Path, Path]]:
-    """The images that an input means, and their names below the output."""
-    from compressnet.data.images import find_images, unread_pictures
-
-    if not os.path.exists(given):
-        raise CompressnetError(f"{given}: no such file or folder")
-    if not os.path.isdir(given):
-        return [(given, Path(given.name))]
-    found, left_out = find_images(given), unread_pictures(given)
-    if not found:
-        also = f"; {left_out}" if left_out else ""
-        raise CompressnetError(f"{given}: no images in this folder{also}")
-    if left_out:
-        console.note(f"warning: {given}: {left_out}")
-    return [(path, path.relative_to(given)) for path in found]
-
-
 def make_folder(folder: Path) -> None:
     """Make a folder to write into, with its parents.
 
@@ -175,17 +246,19 @@ def make_folder(folder: Path) -> None:
         raise files.write_error(folder, error) from error
 
 
-def _writable(pairs: list[tuple[Path, Path]]) -> dict[Path, Path]:
-    """The names of results: those of the inputs, as PNG where we read a format but do not write it (raw).
+def _share(inputs: Inputs, shard: options.Shard) -> set[Source]:
+    return set(options.share(sorted(inputs.names, key=lambda source: Path(source.name)), shard))
+
+
+def _with_suffixes(names: dict[Source, Path], suffixes: tuple[str, ...]) -> dict[Source, Path]:
+    """The names of results: those of the inputs, in the first format where theirs is none (raw photographs).
 
     `cat.gif` beside `cat.png` becomes `cat.gif.png`.
     """
-    from compressnet.data.images import RASTER_SUFFIXES
-
-    names, taken = dict(pairs), {name for _, name in pairs}
-    for source, name in pairs:
-        if name.suffix.lower() not in RASTER_SUFFIXES:
-            plain = name.with_suffix(".png")
-            names[source] = plain if plain not in taken else name.with_name(f"{name.name}.png")
-            taken.add(names[source])
-    return names
+    chosen, taken = dict(names), set(names.values())
+    for source, name in names.items():
+        if name.suffix.lower() not in suffixes:
+            plain = name.with_suffix(suffixes[0])
+            chosen[source] = plain if plain not in taken else name.with_name(f"{name.name}{suffixes[0]}")
+            taken.add(chosen[source])
+    return chosen

@@ -15,7 +15,7 @@ class ImagePair(NamedTuple):
 
     Attributes:
         input: uint8 (3, H, W) RGB.
-        target: uint8 (3, H, W) RGB.
+        target: uint8 (3, H, W) RGB; the very tensor of the input where a photograph is its own target.
         name: which picture, for reports: unique in its split, no absolute path.
         index: its position in the split.
     """
@@ -27,7 +27,7 @@ class ImagePair(NamedTuple):
 
 
 class ImageBatch(NamedTuple):
-    """Samples of one size, stacked: uint8 (B, 3, H, W) inputs and targets."""
+    """Samples of one size, stacked: uint8 (B, 3, H, W) inputs and targets, one tensor if theirs are."""
 
     inputs: torch.Tensor
     targets: torch.Tensor
@@ -37,7 +37,8 @@ class ImageBatch(NamedTuple):
 
 def image_pair(input_: np.ndarray, target: np.ndarray, name: str, index: int) -> ImagePair:
     """A sample from two uint8 (H, W, 3) arrays of one size."""
-    return ImagePair(_planes(input_), _planes(target), name, index)
+    planes = _planes(input_)
+    return ImagePair(planes, planes if target is input_ else _planes(target), name, index)
 
 
 def _planes(pixels: np.ndarray) -> torch.Tensor:
@@ -58,9 +59,11 @@ def collate_pairs(samples: list[ImagePair]) -> ImageBatch:
             f"pictures of different sizes ({shown}{more}) cannot share a micro-batch: "
             "take whole images one at a time (train.batch = train.accumulate x processes) or set data.crop"
         )
+    inputs = torch.stack([sample.input for sample in samples])
+    alone = all(sample.target is sample.input for sample in samples)
     return ImageBatch(
-        torch.stack([sample.input for sample in samples]),
-        torch.stack([sample.target for sample in samples]),
+        inputs,
+        inputs if alone else torch.stack([sample.target for sample in samples]),
         [sample.name for sample in samples],
         [sample.index for sample in samples],
     )

@@ -9,25 +9,23 @@
 
 from __future__ import annotations
 
-import os
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image as Pillow
 
+from compressnet import source
 from compressnet.data import colour_profiles, encoding, pillow_files, tiff
 from compressnet.data.interpretation import Samples, interpret
 from compressnet.data.limits import MAX_PIXELS, refuse_large, refuse_many_pixels
 from compressnet.data.metadata import Metadata, read_metadata, upright
-from compressnet.data.raw import RAW_SUFFIXES, develop, raw_size
+from compressnet.data.raw import develop, raw_size
 from compressnet.errors import CompressnetError, UsageError
 from compressnet.files import write_bytes
+from compressnet.source import OTHER_PICTURES, RASTER_SUFFIXES, RAW_SUFFIXES
 
-RASTER_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")  # what can be written
-READ_SUFFIXES = (*RASTER_SUFFIXES, ".jfif", ".jpe", ".gif", ".avif", ".jp2", ".tga", *RAW_SUFFIXES)
 # Bytes a pixel that `apply` takes at its peak, activations apart, measured on 12-megapixel files: 24.7 gray,
 # 29.6 RGB, 31.4 progressive JPEG, 33.8 RGBA, 37.1 RGB of 16 bits. Reading takes 5, 15, 18, 20, 18 of these.
 _BYTES_GRAY, _BYTES_COLOUR, _BYTES_ALPHA, _BYTES_DEEP = 24, 32, 4, 8
@@ -54,6 +52,20 @@ class Image:
     exif: bytes | None = None
     dpi: tuple[float, float] | None = None
     lost: tuple[str, ...] = ()
+    suffixes: ClassVar[tuple[str, ...]] = RASTER_SUFFIXES
+    printed: ClassVar[bool] = False
+
+    def write(self, path: Path) -> list[str]:
+        """Write it in the format that the suffix names (see `write_image`, which is atomic)."""
+        data, lost = _encoded(self, path, path.suffix.lower(), None)
+        path.write_bytes(data)
+        return lost
+
+    def rows(self) -> list[dict[str, Any]]:
+        return []
+
+    def as_json(self) -> dict[str, Any]:
+        return {}
 
     @property
     def gray(self) -> bool:
@@ -112,53 +124,21 @@ def image_size(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int
 
 
 def find_images(folder: str | Path) -> list[Path]:
-    """Every image below a folder, sorted; hidden files (macOS writes `._photo.jpg`) are left out.
+    """Every image below a folder (see `source.find`).
 
     Raises:
         CompressnetError: no such folder.
     """
-    root = _existing_folder(folder)
-    found = [path for path in _files(root) if path.suffix.lower() in READ_SUFFIXES]
-    return sorted(found, key=lambda path: path.relative_to(root).as_posix())
+    return source.find(Path(folder), ("image",))
 
 
 def unread_pictures(folder: str | Path) -> str:
-    """What else is below a folder, in words (`12 pictures of other kinds left out: ...`), or nothing.
+    """What other pictures are below a folder (see `source.left_out`).
 
     Raises:
         CompressnetError: no such folder.
     """
-    counts = Counter(
-        suffix
-        for path in _files(_existing_folder(folder))
-        if (suffix := path.suffix.lower()) in pillow_files.UNREAD_SUFFIXES
-    )
-    if not counts:
-        return ""
-    listed = ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common())
-    total = sum(counts.values())
-    many = "s" if total > 1 else ""
-    return f"{total} picture{many} of other kinds left out: {listed} (convert them to PNG or TIFF)"
-
-
-def _existing_folder(folder: str | Path) -> Path:
-    root = Path(folder)
-    if not root.is_dir():
-        raise CompressnetError(f"{root}: {'a file, not a folder' if root.exists() else 'no such folder'}")
-    return root
-
-
-def _files(root: Path) -> Iterator[Path]:
-    """Every file that is not hidden, linked folders included."""
-    seen: set[str] = set()
-    for parent, folders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:  # a link that leads back
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(parent, name) for name in names if not name.startswith("."))
+    return source.left_out(Path(folder), ("image",))
 
 
 def resize_short_side(pixels: np.ndarray, side: int) -> np.ndarray:
@@ -183,15 +163,12 @@ def to_uint8(pixels: np.ndarray) -> np.ndarray:
     return encoding.quantised(pixels, 8)
 
 
-def write_image(
-    image: Image, path: str | Path, quality: int | None = None, suffix: str | None = None
-) -> list[str]:
+def write_image(image: Image, path: str | Path, quality: int | None = None) -> list[str]:
     """Write atomically: the target is the whole new file, or what it was before.
 
     Args:
         path: its suffix names the format.
         quality: 1..100 of JPEG (default 95) and WebP (default: lossless).
-        suffix: names the format in the place of that of `path`: a device has none.
 
     Returns:
         what the format could not hold, one phrase each: nothing is lost silently.
@@ -201,14 +178,19 @@ def write_image(
         CompressnetError: the file cannot be written (full disk, read-only folder, too large for the format).
     """
     path = Path(path)
-    kind = (suffix or path.suffix).lower()
-    if kind not in RASTER_SUFFIXES:
+    if path.suffix.lower() not in RASTER_SUFFIXES:
         raise UsageError(f"{path}: cannot write this format; use one of {' '.join(RASTER_SUFFIXES)}")
     if path.is_dir():
         raise CompressnetError(f"{path}: is a folder; name a file")
-    lost = list(image.lost)
-    write_bytes(path, encoding.encode(image, path, kind, quality, lost))
+    data, lost = _encoded(image, path, path.suffix.lower(), quality)
+    write_bytes(path, data)
     return lost
+
+
+def _encoded(image: Image, path: Path, kind: str, quality: int | None) -> tuple[bytes, list[str]]:
+    """The bytes of a file, and what it does not hold."""
+    lost = list(image.lost)
+    return encoding.encode(image, path, kind, quality, lost), lost
 
 
 # --- reading ---------------------------------------------------------------------------------------------
@@ -231,7 +213,7 @@ def _is_tiff(path: Path) -> bool:
     """Raw photographs of other suffixes are TIFFs that hold a preview: not the photograph."""
     if not tiff.is_tiff(path):
         return False
-    if path.suffix.lower() in pillow_files.UNREAD_SUFFIXES:
+    if path.suffix.lower() in OTHER_PICTURES:
         raise pillow_files.unread(path)
     return True
 

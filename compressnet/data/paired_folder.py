@@ -148,6 +148,7 @@ class PairSplit:
 
     continuous = False
     derives = True  # nothing, but `prepare` says what it left out
+    has_targets = True
 
     def __init__(self, pairs: list[Pair], crop: int | None, seed: int, left_out: Sequence[str] = ()) -> None:
         self.pairs = pairs

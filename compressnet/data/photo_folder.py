@@ -1,4 +1,4 @@
-"""Any folder of photographs, searched recursively: the targets are made by an image operator.
+"""Any folder of photographs, searched recursively: the task's image operator, if any, makes the targets.
 
 <root>/**/*.{png,jpg,jpeg,tif,tiff,webp,bmp,dng,nef}          training, and validation by a hash of the name
 <val_root>/**/*...                                           validation, in the place of that hash
@@ -104,14 +104,16 @@ class PhotoFolder:
         others = {"val_root": self._val_root, "test_root": self._test_root}
         roots += [(argument, root) for argument, root in others.items() if root is not None]
         problems: list[str] = []
-        found: list[Photograph] = []
+        found: dict[Path, Photograph] = {}  # one folder may be val_root and test_root
         for argument, root in roots:
             try:
-                found += photographs_below([root], argument)
-                tell_left_out(left_out([resolve(root)]), reporter)
+                photographs = {photo.path: photo for photo in photographs_below([root], argument)}
+                if not photographs.keys() <= found.keys():
+                    tell_left_out(left_out([resolve(root)]), reporter)
+                found |= photographs
             except CompressnetError as error:
                 problems.append(str(error))
-        return problems + unreadable(found, headers, reporter)
+        return problems + unreadable(found.values(), headers, reporter)
 
 
 def photographs_below(roots: list[str], argument: str = "root") -> list[Photograph]:

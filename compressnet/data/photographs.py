@@ -1,8 +1,9 @@
-"""Photographs whose targets an image operator makes: names, sizes, splits, samples.
+"""Photographs whose targets an image operator makes, or that are their own: names, sizes, splits, samples.
 
 file -> upright sRGB -> short side (one of a bounded set) -> input
                                                         `-> operator -> target     (targets.py: cached)
 training may then crop both at one place; the operator has always seen the whole picture
+without an operator the target is the input
 """
 
 from __future__ import annotations
@@ -91,12 +92,12 @@ def held_out(stem: str, percent: float) -> bool:
 
 
 class PhotographSplit:
-    """One split of photographs, with the operator that makes the targets.
+    """One split of photographs, with the operator that makes the targets, if any.
 
     Args:
         photographs: the files, in a fixed order.
         train: sizes drawn from the bounded set, and crops; otherwise one size each, whole.
-        assets: `operator` names what makes the targets; needed for samples, not for names and facts.
+        assets: `operator` names what makes the targets; without one, a photograph is its own target.
         seed: of the draws.
         about: further facts.
         left_out: one line for each folder that holds pictures of kinds that are not read.
@@ -120,6 +121,7 @@ class PhotographSplit:
         self.train = train
         self.seed = seed
         self.targets = Targets(assets.get("operator"))
+        self.has_targets = self.targets.operator_text is not None
         self._about = dict(about or {})
         self._left_out = left_out
         self._short_sides: dict[int, int] = {}
@@ -135,13 +137,13 @@ class PhotographSplit:
             input_, target = crop_both(input_, target, self.sizes.crop, random)
         if self.train and self.sizes.flip and random.random() < 0.5:
             input_, target = input_[:, ::-1], target[:, ::-1]
-        return image_pair(input_, target, photograph.name, key.index)
+        return image_pair(input_, target if self.has_targets else input_, photograph.name, key.index)
 
     def name(self, index: int) -> str:
         return self.photographs[index].name
 
     def prepare(self, keys: Iterable[Key], processes: int, reporter: Reporter) -> None:
-        """Compute the targets of these samples that are not in the cache.
+        """Compute the targets, or without an operator the pixels, of these samples that are not in the cache.
 
         Raises:
             BadFiles: photographs cannot be read: all of them, whatever stopped at the first.
@@ -221,17 +223,6 @@ def fingerprint(photographs: Iterable[Photograph]) -> str:
     for photograph in sorted(photographs, key=lambda photograph: photograph.name):
         digest.update(_bytes(f"{photograph.name}\0{photograph.path.stat().st_size}\n"))
     return digest.hexdigest()[:16]
-
-
-class NoOperator:
-    """Stands where no operator was named: the photographs can be counted, but have no targets."""
-
-    @property
-    def version(self) -> int:
-        raise CompressnetError("photographs need an operator that makes their targets (task.operator)")
-
-    def __call__(self, image: np.ndarray, /) -> np.ndarray:
-        raise CompressnetError("photographs need an operator that makes their targets (task.operator)")
 
 
 def unreadable(

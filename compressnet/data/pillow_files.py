@@ -19,18 +19,11 @@ from PIL import UnidentifiedImageError
 from compressnet.data import sixteen_bit
 from compressnet.data.interpretation import ASSOCIATED, UNASSOCIATED, Samples, Space
 from compressnet.errors import CompressnetError
+from compressnet.source import OTHER_PICTURES
 
 # By content, whatever the suffix; what else Pillow opens (EPS runs Ghostscript) is not asked. The first two
 # are found without loading Pillow's other plugins.
 _FORMATS = ("PNG", "JPEG", "GIF", "BMP", "DIB", "WEBP", "AVIF", "JPEG2000", "PPM", "PCX", "SGI", "ICO")
-# Pictures too, which are not read: they are counted, not passed over without a word.
-_UNREAD = """
-.heic .heif .hif .jxl .psd .psb .xcf .kra .exr .hdr .dds .svg .svgz .eps .ai .ico .j2k .jpx .jpf .jxr .wdp
-.pcx .ppm .pgm .pbm .pnm .pfm .qoi .sgi .fits .fit .emf .wmf .apng .mpo .bpg .flif .icns .cur
-.cr2 .cr3 .crw .arw .srf .sr2 .orf .rw2 .raf .pef .srw .x3f .3fr .iiq .erf .mrw .nrw .raw .rwl .kdc .dcr
-.mef .mos .gpr .fff
-"""
-UNREAD_SUFFIXES = tuple(_UNREAD.split())
 # What Pillow's and tifffile's decoders raise on malformed files, by experience.
 DECODE_ERRORS = (
     OSError,
@@ -67,7 +60,7 @@ def explained(path: Path) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except UnidentifiedImageError:
-        if path.suffix.lower() in UNREAD_SUFFIXES:
+        if path.suffix.lower() in OTHER_PICTURES:
             raise unread(path) from None
         raise CompressnetError(
             f"{path}: not an image in any format known here, whatever its suffix"

@@ -51,13 +51,14 @@ def prepare_targets(targets: Targets, jobs: list[Job], processes: int, reporter:
     total = sum(len(sides) for _, sides in missing)
     if not missing:
         return 0
-    reporter.stage("operator targets", total, "targets")
+    alone = targets.operator_text is None
+    reporter.stage("photographs" if alone else "operator targets", total, "sizes" if alone else "targets")
     if min(processes, len(missing)) == 1:
         for path, sides in missing:
             targets.fill(path, sides)
             reporter.advance(len(sides))
     else:
-        doing = "computes operator targets"
+        doing = "decodes photographs" if alone else "computes operator targets"
         setup = (_targets_in_worker, (targets.operator_text, targets.cache.folder))
         for place, _ in _in_processes(_fill, missing, min(processes, len(missing)), doing, setup):
             reporter.advance(len(missing[place][1]))

@@ -33,10 +33,13 @@ class Split(Protocol):
         continuous: sample i + 1 goes on where sample i ends, and tasks carry a state from one to the next:
             training reads columns (see `sampler.column_batches`), evaluation one sample after the other.
         derives: samples need what takes long to compute (operator targets, decoded audio): see `prepare`.
+        has_targets: samples tell what the network is to make of them. False: they are photographs alone, each
+            its own target; only tasks without `needs_targets` take them.
     """
 
     continuous: bool
     derives: bool
+    has_targets: bool
 
     def __len__(self) -> int: ...
 

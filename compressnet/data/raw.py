@@ -11,7 +11,6 @@ import numpy as np
 
 from compressnet.errors import CompressnetError
 
-RAW_SUFFIXES = (".dng", ".nef")
 # Camera white balance and no automatic brightness: the development does not depend on the picture.
 SETTINGS: dict[str, Any] = {"use_camera_wb": True, "no_auto_bright": True, "output_bps": 16}
 

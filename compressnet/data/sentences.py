@@ -117,6 +117,7 @@ class SentenceSplit:
 
     continuous = False
     derives = False
+    has_targets = True
 
     def __init__(
         self,

@@ -106,6 +106,7 @@ class SyntheticSplit:
 
     continuous = False
     derives = False
+    has_targets = True
 
     def __init__(self, name: str, steps: int, length: int, fresh: bool, split: int, seed: int) -> None:
         self.problem_name, self.problem = name, PROBLEMS[name]

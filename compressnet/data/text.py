@@ -66,6 +66,7 @@ class TextSplit:
 
     continuous = True
     derives = False
+    has_targets = True
 
     def __init__(
         self,

@@ -19,6 +19,7 @@ enough for the processor's cache, which makes this the fastest way on the CPU to
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -84,14 +85,49 @@ class InStrips(nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Images (B, in_channels, H, W) to (B, out_channels, H, W), without gradients."""
-        return forward_in_strips(self.net, x)
+    def forward(
+        self, x: Tensor, max_bytes: int | None = None, progress: Callable[[int], None] | None = None
+    ) -> Tensor:
+        """Images (B, in_channels, H, W) to (B, out_channels, H, W), without gradients.
+
+        Args:
+            max_bytes: that activations may take, the rest lies in a file; None: as much as is fast.
+            progress: told how many rows more are done, of `rows`.
+
+        Raises:
+            CompressnetError: not even strips of one row fit; the temporary file cannot be written.
+        """
+        return forward_in_strips(self.net, x, plan(self.net, x.shape[2], x.shape[3], max_bytes), progress)
+
+    def rows(self, x: Tensor) -> int:
+        """The rows that `progress` is told of in all."""
+        return rows_in_all(self.net, x)
+
+    def plain_bytes(self, height: int, width: int) -> int:
+        """What the plain form takes for its activations, about."""
+        return plain_bytes(self.net, height, width)
+
+    def is_for(self, x: Tensor) -> bool:
+        """Whether it is the fastest way for `x`: on the CPU, in the network's own type."""
+        return x.device.type == "cpu" and x.dtype == self.net.last.weight.dtype
+
+    def in_bfloat16(self) -> InStrips:
+        """A copy of the network with convolutions in bfloat16; normalisations stay in float32."""
+        return InStrips(in_bfloat16(self.net))
 
 
 def backend(model: nn.Module) -> InStrips | None:
     """The network in strips; None where it cannot."""
     return InStrips(model) if supports(model) else None
+
+
+def in_bfloat16(model: CAN) -> CAN:
+    """A copy with convolutions in bfloat16; normalisations keep parameters and statistics in float32."""
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.bfloat16()
+    return model
 
 
 def plain_bytes(net: CAN, height: int, width: int) -> int:
@@ -144,14 +180,6 @@ def forward_in_strips(
     how = how or plan(net, x.shape[2], x.shape[3])
     images = [_forward_image(net, image.permute(1, 2, 0), how, progress or _ignore) for image in x]
     return torch.stack(images).permute(0, 3, 1, 2) if len(images) > 1 else images[0][None].permute(0, 3, 1, 2)
-
-
-def infer(model: nn.Module, x: Tensor) -> Tensor:
-    """`model(x)` without gradients: in strips where that is faster, on the CPU, and the model allows it."""
-    if x.device.type == "cpu" and supports(model) and x.dtype == model.last.weight.dtype:
-        return forward_in_strips(model, x)
-    with torch.no_grad():
-        return model(x)
 
 
 def rows_in_all(net: CAN, x: Tensor) -> int:

@@ -171,9 +171,9 @@ def cost_of(record: Record) -> str:
     if not cost:
         return "cost: -"
     state = f", {cost['state_bytes']:,} bytes of state" if cost.get("state_bytes") else ""
-    return (
-        f"cost: {cost['weights_bytes']:,} bytes of weights{state}, {cost['macs']:,.0f} MACs a {cost['unit']}"
-    )
+    article = "an" if cost["unit"].startswith(tuple("aeiou")) else "a"
+    macs = f"{cost['macs']:,.0f} MACs {article} {cost['unit']}"
+    return f"cost: {cost['weights_bytes']:,} bytes of weights{state}, {macs}"
 
 
 def _facts(record: Record) -> str:

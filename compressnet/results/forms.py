@@ -63,7 +63,7 @@ class Training(Form):
 
 
 class Cost(Form):
-    """What a network takes: bytes of weights, bytes that a stream carries, MACs of a unit of its input."""
+    """What a network takes: bytes of weights, bytes that a stream carries, MACs of one `unit` of its task."""
 
     weights_bytes: Count
     state_bytes: Count | None = None

@@ -1,6 +1,6 @@
 """Recorded evaluations, and the pages that are made from all records.
 
-eval --record NAME --+-> results/NAME.json --+-> RESULTS.md, README.md's table
+eval --record NAME --+-> results/NAME.json --+-> RESULTS.md, tables in README.md and docs/
 bench --record NAME -+   (`speed.py`)        |
 results/published.json (others' figures) ----+
 """
@@ -12,9 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compressnet import files
 from compressnet.errors import CompressnetError
-from compressnet.results.records import markdown, read_published, read_records, record_path, store, symbolic
+from compressnet.results.records import markdown, record_path, store, symbolic
 from compressnet.signature import canonical
 from compressnet.subject import Loaded
 
@@ -23,7 +22,7 @@ from . import evaluations, speed
 if TYPE_CHECKING:
     from torch import nn
 
-BEGIN, END = "<!-- results: begin (made by `make results`) -->", "<!-- results: end -->"
+    from compressnet.tasks.protocol import Task
 
 
 def write_record(
@@ -64,7 +63,7 @@ def write_record(
         "versions": versions(),
         "commit": commit(),
         "parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
-        "cost": _cost(loaded.model) if architecture else None,
+        "cost": _cost(loaded.model, loaded.task) if architecture else None,
         "edits": list(architecture.edits) if architecture else [],
         "model": architecture.model if architecture else loaded.subject.name,
         "digest": weights.digest(weights.tensors_of(loaded.model), architecture) if architecture else None,
@@ -75,19 +74,19 @@ def write_record(
     return path
 
 
-def _cost(model: nn.Module) -> dict[str, Any]:
-    """What a network takes for one image or sequence of a usual size (see `record_forms.Cost`)."""
+def _cost(model: nn.Module, task: Task) -> dict[str, Any]:
+    """What a network takes, its MACs counted on one item of a usual size (see `forms.Cost`)."""
     from torch.utils._pytree import tree_leaves
 
     from compressnet.analysis.count import count
     from compressnet.analysis.example import example
     from compressnet.weights import raw_tensors
 
-    found = count(model, example(model))
+    inputs = example(model)
     cost = {
         "weights_bytes": sum(t.numel() * t.element_size() for t in raw_tensors(model).values()),
-        "macs": found.macs / found.amount,
-        "unit": found.unit,
+        "macs": count(model, inputs).macs / task.amount(inputs),
+        "unit": task.unit,
     }
     if init_state := getattr(model, "init_state", None):
         cost["state_bytes"] = sum(t.numel() * t.element_size() for t in tree_leaves(init_state(1)))
@@ -102,6 +101,17 @@ def summary_table(
     Args:
         seeds: runs that differ in the seed alone have a line each; False: only their mean.
     """
+    images = images_table(records, records, published)
+    others = [f"\n{table}" for table in evaluations.summary(records, published, seeds=seeds)]
+    return "\n".join([images, *others]).rstrip() + "\n"
+
+
+def images_table(
+    shown: Sequence[Mapping[str, Any]],
+    records: Sequence[Mapping[str, Any]],
+    published: Sequence[Mapping[str, Any]],
+) -> str:
+    """A row for each of `shown` that is of images; the authors' networks are looked up in all `records`."""
     head = [
         "record",
         "operator",
@@ -114,7 +124,7 @@ def summary_table(
     ]
     rows = []
     notes: list[str] = []
-    for record in records:
+    for record in shown:
         if record.get("released") or not _is_of_images(record):
             continue  # the one stands in the column beside ours, the others in sections of their own
         metrics = record["metrics"]
@@ -136,8 +146,22 @@ def summary_table(
         )
     lines = [markdown(head, rows), "", "PSNR in dB / SSIM, mean over images; higher is better."]
     footnotes = [f"[^{number}]: {text}" for number, text in enumerate(notes, 1)]
-    others = [f"\n{table}" for table in evaluations.summary(records, published, seeds=seeds)]
-    return "\n".join([*lines, "", *footnotes, *others]).rstrip() + "\n"
+    return "\n".join([*lines, "", *footnotes])
+
+
+def published_figure(
+    record: Mapping[str, Any],
+    metric: str,
+    records: Sequence[Mapping[str, Any]],
+    published: Sequence[Mapping[str, Any]],
+) -> str:
+    """What others have reached where a record's network stands, or nothing."""
+    if _is_of_images(record):
+        theirs = _theirs_for(record, records, published).get(metric)
+        return "" if theirs is None else f"{float(theirs):.1f}"
+    recipe = record.get("recipe")
+    entry = next((entry for entry in published if recipe and entry.get("recipe") == recipe), {})
+    return str(entry.get("figure", ""))
 
 
 def results_page(records: Sequence[Mapping[str, Any]], published: Sequence[Mapping[str, Any]] = ()) -> str:
@@ -152,32 +176,6 @@ def results_page(records: Sequence[Mapping[str, Any]], published: Sequence[Mappi
     parts += speed.sections(records)
     parts += [_section(record) for record in records if _is_of_images(record)]
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
-
-
-def write_pages(folder: Path) -> list[Path]:
-    """Write RESULTS.md beside `folder` and the table between README.md's marks; returns the written files."""
-    records, published = read_records(folder), read_published(folder)
-    root = folder.absolute().parent
-    page, readme = root / "RESULTS.md", root / "README.md"
-    texts = {page: results_page(records, published)}
-    if readme.exists():
-        table = summary_table(records, published, seeds=False)
-        texts[readme] = with_table(readme.read_text(encoding="utf-8"), table)
-    for path, text in texts.items():
-        files.write_text(path, text)
-    return list(texts)
-
-
-def with_table(readme: str, table: str) -> str:
-    """README's text with the table between the two marks replaced.
-
-    Raises:
-        CompressnetError: the marks are missing.
-    """
-    if BEGIN not in readme or END not in readme:
-        raise CompressnetError(f"README.md has lost the marks '{BEGIN}' and '{END}'")
-    before, _, rest = readme.partition(BEGIN)
-    return f"{before}{BEGIN}\n{table}{END}{rest.partition(END)[2]}"
 
 
 def _is_of_images(record: Mapping[str, Any]) -> bool:

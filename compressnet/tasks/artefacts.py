@@ -1,20 +1,83 @@
-"""What `apply` makes besides images."""
+"""What `apply` makes besides images, and how results are printed, told as JSON and written.
+
+write(path)   a file of its own, in one of `suffixes`
+rows()        what a table shows, and what all inputs have in one common file
+as_json()     what `--json` tells
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+from compressnet.source import Source
+
+ROW_SUFFIXES = (".tsv", ".csv")
 
 
-class Text(NamedTuple):
+class Artefact(Protocol):
+    """The result of one input."""
+
+    suffixes: ClassVar[tuple[str, ...]]
+    """The formats it can be written in; the first is the default."""
+    printed: ClassVar[bool]
+    """Whether it is shown where no file is named, and whether those of all inputs can share a file."""
+
+    def write(self, path: Path) -> list[str]:
+        """Write a file, which is a temporary of the writer's: what its format could not hold.
+
+        Raises:
+            OSError: as the system says it.
+            CompressnetError: the format cannot hold it at all.
+        """
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Cells by the names of their columns; none of what is no table."""
+
+    def as_json(self) -> dict[str, Any]:
+        """What stands beside `input` and `output`."""
+
+
+@dataclass(frozen=True)
+class Text:
     """Text that a model wrote."""
 
     text: str
+    suffixes: ClassVar[tuple[str, ...]] = (".txt", ".md")
+    printed: ClassVar[bool] = True
+
+    def write(self, path: Path) -> list[str]:
+        path.write_bytes(_encoded(f"{self.text}\n"))
+        return []
+
+    def rows(self) -> list[dict[str, Any]]:
+        return []
+
+    def as_json(self) -> dict[str, Any]:
+        return {"text": self.text}
 
 
-class Figures(NamedTuple):
+@dataclass(frozen=True)
+class Figures:
     """What was measured on an input, by name."""
 
-    values: dict[str, float]
+    values: Mapping[str, float]
+    suffixes: ClassVar[tuple[str, ...]] = ROW_SUFFIXES
+    printed: ClassVar[bool] = True
+
+    def write(self, path: Path) -> list[str]:
+        write_rows(self.rows(), path)
+        return []
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [dict(self.values)]
+
+    def as_json(self) -> dict[str, Any]:
+        return dict(self.values)
 
 
 class Label(NamedTuple):
@@ -32,7 +95,52 @@ class Label(NamedTuple):
     text: str
 
 
-class Labels(NamedTuple):
+@dataclass(frozen=True)
+class Labels:
     """The classes of the lines of a text file."""
 
-    lines: list[Label]
+    lines: Sequence[Label]
+    suffixes: ClassVar[tuple[str, ...]] = ROW_SUFFIXES
+    printed: ClassVar[bool] = True
+
+    def write(self, path: Path) -> list[str]:
+        write_rows(self.rows(), path)
+        return []
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [line._asdict() for line in self.lines]
+
+    def as_json(self) -> dict[str, Any]:
+        return {"lines": self.rows()}
+
+
+def write_together(results: Iterable[tuple[Source, Artefact]], path: Path) -> None:
+    """One file of all: texts one after the other, rows in one table with a column `input`."""
+    texts, rows = [], []
+    for source, artefact in results:
+        if isinstance(artefact, Text):
+            texts.append(f"{artefact.text}\n")
+        rows += [{"input": source.name, **row} for row in artefact.rows()]
+    if texts:
+        path.write_bytes(_encoded("".join(texts)))
+    else:
+        write_rows(rows, path)
+
+
+def write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """A heading and the rows: parted by commas where the suffix is .csv, else by tabs."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    table = [columns, *([row.get(column, "") for column in columns] for row in rows)]
+    if path.suffix.lower() == ".csv":
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(table)
+        path.write_bytes(_encoded(text.getvalue()))
+    else:
+        lines = (
+            "\t".join(" ".join(str(cell).splitlines()).replace("\t", " ") for cell in row) for row in table
+        )
+        path.write_bytes(_encoded("".join(f"{line}\n" for line in lines)))
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode(errors="surrogateescape")  # a name that is no text, as it is

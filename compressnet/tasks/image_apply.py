@@ -7,19 +7,17 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compressnet import finite
+from compressnet import finite, registry
 from compressnet.bounds import Size
 from compressnet.data.images import Image
 from compressnet.errors import CompressnetError
 from compressnet.free_memory import SAFE_SHARE, free_memory
-from compressnet.models.can import CAN
-from compressnet.models.can_strips import forward_in_strips, plain_bytes, plan, rows_in_all, supports
 from compressnet.reporter import Reporter
 
 _QUIET_SECONDS = 2.0
@@ -43,12 +41,20 @@ class Options:
     max_memory: Size | None = None
 
 
+def infer(model: nn.Module, x: Tensor) -> Tensor:
+    """`model(x)` without gradients: in strips where the model can and that is faster."""
+    strips = registry.find("backend", "strips")(model)
+    with torch.no_grad():
+        y: Tensor = strips(x) if strips is not None and strips.is_for(x) else model(x)
+    return y
+
+
 class Applier:
     """Holds the model ready for many photographs.
 
-    A CAN runs in strips on the CPU, the fastest way there with or without a limit of memory; on a GPU only
-    when the plain form does not fit. Other models run as they are. Nothing about the model is changed: what
-    has to be converted is a copy.
+    What can run in strips (a CAN) does so on the CPU, the fastest way there with and without a memory limit;
+    on a GPU only when the plain form does not fit. Other models run as they are. Nothing about the model is
+    changed: what has to be converted is a copy.
 
     Raises:
         CompressnetError: of a call: `max_memory` is too small, or `compile` finds no C++ compiler.
@@ -57,9 +63,10 @@ class Applier:
     def __init__(self, model: nn.Module, options: Options, reporter: Reporter) -> None:
         self.options, self.reporter = options, reporter
         self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        self.can: CAN | None = None
-        if supports(model):
-            model = self.can = in_bfloat16(model) if options.dtype == "bfloat16" else model
+        self.strips = registry.find("backend", "strips")(model)
+        if self.strips is not None:
+            self.strips = self.strips.in_bfloat16() if options.dtype == "bfloat16" else self.strips
+            model = self.strips.net
         elif options.max_memory is not None:
             reporter.note("warning", "max_memory: this model cannot work in strips; it takes what it needs")
         self.model = model
@@ -77,19 +84,19 @@ class Applier:
             return replace(image, pixels=y.contiguous().cpu().numpy())
 
     def _forward(self, x: Tensor) -> Tensor:
-        if self.can is None:
+        if self.strips is None:
             bfloat16 = self.options.dtype == "bfloat16" and any(True for _ in self.model.parameters())
             with torch.autocast(x.device.type, torch.bfloat16) if bfloat16 else nullcontext():
                 return self._whole(x)
         x = x.to(getattr(torch, self.options.dtype))
         limit = self._limit()
-        needed = plain_bytes(self.can, x.shape[2], x.shape[3])
+        needed = self.strips.plain_bytes(x.shape[2], x.shape[3])
         fits = limit is None or needed <= limit
         if fits and (self.options.compile or x.device.type != "cpu"):
             return self._whole(x)
         if self.options.compile:
             self.reporter.note("info", f"compiled, it would take {needed >> 20} MB: in strips, not compiled")
-        return self._strips(self.can, x, limit)
+        return self._in_strips(self.strips, x, limit)
 
     def _limit(self) -> int | None:
         """Bytes for activations."""
@@ -98,8 +105,7 @@ class Applier:
         free = free_memory(self.device)
         return None if free is None else int(free * SAFE_SHARE)
 
-    def _strips(self, net: CAN, x: Tensor, limit: int | None) -> Tensor:
-        how = plan(net, x.shape[2], x.shape[3], limit)
+    def _in_strips(self, strips: Any, x: Tensor, limit: int | None) -> Tensor:
         start, done, shown = time.monotonic(), 0, False
 
         def progress(rows: int) -> None:
@@ -109,9 +115,10 @@ class Applier:
                 self.reporter.advance(rows)
             elif time.monotonic() - start > _QUIET_SECONDS:
                 shown = True
-                self.reporter.stage("photograph", rows_in_all(net, x), "rows", initial=done)
+                self.reporter.stage("photograph", strips.rows(x), "rows", initial=done)
 
-        return forward_in_strips(net, x, how, progress)
+        y: Tensor = strips(x, limit, progress)
+        return y
 
     def _whole(self, x: Tensor) -> Tensor:
         if not self.options.compile:
@@ -127,12 +134,3 @@ class Applier:
                 "compile=true: this network cannot be compiled here (on the CPU that takes a C++ compiler, "
                 f"g++ or clang++); leave compile out: {reason}"
             ) from None
-
-
-def in_bfloat16(model: CAN) -> CAN:
-    """A copy with convolutions in bfloat16; normalisations keep parameters and statistics in float32."""
-    model = copy.deepcopy(model)
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            module.bfloat16()
-    return model

@@ -10,7 +10,6 @@ mean squared error over all pixels and channels of RGB in [0, 1].
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -22,13 +21,13 @@ from compressnet import finite, json_file, signature
 from compressnet.data.image_pair import ImageBatch, ImagePair
 from compressnet.data.images import Image, read_image
 from compressnet.data.protocol import Split
-from compressnet.errors import CompressnetError, NotFinite, is_out_of_memory
-from compressnet.models.can_strips import infer
+from compressnet.errors import CompressnetError, NotFinite
 from compressnet.reporter import Reporter
 from compressnet.signature import Named
-from compressnet.tasks.image_apply import Applier, Options
+from compressnet.source import Source
+from compressnet.tasks.image_apply import Applier, Options, infer
 from compressnet.tasks.image_metrics import ImageMetrics
-from compressnet.tasks.protocol import Loss, NoMeasures, State
+from compressnet.tasks.protocol import Answers, Loss, NoMeasures, State, answers
 from compressnet.weights import Architecture
 
 
@@ -42,9 +41,12 @@ class ImageTranslation:
     """Learn the mapping that pairs of images on disk show."""
 
     sample_types: ClassVar[tuple[str, ...]] = ("image_pair",)
+    reads: ClassVar[tuple[str, ...]] = ("image",)
     best: ClassVar[tuple[str, Literal["max", "min"]]] = ("psnr", "max")
     options: ClassVar[type] = Options
     measures: ClassVar[type] = NoMeasures
+    needs_targets: ClassVar[bool] = True
+    unit: ClassVar[str] = "megapixel"
 
     def prepare(
         self, train_data: Split, parent: Architecture | None = None
@@ -59,6 +61,10 @@ class ImageTranslation:
 
     def sizes(self) -> dict[str, Any]:
         return {"in_channels": 3, "out_channels": 3}
+
+    def amount(self, inputs: tuple[Any, ...]) -> float:
+        batch, _, height, width = inputs[0].shape
+        return batch * height * width / 1e6
 
     def loss(self, model: nn.Module, batch: ImageBatch, state: State) -> Loss:
         output = model(_unit(batch.inputs))  # (B, 3, H, W)
@@ -82,23 +88,25 @@ class ImageTranslation:
             output = _to_uint8(infer(model, _unit(sample.input[None].to(device))))[0].cpu()
             yield sample.name, comparison(sample.input, sample.target, output)
 
+    def makes(self, options: Mapping[str, Any]) -> type[Image]:
+        return Image
+
     def apply(
-        self, model: nn.Module, inputs: Iterable[Path], options: Mapping[str, Any], reporter: Reporter
-    ) -> Iterator[tuple[Path, Image | CompressnetError]]:
+        self, model: nn.Module, inputs: Iterable[Source], options: Mapping[str, Any], reporter: Reporter
+    ) -> Answers:
         """Process photographs of any size and mode; each comes back in its own mode and depth."""
         applier = Applier(model, Options(**options), reporter)
-        for path in inputs:
+
+        def answer(source: Source) -> Image:
+            with source.file() as path:
+                image = read_image(path)
             try:
-                yield path, applier(read_image(path))
+                return applier(image)
             except NotFinite as error:
-                yield path, NotFinite(f"{path}: {error}")
-            except CompressnetError as error:
-                yield path, error
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                less = "set max_memory (--max-memory MB), or apply it to a smaller picture"
-                yield path, CompressnetError(f"{path}: out of memory: {less}")
+                raise NotFinite(f"{source}: {error}") from error
+
+        less = "set max_memory (--max-memory MB), or apply it to a smaller picture"
+        return answers(inputs, answer, less)
 
 
 class ImageOperator(ImageTranslation):

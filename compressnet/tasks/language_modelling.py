@@ -13,9 +13,9 @@ has some (AWD-LSTM).
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -27,11 +27,12 @@ from compressnet.bounds import OptionalSize, Seed, Size, Temperature
 from compressnet.data.protocol import Key
 from compressnet.data.text import Part, TextBatch, TextSplit
 from compressnet.data.vocabulary import StoredWords, Vocabulary, count, stored_words
-from compressnet.errors import CompressnetError, NotFinite, UsageError
+from compressnet.errors import NotFinite, UsageError
 from compressnet.layers.softmax import frequency_classes
 from compressnet.reporter import Reporter
+from compressnet.source import Source
 from compressnet.tasks.artefacts import Figures, Text
-from compressnet.tasks.protocol import Loss, NoMeasures, State
+from compressnet.tasks.protocol import Answers, Loss, NoMeasures, State, answers
 from compressnet.weights import Architecture
 
 _PREVIEW = 200  # symbols
@@ -66,9 +67,12 @@ class LanguageModelling:
     """
 
     sample_types: ClassVar[tuple[str, ...]] = ("text",)
+    reads: ClassVar[tuple[str, ...]] = ("text",)
     best: ClassVar[tuple[str, Literal["max", "min"]]] = ("perplexity", "min")
     options: ClassVar[type] = Options
     measures: ClassVar[type] = NoMeasures
+    needs_targets: ClassVar[bool] = True
+    unit: ClassVar[str] = "token"
 
     def __init__(self, classes: OptionalSize = 0) -> None:
         self.classes = classes
@@ -112,6 +116,9 @@ class LanguageModelling:
     def sizes(self) -> dict[str, Any]:
         return {"vocab_size": len(self.vocabulary)}
 
+    def amount(self, inputs: tuple[Any, ...]) -> float:
+        return inputs[0].numel()
+
     def loss(self, model: nn.Module, batch: TextBatch, state: State) -> Loss:
         losses, state = model(batch.inputs, state, batch.targets)  # (T, B)
         return Loss(losses.mean(), losses.numel(), {}, state)
@@ -134,20 +141,17 @@ class LanguageModelling:
             written = list(generate(model, prompt, Options(length=_PREVIEW)))
             yield "text", f"{self._text(prompt.tolist())} >>> {self._text(written)}"
 
+    def makes(self, options: Mapping[str, Any]) -> type[Text | Figures]:
+        return Text if options.get("prompt") else Figures
+
     def apply(
-        self, model: nn.Module, inputs: Iterable[Path], options: Mapping[str, Any], reporter: Reporter
-    ) -> Iterator[tuple[Path, Text | Figures | CompressnetError]]:
+        self, model: nn.Module, inputs: Iterable[Source], options: Mapping[str, Any], reporter: Reporter
+    ) -> Answers:
         """Go on with a prompt, and measure how well text files are predicted."""
         settings = Options(**options)
         if settings.prompt:
-            yield Path("prompt"), Text(self._write(model, settings, reporter))
-        for path in inputs:
-            try:
-                yield path, self._measure(model, path, reporter)
-            except CompressnetError as error:
-                yield path, error
-            except MemoryError:
-                yield path, CompressnetError(f"{path}: more text than memory holds: split the file")
+            yield Source("prompt"), Text(self._write(model, settings, reporter))
+        yield from answers(inputs, lambda source: self._measure(model, source, reporter), "split the file")
 
     def _write(self, model: nn.Module, settings: Options, reporter: Reporter) -> str:
         text = self.tokenizer.decode(settings.prompt.encode(errors="surrogateescape"), "--prompt")
@@ -161,19 +165,20 @@ class LanguageModelling:
             reporter.advance(1)
         return self._text([*prompt[1:].tolist(), *written])
 
-    def _measure(self, model: nn.Module, path: Path, reporter: Reporter) -> Figures:
-        split = TextSplit(Part(path), self.tokenizer, 1, 1, self.assets, training=False)
+    def _measure(self, model: nn.Module, source: Source, reporter: Reporter) -> Figures:
+        with source.file() as path:
+            split = TextSplit(Part(path), self.tokenizer, 1, 1, self.assets, training=False)
         device, metrics = _device(model), self.metrics()
         state: State = ()
         figures: dict[str, float] = {"symbols": split.target_count}
         if self.vocabulary.unknown is not None:
             figures["unknown"] = int((split.numbers[1:] == self.vocabulary.unknown).sum())
-        reporter.stage(path.name, len(split), "windows")
+        reporter.stage(os.path.basename(source.name), len(split), "windows")
         with torch.inference_mode():
             for index in range(len(split)):
                 batch = split.collate([split[Key(0, index, index)]])
                 losses, state = self.predict(model, TextBatch(*(t.to(device) for t in batch)), state)
-                finite.checked(losses, f"{path}: the network's output")
+                finite.checked(losses, f"{source}: the network's output")
                 metrics.update(losses.cpu(), batch)
                 reporter.advance(1)
         return Figures({**figures, **metrics.compute()})

@@ -5,24 +5,27 @@
 batch --> loss(model, batch, state)  -> loss, count, logs, state
 batch --> predict(model, batch, state) -> output, state --> metrics.update(output, batch) -> compute, details,
                                                                                              pictures
-paths --> apply(model, inputs, options) -> (source, artefact), ...
+sources --> apply(model, inputs, options) -> (source, artefact), ...
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 from PIL import Image as PILImage
 from torch import Tensor, nn
 
 from compressnet.data.protocol import Split
+from compressnet.errors import CompressnetError, is_out_of_memory
 from compressnet.reporter import Reporter
+from compressnet.source import Source
+from compressnet.tasks.artefacts import Artefact
 from compressnet.weights import Architecture
 
 State = tuple[Tensor, ...]
+Answers = Iterator[tuple[Source, Artefact | CompressnetError]]
 
 
 class Loss(NamedTuple):
@@ -71,11 +74,19 @@ class Task(Protocol):
     """A problem. Constructed from recipe arguments; construction reads nothing."""
 
     sample_types: ClassVar[tuple[str, ...]]
+    """What it learns from: those of data sets."""
+    reads: ClassVar[tuple[str, ...]]
+    """What `apply` takes, of `source.SUFFIXES`: image, video, audio, text, rows."""
     best: ClassVar[tuple[str, Literal["max", "min"]]]
-    options: ClassVar[type]
-    """A dataclass of the options that `apply` takes (`--set key=value`)."""
+    options: type
+    """A dataclass of the options that `apply` takes (`--set key=value`). A property, where they follow from
+    what `use` took: the names of classes, the range of a parameter."""
     measures: ClassVar[type]
     """A dataclass of how to measure (`eval --set key=value`); training measures by its defaults."""
+    needs_targets: ClassVar[bool]
+    """Whether photographs that are their own targets are nothing to learn from (see `Split.has_targets`)."""
+    unit: ClassVar[str]
+    """What records count MACs by, one of it: "megapixel", "image", "second", "token"."""
 
     def prepare(
         self, train_data: Split, parent: Architecture | None = None
@@ -97,6 +108,13 @@ class Task(Protocol):
     def sizes(self) -> dict[str, Any]:
         """Arguments of the model that follow from the assets in use, and must be those of the weights."""
 
+    def amount(self, inputs: tuple[Any, ...]) -> float:
+        """How many of `unit` the inputs of a call of the model are, all items of the batch together.
+
+        Args:
+            inputs: as the model's `example` makes them; they may lie on `meta`, without values.
+        """
+
     def loss(self, model: nn.Module, batch: Any, state: State) -> Loss: ...
 
     def predict(self, model: nn.Module, batch: Any, state: State) -> tuple[Any, State]: ...
@@ -109,10 +127,36 @@ class Task(Protocol):
     def preview(self, model: nn.Module, samples: list[Any]) -> Iterator[tuple[str, PILImage.Image | str]]:
         """What the model does to `samples`, as pictures or texts: (name, picture)."""
 
+    def makes(self, options: Mapping[str, Any]) -> type[Artefact]:
+        """What `apply` makes with these options: it decides about names before anything is computed."""
+
     def apply(
-        self, model: nn.Module, inputs: Iterable[Path], options: Mapping[str, Any], reporter: Reporter
-    ) -> Iterator[tuple[Path, Any]]:
-        """Use the model on a user's files: (source, artefact) each, lazily.
+        self, model: nn.Module, inputs: Iterable[Source], options: Mapping[str, Any], reporter: Reporter
+    ) -> Answers:
+        """Use the model on what a user gives: (source, artefact) each, lazily.
 
         In the place of the artefact of a bad input stands its CompressnetError; the others follow.
         """
+
+
+def answers(
+    inputs: Iterable[Source], answer: Callable[[Source], Artefact], less: str = "give it less"
+) -> Answers:
+    """`answer` of each input, or its error: what most of `Task.apply` is.
+
+    Args:
+        less: what to do where memory does not suffice.
+    """
+    for source in inputs:
+        result: Artefact | CompressnetError
+        try:
+            result = answer(source)
+        except OSError as error:
+            result = CompressnetError(f"{source}: cannot be read: {error.strerror or error}")
+        except CompressnetError as error:
+            result = error
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            result = CompressnetError(f"{source}: out of memory: {less}")
+        yield source, result

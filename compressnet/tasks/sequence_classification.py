@@ -7,10 +7,10 @@ accuracy/<class>      the same of the sentences of one class: its recall; count/
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -26,9 +26,10 @@ from compressnet.data.sentences import Sentence, SentenceBatch, side_by_side, wo
 from compressnet.data.vocabulary import UNKNOWN, StoredWords, Vocabulary, stored_words
 from compressnet.errors import CompressnetError, NotFinite
 from compressnet.reporter import Reporter
+from compressnet.source import Source
 from compressnet.tasks.artefacts import Label, Labels
 from compressnet.tasks.confusion import confusion_details, confusion_picture
-from compressnet.tasks.protocol import Loss, NoMeasures, State
+from compressnet.tasks.protocol import Answers, Loss, NoMeasures, State, answers
 from compressnet.weights import Architecture
 
 
@@ -53,9 +54,12 @@ class SequenceClassification:
     """Tell the class of a sentence."""
 
     sample_types: ClassVar[tuple[str, ...]] = ("sentence",)
+    reads: ClassVar[tuple[str, ...]] = ("text",)
     best: ClassVar[tuple[str, Literal["max", "min"]]] = ("accuracy", "max")
     options: ClassVar[type] = Options
     measures: ClassVar[type] = NoMeasures
+    needs_targets: ClassVar[bool] = True
+    unit: ClassVar[str] = "token"
 
     def prepare(
         self, train_data: Any, parent: Architecture | None = None
@@ -86,6 +90,9 @@ class SequenceClassification:
     def sizes(self) -> dict[str, Any]:
         return {"vocab_size": len(self.vocabulary), "num_classes": len(self.classes)}
 
+    def amount(self, inputs: tuple[Any, ...]) -> float:
+        return inputs[0].numel()  # words (T, B)
+
     def loss(self, model: nn.Module, batch: SentenceBatch, state: State) -> Loss:
         scores = model(batch.words, batch.lengths)  # (B, K)
         return Loss(F.cross_entropy(scores, batch.labels), len(batch.labels), {}, ())
@@ -109,40 +116,37 @@ class SequenceClassification:
             yield sample.name.replace(":", "-"), line
 
     def apply(
-        self, model: nn.Module, inputs: Iterable[Path], options: Mapping[str, Any], reporter: Reporter
-    ) -> Iterator[tuple[Path, Labels | CompressnetError]]:
+        self, model: nn.Module, inputs: Iterable[Source], options: Mapping[str, Any], reporter: Reporter
+    ) -> Answers:
         """Classify each line of text files; empty ones are left out.
 
         Lines are cut into words as the training data was: for the benchmark sets at white space, so that
         punctuation needs spaces around it there.
         """
         settings = Options(**options)
-        for path in inputs:
-            try:
-                yield path, self._label(model, path, settings, reporter)
-            except CompressnetError as error:
-                yield path, error
-            except MemoryError:
-                yield path, CompressnetError(f"{path}: more text than memory holds: split the file")
+        return answers(
+            inputs, lambda source: self._label(model, source, settings, reporter), "split the file"
+        )
 
-    def _label(self, model: nn.Module, path: Path, settings: Options, reporter: Reporter) -> Labels:
-        try:
-            as_written = replace(self.tokenizer, lower=False)
-            rows = as_written.decode(read_text_file(path), str(path)).split("\n")
-        except OSError as error:
-            raise CompressnetError(f"{path}: cannot be read: {error.strerror}") from error
+    def makes(self, options: Mapping[str, Any]) -> type[Labels]:
+        return Labels
+
+    def _label(self, model: nn.Module, source: Source, settings: Options, reporter: Reporter) -> Labels:
+        with source.file() as path:
+            text = read_text_file(path)
+        rows = replace(self.tokenizer, lower=False).decode(text, source.name).split("\n")
         lines = [(number, row.strip()) for number, row in enumerate(rows, 1) if row.strip()]
         if not lines:
-            raise CompressnetError(f"{path}: there is no text in it")
-        reporter.stage(path.name, len(lines), "lines")
+            raise CompressnetError(f"{source}: there is no text in it")
+        reporter.stage(os.path.basename(source.name), len(lines), "lines")
         labels: list[Label] = []
         for begin in range(0, len(lines), settings.batch):
             piece = lines[begin : begin + settings.batch]
-            words = [self.vocabulary.encode(words_of(self.tokenizer, text), str(path)) for _, text in piece]
+            words = [self.vocabulary.encode(words_of(self.tokenizer, text), source.name) for _, text in piece]
             try:
                 answers = self._classify(model, words)
             except NotFinite as error:
-                raise NotFinite(f"{path}: lines {piece[0][0]} to {piece[-1][0]}: {error}") from error
+                raise NotFinite(f"{source}: lines {piece[0][0]} to {piece[-1][0]}: {error}") from error
             labels += [Label(n, *answer, text) for (n, text), answer in zip(piece, answers, strict=True)]
             reporter.advance(len(piece))
         return Labels(labels)

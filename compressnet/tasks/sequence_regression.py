@@ -29,8 +29,9 @@ from compressnet.data.limits import read_text_file
 from compressnet.data.synthetic import PROBLEMS, Name, SequenceBatch, one_hot
 from compressnet.errors import CompressnetError
 from compressnet.reporter import Reporter
+from compressnet.source import Source
 from compressnet.tasks.artefacts import Figures
-from compressnet.tasks.protocol import Loss, NoMeasures, State
+from compressnet.tasks.protocol import Answers, Loss, NoMeasures, State, answers
 from compressnet.weights import Architecture
 
 
@@ -58,9 +59,12 @@ class SequenceRegression:
     """
 
     sample_types: ClassVar[tuple[str, ...]] = ("sequence",)
+    reads: ClassVar[tuple[str, ...]] = ("rows",)
     best: ClassVar[tuple[str, Literal["max", "min"]]] = ("wrong", "min")
     options: ClassVar[type] = Options
     measures: ClassVar[type] = NoMeasures
+    needs_targets: ClassVar[bool] = True
+    unit: ClassVar[str] = "step"
 
     def __init__(self, logistic: bool | None = None) -> None:
         self.logistic = logistic
@@ -90,6 +94,10 @@ class SequenceRegression:
     def sizes(self) -> dict[str, Any]:
         return {key: self.assets[key] for key in ("input_size", "output_size", "problem")}
 
+    def amount(self, inputs: tuple[Any, ...]) -> float:
+        steps, batch, _ = inputs[0].shape
+        return steps * batch
+
     def loss(self, model: nn.Module, batch: SequenceBatch, state: State) -> Loss:
         outputs, _ = self.predict(model, batch, ())
         off = (outputs - batch.targets)[batch.scored]  # (scored, n_o)
@@ -116,21 +124,25 @@ class SequenceRegression:
             outputs = self._outputs(model, sample.inputs)
             yield "sequence", f"target {_numbers(sample.targets[-1])}, output {_numbers(outputs)}"
 
+    def makes(self, options: Mapping[str, Any]) -> type[Figures]:
+        return Figures
+
     def apply(
-        self, model: nn.Module, inputs: Iterable[Path], options: Mapping[str, Any], reporter: Reporter
-    ) -> Iterator[tuple[Path, Figures | CompressnetError]]:
+        self, model: nn.Module, inputs: Iterable[Source], options: Mapping[str, Any], reporter: Reporter
+    ) -> Answers:
         """The outputs at the end of sequences in files.
 
         A file has a line of numbers a step, with commas between; or, of problems with symbols, these.
         """
-        for path in inputs:
-            try:
+
+        def answer(source: Source) -> Figures:
+            with source.file() as path:
                 last = self._outputs(model, self._read(path))
-                outputs = finite.checked(last, f"{path}: the network's output").tolist()
-                names = PROBLEMS[self.assets["problem"]].outputs or range(len(outputs))
-                yield path, Figures({f"output_{name}": x for name, x in zip(names, outputs, strict=True)})
-            except CompressnetError as error:
-                yield path, error
+            outputs = finite.checked(last, f"{source}: the network's output").tolist()
+            names = PROBLEMS[self.assets["problem"]].outputs or range(len(outputs))
+            return Figures({f"output_{name}": x for name, x in zip(names, outputs, strict=True)})
+
+        return answers(inputs, answer, "cut the sequence")
 
     def _outputs(self, model: nn.Module, sequence: Tensor) -> Tensor:
         """Of the last step, (n_o,), of a sequence (T, n_i)."""

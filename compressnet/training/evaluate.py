@@ -15,7 +15,7 @@ from torch import nn
 from compressnet import files, finite
 from compressnet.data.protocol import Key, Split
 from compressnet.data.sampler import evaluation_keys
-from compressnet.errors import NotFinite
+from compressnet.errors import CompressnetError, NotFinite
 from compressnet.recipe import Eval
 from compressnet.reporter import Reporter
 from compressnet.tasks.protocol import Metrics, State, Task
@@ -38,8 +38,10 @@ def measured(
     """The task's metrics after every sample of `split`, each once, equal on all ranks.
 
     Raises:
+        CompressnetError: the task needs targets, and these are photographs without an operator.
         NotFinite: an output holds NaN or infinity; the message names its samples. Raised on all ranks.
     """
+    check_targets(task, split)
     settings, group = settings or Eval(), group or Group()
     if split.continuous:  # the state is carried through all of it: one process, one sample at a time
         keys, size = evaluation_keys(len(split)) if group.is_main else [], 1
@@ -69,6 +71,18 @@ def measured(
         raise NotFinite(next(filter(None, problems)))
     metrics.merge(list(states))
     return metrics
+
+
+def check_targets(task: Task, split: Split) -> None:
+    """Refuse photographs that are their own targets where the task learns from others.
+
+    Its figures would be those of doing nothing.
+
+    Raises:
+        CompressnetError: they are.
+    """
+    if task.needs_targets and not split.has_targets:
+        raise CompressnetError("photographs have no targets of their own: name an operator (task.operator)")
 
 
 def check_output(output: Any) -> None:

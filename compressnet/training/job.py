@@ -21,6 +21,7 @@ from compressnet.subject import check_sizes, read_weights
 from compressnet.tasks.protocol import Task
 from compressnet.training.device import seed_everything
 from compressnet.training.distributed import Group
+from compressnet.training.evaluate import check_targets
 from compressnet.weights import Architecture
 
 
@@ -78,6 +79,7 @@ def set_up(run: Run, group: Group, reporter: Reporter, stored: Architecture | No
         if stored.data != {"name": recipe.data.name, **train.facts()}:
             reporter.note("warning", "the training data has changed since the run began")
     task.use(architecture.assets)
+    check_targets(task, train)
     val = _validation(data_set, architecture.assets, recipe.seed)
     if recipe.train.stop and val is None:
         raise UsageError(f"train.stop needs validation data, and {recipe.data.name} has none")

@@ -221,9 +221,41 @@ def test_shards_of_texts(cli: Cli, place: Path) -> None:
     for name in ("c.txt", "a.txt", "b.txt"):
         (place / name).write_text("the cat sat on the mat\n")
     report = cli("apply", network, "c.txt", "a.txt", "b.txt", "--shard", "1/2", "--json")
-    assert [row["input"] for row in json.loads(report.stdout)["files"]] == ["a.txt", "c.txt"]
+    assert [row["input"] for row in json.loads(report.stdout)["files"]] == ["c.txt", "a.txt"]
     wrong = cli("apply", network, "--prompt", "the", "--shard", "1/2", code=2).error
     assert wrong == "--shard: it is for files, each of which has a result of its own"
+
+
+def test_a_pipe_in_and_a_pipe_out(photo: Path, environment: dict[str, str], forked: Path) -> None:
+    def run(words: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        command = [str(forked), "apply", "operator:rof", *words.split()]
+        return subprocess.run(
+            command, cwd=photo.parent, env=environment, input=data, capture_output=True, check=False
+        )
+
+    Pillow.open(photo).save(photo.parent / "photo.jpg", quality=95)
+    assert run("photo.jpg -o file.png").returncode == 0
+    made = (photo.parent / "file.png").read_bytes()
+    jpeg = (photo.parent / "photo.jpg").read_bytes()
+    for words, data in (("photo.jpg -o -", b""), ("- -o -", jpeg)):
+        done = run(words, data)
+        assert (done.returncode, done.stdout) == (0, made), done.stderr
+    assert run("- -o piped", jpeg).stdout == b"piped/stdin.png\n"
+    assert (photo.parent / "piped" / "stdin.png").read_bytes() == made
+    for words, data, code, message in (
+        ("- -o -", b"", 1, b"-: nothing was piped in"),
+        ("- -o out.png", b"no picture", 1, b"-: not an image in any format known here"),
+        ("photo.jpg photo.png -o -", b"", 2, b"-o -: it takes one result, and there are 2 inputs"),
+        ("- - -o out", jpeg, 2, b"- is named twice"),
+        ("- -o - --json", jpeg, 2, b"both are written to stdout; choose one"),
+        ("-", jpeg, 2, b"name the output, as in: compressnet apply operator:rof - -o -"),
+    ):
+        done = run(words, data)
+        assert (done.returncode, done.stdout) == (code, b""), done.stderr
+        assert message in done.stderr
+    assert sorted(path.name for path in photo.parent.iterdir()) == [
+        *("file.png", "photo.jpg", "photo.png", "piped"),
+    ]
 
 
 def test_several_inputs_need_a_folder(cli: Cli, photo: Path) -> None:

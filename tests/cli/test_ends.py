@@ -174,11 +174,12 @@ def test_a_picture_that_memory_does_not_hold_stops_no_other(
 def test_memory_short_while_a_subject_is_opened(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, command: str, words: str
 ) -> None:
-    from compressnet import subject
+    from compressnet import side, subject
 
     def fail(*_: object) -> None:
         raise MemoryError
 
+    monkeypatch.setattr(side, "parse", fail)  # imported for the first time below, it would keep this one
     monkeypatch.setattr(subject, "parse", fail)
     error = cli(*command.split(), code=1).error
     assert error.startswith("out of memory: ")

@@ -84,7 +84,9 @@ def test_smoke_run_writes_and_measures(cli: Cli, place: Path) -> None:
     for words, message in (
         ((), "give --prompt TEXT to go on with"),
         (("--prompt", ""), "it is empty"),
-        (("a.txt", "-o", "b.txt"), "-o is for the text of a --prompt"),
+        (("a.txt", "--prompt", "a", "-o", "b.txt"), "are of two kinds: apply them apart"),
+        (("a.txt", "-o", "b.txt"), "b.txt: cannot write this format; use one of .tsv .csv"),
+        (("--prompt", "a", "-o", "b"), "name the file with its suffix, as b.txt"),
         (("--prompt", "a", "--set", "top_k=-1"), "top_k"),
     ):
         assert message in cli("apply", "run", *words, code=2).error

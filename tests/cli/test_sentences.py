@@ -15,7 +15,9 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
+import compressnet
 from compressnet import registry
+from compressnet.analysis.example import example
 from compressnet.errors import Interrupted
 from compressnet.recipe import Recipe
 from compressnet.run import Run
@@ -85,7 +87,7 @@ def test_a_run_learns_evaluates_and_labels(cli: Cli, files: Path) -> None:
     ]
     assert "exists: add --force" in cli("apply", "run", "a.txt", "-o", "out.tsv", code=1).error
     for words, message in (
-        ((), "name at least one text file"),
+        ((), "name at least one input: text files, a folder of them, or -"),
         (("--prompt", "it"), "writes no text"),
         (("a.txt", "--set", "batch=0"), "batch"),
     ):
@@ -122,7 +124,11 @@ class TopClasses(SequenceClassification):
     """A task with a choice of how to measure: right is what is among the first `top`."""
 
     measures: ClassVar[type] = Top
+    unit: ClassVar[str] = "sentence"
     top = 1
+
+    def amount(self, inputs: tuple[Any, ...]) -> float:
+        return inputs[0].shape[1]
 
     def measure(self, settings: Mapping[str, Any]) -> None:
         self.top = Top(**settings).top
@@ -163,7 +169,8 @@ def test_eval_measures_as_it_is_told(cli: Cli, files: Path, monkeypatch: pytest.
     )
     cost = record["cost"]
     assert cost["weights_bytes"] == 4 * record["parameters"]
-    assert cost["macs"] > 0
+    network = compressnet.load("run").model
+    assert (cost["macs"], cost["unit"]) == (compressnet.count(network, example(network)).macs, "sentence")
     for wrong, message in (
         ("top=0", "--set top: "),
         ("tops=2", "did you mean 'top'?"),

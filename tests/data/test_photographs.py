@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from compressnet.data.photographs import Photograph, PhotographSplit, Sizes, crop_both, held_out
 from compressnet.data.protocol import Key
 from compressnet.data.sampler import endless_batches
-from compressnet.errors import CompressnetError, UsageError
+from compressnet.errors import UsageError
 from compressnet.reporter import Silent
 
 ASSETS = {"operator": "rof:max_iterations=3"}
@@ -137,8 +137,30 @@ def test_facts_and_names_need_no_operator(photographs: list[Photograph], home: P
     assert facts["split"] == "ours"
     assert str(home) not in json.dumps(facts)
     assert opened.name(1) == "1.png"
-    with pytest.raises(CompressnetError, match=r"task\.operator"):
-        opened[Key(0, 0, 0)]
+
+
+@pytest.mark.parametrize("crop", [None, 12])
+def test_without_an_operator_samples_are_the_inputs_of_those_with_one(
+    photographs: list[Photograph], crop: int | None
+) -> None:
+    sizes = Sizes(min_side=16, max_side=28, crop=crop, flip=True)
+    alone, paired = (PhotographSplit(photographs, sizes, True, assets, 3) for assets in ({}, ASSETS))
+    assert (alone.has_targets, paired.has_targets) == (False, True)
+    for draw in range(30):
+        one, other = (opened[Key(0, draw % 3, draw)] for opened in (alone, paired))
+        assert one.target is one.input
+        assert torch.equal(one.input, other.input)
+        assert not torch.equal(other.target, other.input)
+
+
+def test_batches_of_photographs_alone_hold_them_once(photographs: list[Photograph]) -> None:
+    sizes = Sizes(min_side=16, max_side=28, crop=12)
+    for assets in ({}, ASSETS):
+        opened = PhotographSplit(photographs, sizes, True, assets, 0)
+        samples = [opened[Key(0, index, index)] for index in range(3)]
+        batch = opened.collate(samples)
+        assert (batch.targets is batch.inputs) == (not assets)
+        assert torch.equal(batch.targets, torch.stack([sample.target for sample in samples]))
 
 
 def test_fingerprint_sees_names_and_sizes_but_not_order(photographs: list[Photograph]) -> None:

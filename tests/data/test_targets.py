@@ -115,9 +115,33 @@ def test_fill_decodes_once(
     assert all(targets.has(path, side) for side in (10, 12, 14))
 
 
-def test_no_operator_is_an_error_when_a_target_is_wanted(make_photo: Any, tmp_path: Path) -> None:
-    with pytest.raises(CompressnetError, match=r"task\.operator"):
-        Targets(None).get(make_photo(tmp_path / "a.png"), 16)
+def test_without_an_operator_a_photograph_is_its_own_target_and_kept_once(
+    targets: Targets, make_photo: Any, tmp_path: Path
+) -> None:
+    path = make_photo(tmp_path / "a.png")
+    alone = Targets(None, targets.cache)
+    told = Told()
+    assert prepare_targets(alone, [(path, [12, 16])], 1, told) == 2
+    assert told.stages == [("photographs", 2)]
+    assert not targets.has(path, 16)
+    input_, target = alone.get(path, 16)
+    assert input_ is target
+    np.testing.assert_array_equal(input_, targets.get(path, 16)[0])
+    stored = Targets(None, Cache(tmp_path / "other"))
+    stored.fill(path, [16])
+    (entry,) = stored.cache.folder.rglob("*.*")
+    assert input_.nbytes < entry.stat().st_size < input_.nbytes + 1000
+
+
+def test_pixels_that_were_damaged_are_decoded_again(make_photo: Any, tmp_path: Path) -> None:
+    alone = Targets(None, Cache(tmp_path / "cache"))
+    path = make_photo(tmp_path / "a.png")
+    before = alone.get(path, 16)[0].copy()
+    (entry,) = alone.cache.folder.rglob("*.safetensors")
+    data = bytearray(entry.read_bytes())
+    data[-1] ^= 1
+    entry.write_bytes(data)
+    np.testing.assert_array_equal(alone.get(path, 16)[0], before)
 
 
 def test_photograph_that_went_away(targets: Targets, tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ from compressnet.models.can_strip_layer import split
 from compressnet.models.can_strips import (
     Plan,
     forward_in_strips,
-    infer,
     plain_bytes,
     plan,
     rows_in_all,
@@ -208,16 +207,6 @@ def test_reads_and_writes_that_the_system_cuts_short(monkeypatch: pytest.MonkeyP
         buffer.write(every, values)
         assert torch.equal(buffer.read(every), values)
         assert torch.equal(buffer.read(Strip(3, 1, 2, 1, 3, 3)), values[0, [[4, 7], [5, 8]]])
-
-
-def test_infer_takes_strips_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
-    net, x = trained(), torch.rand(1, 3, 20, 30)
-    torch.testing.assert_close(infer(net, x), net(x).detach(), rtol=0, atol=1e-5)
-    monkeypatch.setattr(net, "forward", None)  # not needed
-    assert not infer(net, x).requires_grad
-    other = nn.Conv2d(3, 3, 1)
-    assert torch.equal(infer(other, x), other(x))
-    assert not infer(other, x).requires_grad
 
 
 @pytest.mark.skipif(not GOLDEN.exists(), reason="needs the golden file")

@@ -125,6 +125,7 @@ def test_costs_stand_where_they_were_recorded() -> None:
     for given, said in (
         (None, "cost: -"),
         (cost, "18,606,400 bytes of weights, 3,200 bytes of state, 4,650,000 MACs a token"),
+        ({**cost, "state_bytes": None, "unit": "image"}, "bytes of weights, 4,650,000 MACs an image"),
     ):
         (page,) = evaluations.details([record("a", 114.0, cost=given)])
         assert said in page

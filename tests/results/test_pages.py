@@ -11,7 +11,7 @@ import pytest
 
 from compressnet import files
 from compressnet.errors import CompressnetError
-from compressnet.results import pages, records
+from compressnet.results import blocks, pages, records
 from tests.conftest import ROOT
 
 RECORDS = records.read_records(ROOT / "results")
@@ -81,26 +81,39 @@ def test_the_page_shows_every_picture_and_how_to_repeat_it() -> None:
         assert text in page
 
 
+def marked(what: str, text: str) -> str:
+    return f"before\n<!-- results: {what} (made by `make results`) -->\n{text}<!-- results: end -->\nafter\n"
+
+
 def test_pages_are_written_between_the_marks_only(tmp_path: Path) -> None:
     folder = tmp_path / "results"
     folder.mkdir()
-    readme = tmp_path / "README.md"
-    assert pages.write_pages(folder) == [tmp_path / "RESULTS.md"]
-    readme.write_text(f"before\n{pages.BEGIN}\nan earlier table\n{pages.END}\nafter\n")
+    readme, page = tmp_path / "README.md", tmp_path / "docs" / "systems" / "fip.md"
+    page.parent.mkdir(parents=True)
+    assert blocks.write_pages(folder) == [tmp_path / "RESULTS.md"]
+    readme.write_text(marked("mine*", "an earlier table\n"))
+    page.write_text(marked("other mine", "") + "and " + marked("mine", ""))
     files.write_json(folder / "mine.json", record())
+    files.write_json(folder / "other.json", record("other"))
     files.write_json(folder / records.PUBLISHED, PUBLISHED)
-    assert pages.write_pages(folder) == [tmp_path / "RESULTS.md", readme]
+    assert blocks.write_pages(folder) == [tmp_path / "RESULTS.md", readme, page]
     text = readme.read_text()
-    assert text.startswith(f"before\n{pages.BEGIN}\n| record")
-    assert text.endswith(f"{pages.END}\nafter\n")
+    assert text.startswith("before\n<!-- results: mine* (made by `make results`) -->\n| record")
+    assert text.endswith("<!-- results: end -->\nafter\n")
     assert "an earlier table" not in text
     assert "46.20" in text
-    pages.write_pages(folder)
-    assert readme.read_text() == text
-    readme.write_text("no marks")
+    assert "[mine](results/mine.json)" in text
+    assert page.read_text().count("| mine |") == 2  # the manual does not hold the records
+    assert page.read_text().count("| other |") == 1
+    before = page.read_text()
+    blocks.write_pages(folder)
+    assert (readme.read_text(), page.read_text()) == (text, before)
+    page.write_text(marked("nothing", ""))
+    with pytest.raises(CompressnetError, match=r"docs/systems/fip.md: there is no record nothing"):
+        blocks.write_pages(folder)
+    page.write_text(before.replace("<!-- results: end -->", "", 1))
     with pytest.raises(CompressnetError, match="lost the marks"):
-        pages.write_pages(folder)
-    assert readme.read_text() == "no marks"
+        blocks.write_pages(folder)
 
 
 def test_figures_that_json_cannot_hold(tmp_path: Path) -> None:
@@ -123,13 +136,16 @@ def test_shipped_records_name_no_place_of_a_machine() -> None:
 @pytest.mark.skipif(not RECORDS, reason="nothing has been recorded yet")
 def test_pages_are_in_step_with_the_records() -> None:
     published = records.read_published(ROOT / "results")
-    page, readme = (ROOT / "RESULTS.md").read_text(), (ROOT / "README.md").read_text()
-    assert page == pages.results_page(RECORDS, published), "run: make results"
-    table = pages.summary_table(RECORDS, published, seeds=False)
-    assert readme == pages.with_table(readme, table), "run: make results"
+    assert (ROOT / "RESULTS.md").read_text() == pages.results_page(RECORDS, published), "run: make results"
+    for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
+        text, name = path.read_text(), path.relative_to(ROOT).as_posix()
+        assert text == blocks.filled(text, name, RECORDS, published), f"{name}: run: make results"
 
 
-def test_the_readme_has_a_place_for_the_table() -> None:
+def test_every_system_of_the_readme_has_a_page_and_records() -> None:
     readme = (ROOT / "README.md").read_text()
-    assert readme.count(pages.BEGIN) == readme.count(pages.END) == 1
-    assert readme.index(pages.BEGIN) < readme.index(pages.END)
+    for system in blocks.SYSTEMS:
+        assert (ROOT / system.page).is_file()
+        assert f"[{system.name}]({system.page})" in readme
+        page = (ROOT / system.page).read_text()
+        assert system.command in page

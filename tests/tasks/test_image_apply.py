@@ -15,11 +15,12 @@ from torch import nn
 from compressnet.data.images import Image
 from compressnet.errors import CompressnetError
 from compressnet.free_memory import free_memory
+from compressnet.models import can_strips
 from compressnet.models.can import CAN, can24
 from compressnet.operators.module import OperatorModule
 from compressnet.reporter import Silent
 from compressnet.tasks import image_apply
-from compressnet.tasks.image_apply import Applier, Options
+from compressnet.tasks.image_apply import Applier, Options, infer
 
 
 @dataclass
@@ -72,7 +73,7 @@ def apply(net: nn.Module, image: Image, reporter: Silent | None = None, **option
 def way(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which way was taken: "whole", "strips" or "spilled strips"."""
     taken: list[str] = []
-    strips, whole = image_apply.forward_in_strips, Applier._whole
+    strips, whole = can_strips.forward_in_strips, Applier._whole
 
     def spy_strips(net: CAN, x: torch.Tensor, how: Any, progress: Any) -> torch.Tensor:
         taken.append("spilled strips" if how.spill else "strips")
@@ -82,7 +83,7 @@ def way(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         taken.append("whole")
         return whole(self, x)
 
-    monkeypatch.setattr(image_apply, "forward_in_strips", spy_strips)
+    monkeypatch.setattr(can_strips, "forward_in_strips", spy_strips)
     monkeypatch.setattr(Applier, "_whole", spy_whole)
     return taken
 
@@ -209,3 +210,13 @@ def test_free_memory_is_the_least_of_machine_and_group(tmp_path: Path) -> None:
     (tmp_path / "sys/fs/cgroup/memory.max").write_text("3000\n")
     assert free_memory(cpu, tmp_path) == 2000
     assert (free_memory(cpu) or 1) > 0
+
+
+def test_infer_takes_strips_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, x = network(), torch.rand(1, 3, 20, 30)
+    torch.testing.assert_close(infer(net, x), net(x).detach(), rtol=0, atol=1e-5)
+    monkeypatch.setattr(net, "forward", None)  # not needed
+    assert not infer(net, x).requires_grad
+    other = nn.Conv2d(3, 3, 1)
+    assert torch.equal(infer(other, x), other(x))
+    assert not infer(other, x).requires_grad

@@ -16,6 +16,7 @@ from compressnet.data.vocabulary import Tokenizer
 from compressnet.errors import CompressnetError, UsageError
 from compressnet.models.language_model import LanguageModel
 from compressnet.reporter import Silent
+from compressnet.source import Source
 from compressnet.tasks.artefacts import Figures, Text
 from compressnet.tasks.language_modelling import LanguageModelling, Options, TextMetrics, generate
 from compressnet.weights import Architecture
@@ -128,7 +129,7 @@ def test_a_prompt_is_gone_on_with() -> None:
     ((source, artefact),) = task.apply(
         Next(5), [], {"prompt": "ed", "length": 2, "temperature": 0.0}, Silent()
     )
-    assert source == Path("prompt")
+    assert source == Source("prompt")
     assert artefact == Text("edcb")
 
 
@@ -147,9 +148,10 @@ def test_files_are_measured_and_a_bad_one_does_not_stop_the_others(tmp_path: Pat
     (tmp_path / "good").write_text("edcba")
     (tmp_path / "bad").write_text("xyz")
     task = prepared("eeeeeddddcccbba")
-    results = dict(task.apply(Next(5), [tmp_path / "bad", tmp_path / "good"], {}, Silent()))
-    assert isinstance(results[tmp_path / "bad"], CompressnetError)
-    figures = results[tmp_path / "good"]
+    bad, good = Source.of(tmp_path / "bad"), Source.of(tmp_path / "good")
+    results = dict(task.apply(Next(5), [bad, good], {}, Silent()))
+    assert isinstance(results[bad], CompressnetError)
+    figures = results[good]
     assert isinstance(figures, Figures)
     assert figures.values["symbols"] == 5
     assert "unknown" not in figures.values

@@ -14,6 +14,7 @@ from compressnet.data.sentences import Line, Sentence, SentenceBatch, SentenceSp
 from compressnet.data.vocabulary import Tokenizer
 from compressnet.errors import CompressnetError
 from compressnet.reporter import Silent
+from compressnet.source import Source
 from compressnet.tasks.artefacts import Label, Labels
 from compressnet.tasks.sequence_classification import ClassMetrics, SequenceClassification
 
@@ -86,10 +87,10 @@ def test_files_are_labelled_line_by_line_whatever_the_batch(tmp_path: Path) -> N
     (tmp_path / "f").write_text("One zero\n\n two TWO one \nother\n")
     (tmp_path / "bad").write_bytes(b"\xff\xfe")
     (tmp_path / "empty").write_text(" \n")
-    paths = [tmp_path / name for name in ("bad", "f", "empty", "none")]
+    sources = {name: Source.of(tmp_path / name) for name in ("bad", "f", "empty", "none")}
     for batch in (1, 2, 64):
-        results = dict(task.apply(First(), paths, {"batch": batch}, Silent()))
-        labels = results[tmp_path / "f"]
+        results = dict(task.apply(First(), sources.values(), {"batch": batch}, Silent()))
+        labels = results[sources["f"]]
         assert isinstance(labels, Labels)
         sure = pytest.approx(math.exp(2) / (math.exp(2) + 2))
         assert labels.lines == [
@@ -98,7 +99,7 @@ def test_files_are_labelled_line_by_line_whatever_the_batch(tmp_path: Path) -> N
             Label(4, "c", sure, "other"),  # type: ignore[arg-type]
         ]
         for name, message in (("bad", "not UTF-8"), ("empty", "no text in it"), ("none", "cannot be read")):
-            error = results[tmp_path / name]
+            error = results[sources[name]]
             assert isinstance(error, CompressnetError)
             assert message in str(error)
             assert name in str(error)

@@ -16,6 +16,7 @@ from compressnet.errors import CompressnetError
 from compressnet.recipe import Recipe
 from compressnet.reporter import Silent
 from compressnet.run import Run
+from compressnet.source import Source
 from compressnet.tasks.artefacts import Figures
 from compressnet.tasks.sequence_regression import SequenceMetrics, SequenceRegression, are_wrong
 from compressnet.training.train import train
@@ -121,12 +122,12 @@ def test_padding_changes_nothing(problem: Any) -> None:
 
 
 def test_files_of_numbers_and_of_symbols(tmp_path: Path) -> None:
-    good, symbols = tmp_path / "good.csv", tmp_path / "text.txt"
-    good.write_text("0.5,-1\n0.25,1\n1,-1\n")
-    symbols.write_text("EabXcY\n")
+    (tmp_path / "good.csv").write_text("0.5,-1\n0.25,1\n1,-1\n")
+    (tmp_path / "text.txt").write_text("EabXcY\n")
+    good, symbols = Source.of(tmp_path / "good.csv"), Source.of(tmp_path / "text.txt")
     sums = torch.tensor([[[0.0, 1.0, 2.0, 3.0]]])
-    ((path, figures),) = prepared("adding").apply(Given(sums[..., 3:]), [good], {}, Silent())
-    assert path == good
+    ((source, figures),) = prepared("adding").apply(Given(sums[..., 3:]), [good], {}, Silent())
+    assert source == good
     assert figures == Figures({"output_0": 3.0})
     ((_, figures),) = prepared("temporal_order_6a").apply(Given(sums), [symbols], {}, Silent())
     assert isinstance(figures, Figures)
@@ -148,7 +149,7 @@ def test_files_of_numbers_and_of_symbols(tmp_path: Path) -> None:
 def test_bad_files(tmp_path: Path, problem: str, content: bytes, message: str) -> None:
     path = tmp_path / "bad"
     path.write_bytes(content)
-    ((_, error),) = prepared(problem).apply(Given(torch.zeros(1, 1, 1)), [path], {}, Silent())
+    ((_, error),) = prepared(problem).apply(Given(torch.zeros(1, 1, 1)), [Source.of(path)], {}, Silent())
     assert isinstance(error, CompressnetError)
     assert str(path) in str(error)
     with pytest.raises(CompressnetError, match=message):

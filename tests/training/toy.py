@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -14,7 +13,9 @@ from torch import Tensor, nn
 from compressnet.data.protocol import Key
 from compressnet.data.sampler import generator
 from compressnet.reporter import Reporter
-from compressnet.tasks.protocol import Loss, State
+from compressnet.source import Source
+from compressnet.tasks.artefacts import Artefact, Text
+from compressnet.tasks.protocol import Answers, Loss, State
 
 RECIPE = """\
 version: 1
@@ -93,9 +94,12 @@ class ToyTask:
     """Regression with a state that is carried from batch to batch."""
 
     sample_types: ClassVar[tuple[str, ...]] = ("toy",)
+    reads: ClassVar[tuple[str, ...]] = ("text",)
     best: ClassVar[tuple[str, str]] = ("mse", "min")
     options: ClassVar[type] = Options
     measures: ClassVar[type] = Options
+    needs_targets: ClassVar[bool] = True
+    unit: ClassVar[str] = "step"
 
     def prepare(self, train_data: Any, parent: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"offset": 0.5}, {}
@@ -105,6 +109,9 @@ class ToyTask:
 
     def sizes(self) -> dict[str, Any]:
         return {}
+
+    def amount(self, inputs: tuple[Any, ...]) -> float:
+        return len(inputs[0])
 
     def loss(self, model: nn.Module, batch: Batch, state: State) -> Loss:
         h = state[0] if state else torch.zeros(len(batch.x), 4, device=batch.x.device)
@@ -124,15 +131,19 @@ class ToyTask:
     def preview(self, model: nn.Module, samples: list[Any]) -> Iterator[tuple[str, Image.Image]]:
         yield from ()
 
+    def makes(self, options: Mapping[str, Any]) -> type[Artefact]:
+        return Text
+
     def apply(
-        self, model: nn.Module, inputs: Iterable[Path], options: Mapping[str, Any], reporter: Reporter
-    ) -> Iterator[tuple[Path, Any]]:
+        self, model: nn.Module, inputs: Iterable[Source], options: Mapping[str, Any], reporter: Reporter
+    ) -> Answers:
         yield from ()
 
 
 class ToySplit:
     continuous = False
     derives = True
+    has_targets = True
 
     def __init__(self, count: int, assets: Mapping[str, Any], seed: int) -> None:
         self.count, self.assets, self.seed = count, assets, seed

@@ -1,0 +1,77 @@
+"""What `apply` shows when all is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compressnet.files import is_stream
+from compressnet.source import Source
+
+from .. import console
+from .writer import Writer
+
+if TYPE_CHECKING:
+    from compressnet.tasks.artefacts import Artefact
+
+Results = Sequence[tuple[Source, "Artefact"]]
+
+
+def print_document(
+    subject: str, smoke: bool, writer: Writer, entries: list[dict[str, Any]], texts: list[str]
+) -> None:
+    """The JSON document."""
+    console.print_json(
+        {
+            "subject": subject,
+            "smoke": smoke,
+            "texts": texts,
+            "files": entries,
+            "skipped": [str(path) for path in writer.skipped],
+            "failed": [{"input": source.name, "error": str(error)} for source, error in writer.failed],
+        }
+    )
+
+
+def show(
+    subject: str,
+    smoke: bool,
+    writer: Writer,
+    entries: Sequence[Mapping[str, Any]],
+    left: Results,
+    output: Path | None,
+) -> None:
+    """Texts and tables, then the names of the files that were written."""
+    if smoke:
+        console.note("these weights come from a smoke run: what they make means nothing")
+    if writer.skipped:
+        console.note(f"{len(writer.skipped)} results exist and were left as they are")
+    _print(subject, left)
+    if output is not None and not left and not is_stream(output):
+        for path in dict.fromkeys(entry["output"] for entry in entries):
+            console.print_path(path)
+
+
+def _print(subject: str, results: Results) -> None:
+    """One table where every input has one row, else a table for each."""
+    tables = [(source.name, artefact.rows()) for source, artefact in results]
+    for (_, artefact), (_, rows) in zip(results, tables, strict=True):
+        if not rows:
+            console.print_text(artefact.as_json()["text"])
+    tables = [(name, rows) for name, rows in tables if rows]
+    if all(len(rows) == 1 for _, rows in tables):
+        _print_rows(subject, [{"input": name, **row} for name, rows in tables for row in rows])
+        return
+    for name, rows in tables:
+        _print_rows(name, rows)
+
+
+def _print_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    words = [column for column in columns if any(isinstance(row.get(column), str) for row in rows)]
+    columns = [*words, *(column for column in columns if column not in words)]
+    if rows:
+        cells = [[row.get(column) for column in columns] for row in rows]
+        names = [column.replace("_", " ") for column in columns]
+        console.print_table(title, names, cells, numeric=len(words))

@@ -1,0 +1,191 @@
+"""Tables of records within pages that people write: README.md and docs/.
+
+<!-- results: lm_ptb_* (made by `make results`) -->      the tables of these records (patterns of names)
+<!-- results: systems (made by `make results`) -->       one row a system: `SYSTEMS`
+...
+<!-- results: end -->
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from compressnet import files
+from compressnet.errors import CompressnetError
+from compressnet.results import evaluations, pages, speed
+from compressnet.results.records import markdown, read_published, read_records
+
+END = "<!-- results: end -->"
+_BLOCK = re.compile(
+    r"(<!-- results: ([^\n]+?) \(made by `make results`\) -->\n).*?(?=<!-- results: end -->)", re.DOTALL
+)
+_LINK = re.compile(r"\[([^\]\n]+)\]\(results/[^)\n]+\)")
+
+Record = Mapping[str, Any]
+
+
+class System(NamedTuple):
+    """A row of README's table.
+
+    Attributes:
+        records: a pattern of names; the row shows the mean of the seeds.
+        metric, unit: what is shown.
+        measured: on what.
+    """
+
+    name: str
+    page: str
+    command: str
+    records: str
+    metric: str
+    unit: str
+    measured: str
+
+
+SYSTEMS = (
+    System(
+        "Fast image processing (CAN)",
+        "docs/systems/fast_image_processing.md",
+        "compressnet train fip_photos",
+        "rof_photos",
+        "psnr",
+        "dB",
+        "ROF smoothing, 6 photographs",
+    ),
+    System(
+        "LSTM language model",
+        "docs/systems/language_models.md",
+        "compressnet train lm_ptb_lstm",
+        "lm_ptb_lstm_seed*",
+        "perplexity",
+        "perplexity",
+        "Penn Treebank",
+    ),
+    System(
+        "LSTMP: LSTM with projection",
+        "docs/systems/lstmp.md",
+        "compressnet train lm_ptb_lstmp",
+        "lm_ptb_lstmp",
+        "perplexity",
+        "perplexity",
+        "Penn Treebank",
+    ),
+    System(
+        "SRU: simple recurrent unit",
+        "docs/systems/sru.md",
+        "compressnet train sentences_sru",
+        "sentences_trec_sru_*",
+        "accuracy",
+        "accuracy",
+        "TREC questions",
+    ),
+    System(
+        "ByteNet",
+        "docs/systems/language_models.md",
+        "compressnet train lm_shakespeare_bytenet",
+        "lm_shakespeare_bytenet",
+        "bits_per_character",
+        "bits per character",
+        "tinyshakespeare",
+    ),
+    System(
+        "LSTM of 1997",
+        "docs/systems/lstm_1997.md",
+        "compressnet train lstm_1997_tasks",
+        "lstm_1997_adding_seed*",
+        "wrong",
+        "of sequences wrong",
+        "adding problem, 5 seeds",
+    ),
+)
+
+
+def write_pages(folder: Path) -> list[Path]:
+    """Write RESULTS.md beside `folder`, and the tables within README.md and docs/.
+
+    Returns:
+        the written files.
+
+    Raises:
+        CompressnetError: a page has lost a mark, or names records that are not there.
+    """
+    records, published = read_records(folder), read_published(folder)
+    root = folder.absolute().parent
+    texts = {root / "RESULTS.md": pages.results_page(records, published)}
+    for path in [root / "README.md", *sorted((root / "docs").rglob("*.md"))]:
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        if "<!-- results: " in text:
+            texts[path] = filled(text, path.relative_to(root).as_posix(), records, published)
+    for path, text in texts.items():
+        files.write_text(path, text)
+    return list(texts)
+
+
+def filled(text: str, source: str, records: Sequence[Record], published: Sequence[Record]) -> str:
+    """A page's text with the tables between its marks made anew.
+
+    Args:
+        source: what to call the page in messages.
+
+    Raises:
+        CompressnetError: no record has such a name, or a mark is not closed.
+    """
+    if text.count("<!-- results: ") != 2 * len(_BLOCK.findall(text)):
+        raise CompressnetError(f"{source}: has lost the marks of a table of results, '{END}' one of them")
+
+    def table(found: re.Match[str]) -> str:
+        what = found[2]
+        try:
+            made = _systems(records, published) if what == "systems" else _tables(what, records, published)
+        except LookupError as error:
+            raise CompressnetError(f"{source}: there is no record {error.args[0]}") from None
+        made = made if source == "README.md" else _LINK.sub(r"\1", made)  # no file of the manual
+        return f"{found[1]}{made.strip()}\n"
+
+    return _BLOCK.sub(table, text)
+
+
+def _matching(pattern: str, records: Sequence[Record]) -> list[Record]:
+    found = [record for record in records if fnmatchcase(record["name"], pattern)]
+    if not found:
+        raise LookupError(pattern)
+    return found
+
+
+def _tables(patterns: str, records: Sequence[Record], published: Sequence[Record]) -> str:
+    chosen = {r["name"]: r for pattern in patterns.split() for r in _matching(pattern, records)}
+    timed = [record for record in chosen.values() if speed.is_speed(record)]
+    others = [record for record in chosen.values() if not speed.is_speed(record)]
+    images = [record for record in others if not evaluations.is_other(record)]
+    parts = [pages.images_table(images, records, published)] if images else []
+    parts += evaluations.summary(others, published, seeds=False)
+    parts += [part.replace("## Speed\n\n", "") for part in speed.sections(timed)] if timed else []
+    return "\n\n".join(part.strip() for part in parts)
+
+
+def _systems(records: Sequence[Record], published: Sequence[Record]) -> str:
+    head = ["system", "train it", "parameters", "here", "the paper's", "measured on"]
+    return markdown(head, [_row(system, records, published) for system in SYSTEMS])
+
+
+def _row(system: System, records: Sequence[Record], published: Sequence[Record]) -> list[str]:
+    group = _matching(system.records, records)
+    figures = [float(record["metrics"][system.metric]) for record in group]
+    mean = sum(figures) / len(figures)
+    theirs = pages.published_figure(group[0], system.metric, records, published)
+    return [
+        f"[{system.name}]({system.page})",
+        f"`{system.command}`",
+        f"{group[0]['parameters']:,}",
+        f"**{mean:.{_digits(mean)}f}** {system.unit}",
+        theirs or "-",
+        system.measured,
+    ]
+
+
+def _digits(value: float) -> int:
+    return 1 if value >= 10 else 3

@@ -1,0 +1,34 @@
+"""What records count MACs by: of the first tasks it is what bare models are counted by."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from compressnet import registry, signature
+from compressnet.analysis.count import rate_of
+from compressnet.analysis.example import example
+
+CASES = {
+    "image_operator": ("can24", "megapixel", 0.004096),
+    "image_translation": ("can24", "megapixel", 0.004096),
+    "language_modelling": ("language_model", "token", 35),
+    "sequence_classification": ("sequence_classifier", "token", 35),
+    "sequence_regression": ("lstm_1997_network", "step", 35),
+}
+
+
+def test_every_task_is_here() -> None:
+    assert CASES.keys() == registry.TASKS.keys()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_units_of_an_example(name: str) -> None:
+    model_name, unit, of_one = CASES[name]
+    task = signature.build("task", name, {"operator": "rof"} if name == "image_operator" else {})
+    with torch.device("meta"):
+        model = signature.build("model", model_name, {})
+    for batch in (1, 3):
+        inputs = example(model, batch)
+        assert (task.unit, task.amount(inputs)) == (unit, pytest.approx(batch * of_one))
+        assert (task.unit, task.amount(inputs)) == rate_of(model, inputs)
