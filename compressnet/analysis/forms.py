@@ -73,7 +73,7 @@ def make_form(
     if mode == "forward":
         return _forward(run.to(kind), _cast(inputs, kind), compiled)
     if mode == "stream-step":
-        return _stream(run.to(kind), _cast(inputs, kind), batch or inputs[0].shape[1], compiled)
+        return _stream(run.to(kind), _cast(inputs, kind), kind, batch or inputs[0].shape[1], compiled)
     device = inputs[0].device.type
     cast = torch.autocast(device, dtype=kind) if dtype != "float32" else nullcontext()
     return _with_gradients(_loss_of(module, run, inputs, compiled), run, cast, mode == "train-step")
@@ -132,9 +132,9 @@ def _forward(module: nn.Module, inputs: tuple[Tensor, ...], compiled: bool) -> F
     return form
 
 
-def _stream(module: Any, inputs: tuple[Tensor, ...], batch: int, compiled: bool) -> Form:
+def _stream(module: Any, inputs: tuple[Tensor, ...], kind: torch.dtype, batch: int, compiled: bool) -> Form:
     step = _compiled(module.step) if compiled else module.step
-    state = module.init_state(batch, inputs[0].device, inputs[0].dtype)
+    state = module.init_state(batch, inputs[0].device, kind)  # the inputs may be words, whole numbers
 
     def form() -> object:
         nonlocal state

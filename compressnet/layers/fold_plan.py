@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -126,16 +127,18 @@ def _layer(path: str, part: Any) -> Group | None:
     if kind not in LAYERS or part.weight.layout != torch.strided or not part.weight.is_floating_point():
         return None
     if kind is nn.Linear:
-        return Group((path,), (part,), Sizes(0, part.in_features, part.out_features, 1, 1), True)
-    if part.padding_mode != "zeros" or (isinstance(part.padding, str) and _padding(part) is None):
-        return None
-    taps = part.weight[0, 0].numel()
-    sizes = Sizes(len(part.kernel_size), part.in_channels, part.out_channels, taps, part.groups)
+        sizes, pointwise = Sizes(0, part.in_features, part.out_features, 1, 1), True
+    else:
+        padding = _padding(part)
+        if part.padding_mode != "zeros" or padding is None:
+            return None
+        axes, taps = len(part.kernel_size), math.prod(part.kernel_size)
+        sizes = Sizes(axes, part.in_channels, part.out_channels, taps, part.groups)
+        alike = {*part.kernel_size, *part.stride, part.groups} == {1}
+        pointwise = alike and not part.transposed and not any(padding)
     layer = described(part, sizes.outputs, sizes.groups, True)
     if signature.check(registry.find("layer", layer["layer"]), layer["args"])[1]:
         return None
-    still = (*part.kernel_size, *part.stride, part.groups)
-    pointwise = not part.transposed and set(still) == {1} and not any(_padding(part) or ())
     return Group((path,), (part,), sizes, pointwise)
 
 

@@ -98,6 +98,15 @@ def test_a_step_takes_what_the_module_says() -> None:
     assert torch.equal(output, torch.full((3, 16), 2 * (16 + 2.0) + 1))
 
 
+def test_a_stream_of_words_has_a_state_of_the_weights_type() -> None:
+    network = LanguageModel(12, 6, "sru", 1)
+    form = make_form(network, example_step(network, 2), "stream-step", dtype="bfloat16")
+    form()
+    output = form()
+    assert isinstance(output, Tensor)
+    assert output.shape == (1, 2, 12)
+
+
 @pytest.mark.parametrize("mode", ["forward", "train-step"])
 def test_bfloat16(mode: str) -> None:
     layer = linear()
