@@ -42,7 +42,6 @@ check: .venv/.ok ## lint, formatting, types
 	.venv/bin/python -m mypy
 
 docs: .venv/.ok ## build the manual: docs/_build/html/index.html
-	$(PIP) install -q -c constraints.txt -e '.[docs]'
 	.venv/bin/python -m sphinx -W --keep-going -n -q docs docs/_build/html
 	@echo docs/_build/html/index.html
 

@@ -295,7 +295,7 @@ def zoo_card(name: str) -> dict[str, Any]:
     Raises:
         CompressnetError: it is missing or damaged.
     """
-    from compressnet.results.forms import Card
+    from compressnet.card import Card
 
     path = Path(str(_folder("zoo") / f"{name}.json"))
     card: dict[str, Any] = json_file.read(path)

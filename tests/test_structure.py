@@ -26,6 +26,7 @@ GROUND = {"errors", "files", "places", "processes", "recipe", "registry", "repor
 GROUND |= {
     "architecture",
     "bounds",
+    "card",
     "cost",
     "cost_cells",
     "crc32c",

@@ -11,7 +11,7 @@ import struct
 import zlib
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image as Pillow
@@ -19,8 +19,20 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from compressnet.errors import CompressnetError
 
-if TYPE_CHECKING:
-    from compressnet.data.images import Image
+
+class Picture(Protocol):
+    """What of an `images.Image` is written."""
+
+    pixels: np.ndarray
+    bits: int
+    alpha: np.ndarray | None
+    icc: bytes | None
+    exif: bytes | None
+    dpi: tuple[float, float] | None
+
+    @property
+    def gray(self) -> bool: ...
+
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
 _FORMATS |= {".webp": "WEBP", ".bmp": "BMP"}
@@ -31,7 +43,7 @@ _BAND = 1 << 18  # pixels that are rounded at once
 _STRIP = 1 << 18  # bytes of a strip of a TIFF
 
 
-def encode(image: Image, path: Path, suffix: str, quality: int | None, lost: list[str]) -> bytes:
+def encode(image: Picture, path: Path, suffix: str, quality: int | None, lost: list[str]) -> bytes:
     """The file of a picture, in the format that `suffix` names.
 
     Args:
@@ -66,7 +78,7 @@ def quantised(pixels: np.ndarray, bits: int) -> np.ndarray:
     return np.rint(scaled, out=scaled).astype(f"uint{bits}")
 
 
-def _samples(image: Image, bits: int, kind: str) -> np.ndarray:
+def _samples(image: Picture, bits: int, kind: str) -> np.ndarray:
     """(H, W, C), alpha last, made in bands: a picture of floats is large enough once."""
     channels = [image.pixels]
     if kind == "TIFF" and bits == 16 and image.gray and image.alpha is not None:
@@ -85,7 +97,7 @@ def _samples(image: Image, bits: int, kind: str) -> np.ndarray:
     return samples
 
 
-def _not_held(image: Image, kind: str) -> list[str]:
+def _not_held(image: Picture, kind: str) -> list[str]:
     lost = []
     if image.alpha is not None and kind not in _HOLDS_ALPHA:
         lost.append(f"{kind} has no transparency: alpha dropped")
@@ -106,11 +118,11 @@ def _not_held(image: Image, kind: str) -> list[str]:
     return lost
 
 
-def _dpi_of_jpeg(image: Image) -> bool:
+def _dpi_of_jpeg(image: Picture) -> bool:
     return image.dpi is not None and all(1 <= round(value) <= 65535 for value in image.dpi)
 
 
-def _save_options(image: Image, kind: str, quality: int | None) -> dict[str, Any]:
+def _save_options(image: Picture, kind: str, quality: int | None) -> dict[str, Any]:
     options: dict[str, Any] = {"icc_profile": image.icc} if image.icc and kind != "BMP" else {}
     if image.exif and kind != "BMP" and not (kind == "JPEG" and len(image.exif) > _MOST_EXIF):
         options |= {"exif": image.exif}
@@ -125,7 +137,7 @@ def _save_options(image: Image, kind: str, quality: int | None) -> dict[str, Any
     return options
 
 
-def _encode_png(pixels: np.ndarray, image: Image) -> bytes:
+def _encode_png(pixels: np.ndarray, image: Picture) -> bytes:
     """A PNG file of uint16 (H, W, C), C = 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA."""
     height, width, channels = pixels.shape
     colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
@@ -164,7 +176,7 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(kind)))
 
 
-def _encode_tiff(samples: np.ndarray, image: Image) -> bytes:
+def _encode_tiff(samples: np.ndarray, image: Picture) -> bytes:
     """A TIFF file (deflate, horizontal differences) of uint8 or uint16 (H, W, C), C = 1, 2, 3 or 4."""
     height, width, channels = samples.shape
     rows = max(1, min(height, _STRIP // (width * channels * samples.itemsize)))
@@ -188,7 +200,7 @@ def _encode_tiff(samples: np.ndarray, image: Image) -> bytes:
     return b"".join([b"II*\0", struct.pack("<I", 8), directory.tobytes(8), *strips])
 
 
-def _directory(image: Image) -> ImageFileDirectory_v2:
+def _directory(image: Picture) -> ImageFileDirectory_v2:
     """The tags of a TIFF that come from EXIF and resolution."""
     directory = ImageFileDirectory_v2(prefix=b"II")
     if image.exif:

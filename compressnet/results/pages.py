@@ -161,7 +161,7 @@ def published_figure(
         return (f"{float(theirs[metric]):.1f}", theirs["what"]) if theirs.get(metric) is not None else None
     recipe = record.get("recipe")
     entry = next((entry for entry in published if recipe and entry.get("recipe") == recipe), None)
-    return (str(entry["figure"]), entry["what"]) if entry else None
+    return (str(entry["figure"]), entry["what"]) if entry and entry.get("figure") is not None else None
 
 
 def results_page(records: Sequence[Mapping[str, Any]], published: Sequence[Mapping[str, Any]] = ()) -> str:

@@ -102,6 +102,16 @@ def test_every_layer_and_model_has_an_example_that_runs() -> None:
             assert f'"{name}"' in blocks, name
 
 
+@pytest.mark.slow
+def test_the_manual_builds_without_a_warning(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-n", "-q", "docs", str(tmp_path / "html")]
+    done = subprocess.run(
+        [*words, "-d", str(tmp_path / "trees")], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "apply" in (tmp_path / "html" / "commands" / "apply.html").read_text()
+
+
 def test_every_command_has_a_page() -> None:
     import typer
     from compressnet_cli.main import app
