@@ -19,6 +19,7 @@ from . import (
     import_,
     listings,
     recipes,
+    report,
     results,
     runs,
     streams,
@@ -55,6 +56,7 @@ app.command("count-params")(count_params)
 app.command("bench")(bench)
 app.command("export")(export.export)
 app.command("import")(import_.import_)
+app.command("report")(report.report)
 app.command("results")(results.results)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(data.app, name="data")

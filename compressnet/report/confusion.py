@@ -1,0 +1,69 @@
+"""Which class is taken for which: a table whose cells are the darker the larger the share of their row is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from compressnet.errors import CompressnetError
+from compressnet.errors import short as cut
+from compressnet.report.markup import Html, tag
+
+_MOST_CLASSES = 40  # of more a list of what is mixed up most often says more than a table
+_MOST_MISTAKES = 30
+_SHADES = 10
+
+
+def table(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> Html:
+    """The counts; a row for each true class, a column for each that was predicted.
+
+    Raises:
+        CompressnetError: not as many rows and columns as there are classes.
+    """
+    if len(counts) != len(classes) or any(len(row) != len(classes) for row in counts):
+        raise CompressnetError(
+            "eval.json: damaged: details.confusion has not a row and a column for each class"
+        )
+    return _mistakes(classes, counts) if len(classes) > _MOST_CLASSES else _matrix(classes, counts)
+
+
+def _matrix(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> Html:
+    names = [cut(name, 40) for name in classes]
+    head = tag(
+        "tr", tag("td", "true \\ predicted", class_="quiet"), *(tag("th", n, scope="col") for n in names)
+    )
+    rows = [
+        tag("tr", tag("th", name, scope="row"), *(_cell(count, sum(row)) for count in row))
+        for name, row in zip(names, counts, strict=True)
+    ]
+    caption = tag("caption", "Rows are the true classes; a cell is shaded by its share of the row.")
+    matrix = tag("table", caption, tag("thead", head), tag("tbody", *rows), class_="confusion")
+    return tag("div", matrix, class_="scroll", tabindex=0, role="region", aria_label="Confusion matrix")
+
+
+def _cell(count: int, total: int) -> Html:
+    share = count / total if total > 0 else 0.0
+    shade = min(_SHADES, max(0, round(_SHADES * share)))
+    return tag("td", f"{count:,}", title=f"{share:.1%} of the row", data_shade=shade)
+
+
+def _mistakes(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> Html:
+    mistakes = [
+        (count, classes[true], classes[predicted])
+        for true, row in enumerate(counts)
+        for predicted, count in enumerate(row)
+        if count > 0 and predicted != true
+    ]
+    mistakes.sort(key=lambda mistake: -mistake[0])
+    rows = [
+        tag(
+            "tr",
+            tag("th", cut(true, 60), scope="row"),
+            tag("td", cut(predicted, 60), class_="word"),
+            tag("td", count),
+        )
+        for count, true, predicted in ((f"{n:,}", t, p) for n, t, p in mistakes[:_MOST_MISTAKES])
+    ]
+    head = tag("tr", *(tag("th", name, scope="col") for name in ("true", "predicted", "times")))
+    caption = tag("caption", f"What is mixed up most often among {len(classes):,} classes")
+    listed = tag("table", caption, tag("thead", head), tag("tbody", *rows))
+    return tag("div", listed, class_="scroll", tabindex=0, role="region", aria_label="Mistakes")

@@ -1,0 +1,348 @@
+"""The sections of a report, each of what one part of the contents says; one that has nothing to say is left out."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+from compressnet.errors import short as cut
+from compressnet.report import confusion, curves
+from compressnet.report.contents import Contents, Evaluated
+from compressnet.report.figures import NOTHING, duration, figure, name_of, number_of, short
+from compressnet.report.markup import Html, join, tag
+from compressnet.report.previews import Pictures, Previews
+
+_MOST_ROWS = 200
+_MOST_METRICS = 12
+_MOST_SHOWN = 2000  # characters of one value
+_KEY = re.compile(r"( *(?:- )*)([\w.-]+)(:.*)", re.ASCII | re.DOTALL)
+_PAIRS = (("input", "network"), ("target", "network"), ("input", "target"))
+
+
+class Section(NamedTuple):
+    """A part of the page.
+
+    Attributes:
+        key: its id.
+    """
+
+    key: str
+    title: str
+    body: Html
+
+
+def sections(contents: Contents) -> Iterator[Section]:
+    """Those that have something to say, in the order of the page."""
+    yield Section("results", "Results", _results(contents))
+    if contents.previews and contents.previews.pictures:
+        yield Section("pictures", "Pictures", _pictures(contents.previews))
+    if contents.previews and contents.previews.texts:
+        yield Section("samples", "Samples", _texts(contents.previews))
+    charts = curves.charts(contents.rows, contents.best[0], contents.validated.get("step"))
+    if charts:
+        drawn = tag("div", *map(curves.draw, charts), class_="charts")
+        yield Section("curves", "Curves", join(drawn, _validations(contents)))
+    if contents.evaluated and (found := contents.evaluated.details.confusion):
+        yield Section("confusion", "Confusion", confusion.table(found.classes, found.counts))
+    if contents.counted:
+        yield Section("layers", "Layers", _layers(contents))
+    yield Section("recipe", "Recipe", tag("pre", *_yaml(contents.run.recipe.to_yaml()), class_="recipe"))
+    yield Section("environment", "Environment", _environment(contents))
+
+
+def _results(contents: Contents) -> Html:
+    parts = []
+    if contents.evaluated:
+        parts.append(_evaluation(contents, contents.evaluated))
+    if contents.validated:
+        step = contents.validated["step"]
+        is_best = contents.step in (None, step)
+        which = "best checkpoint" if is_best and contents.step is not None else "best so far"
+        caption = f"Validation during training, step {step:,} ({which})"
+        metrics = {key: value for key, value in contents.validated.items() if key not in curves.NO_METRICS}
+        parts.append(_figures(caption, metrics, {}))
+    if not parts:
+        parts.append(tag("p", "Nothing has been measured yet."))
+    if not contents.evaluated and contents.step is not None:
+        hint = "Not evaluated on test data yet: ", tag("code", f"compressnet eval {contents.run.folder}")
+        parts.append(tag("p", *hint, class_="quiet"))
+    return join(*parts)
+
+
+def _evaluation(contents: Contents, found: Evaluated) -> Html:
+    theirs = contents.theirs
+    where = f"{found.data.name}, {found.split}: {found.data.count:,} targets"
+    made_of = f" ({found.checkpoint})" if found.checkpoint else ""
+    parts: list[Html] = [_figures(f"{where}{made_of}", found.metrics, theirs.figures if theirs else {})]
+    if theirs:
+        parts.append(tag("p", f"Published: {theirs.what}", class_="quiet"))
+    if contents.step is not None and found.checkpoint not in (None, f"step-{contents.step}"):
+        again = tag("code", f"compressnet eval {contents.subject}")
+        words = f"These are the figures of {found.checkpoint}; this page is of step-{contents.step}: "
+        parts.append(tag("p", words, again, class_="notice"))
+    if len(found.rows) > 1:
+        parts.append(_samples(found))
+    return join(*parts)
+
+
+def _figures(caption: str, metrics: Mapping[str, Any], theirs: Mapping[str, Any]) -> Html:
+    """A row for each metric: ours, doing nothing, others'."""
+    mine = [key for key in metrics if not key.endswith(NOTHING)][:_MOST_METRICS]
+    nothing = any(key + NOTHING in metrics for key in mine)
+    head = ["", "this run", *(["doing nothing"] if nothing else []), *(["published"] if theirs else [])]
+    rows = []
+    for key in mine:
+        cells = [tag("td", tag("b", figure(key, metrics[key])))]
+        cells += [tag("td", figure(key, metrics.get(key + NOTHING)))] if nothing else []
+        if theirs:
+            value = theirs.get(key)
+            cells.append(tag("td", value if isinstance(value, str) else figure(key, value), class_="theirs"))
+        rows.append(tag("tr", tag("th", name_of(key), scope="row"), *cells))
+    return _table(caption, head, rows)
+
+
+def _samples(found: Evaluated) -> Html:
+    """Figures of single samples or classes, those of doing nothing beside them."""
+    keys = list(dict.fromkeys(key for row in found.rows.values() for key in row))[: 2 * _MOST_METRICS]
+    head = ["", *(_heading(key) for key in keys)]
+    rows = [
+        tag(
+            "tr",
+            tag("th", cut(name, 100), scope="row"),
+            *(tag("td", figure(key.removesuffix(NOTHING), row.get(key))) for key in keys),
+        )
+        for name, row in islice(found.rows.items(), _MOST_ROWS)
+    ]
+    more = len(found.rows) - len(rows)
+    table = _table(f"The first {len(rows)}; {more:,} more are in eval.json" if more else "", head, rows)
+    return tag("details", tag("summary", f"{len(found.rows):,} rows"), table, open=len(rows) <= 12)
+
+
+def _heading(key: str) -> str:
+    base = key.removesuffix(NOTHING)
+    return name_of(base) + (" of doing nothing" if base != key else "")
+
+
+def _validations(contents: Contents) -> Html | None:
+    """All validations as a table: what the curves show, in digits."""
+    found = [row for row in contents.rows if row["event"] == "evaluation"]
+    if not found:
+        return None
+    shown = found[-_MOST_ROWS:]
+    keys = list(dict.fromkeys(key for row in shown for key in row))
+    keys = [key for key in keys if key not in curves.NO_METRICS and not key.endswith(NOTHING)][:_MOST_METRICS]
+    rows = [
+        tag(
+            "tr",
+            tag("th", f"{row['step']:,}", scope="row"),
+            *(tag("td", figure(key, row.get(key))) for key in keys),
+            class_="best" if row is contents.validated else None,
+        )
+        for row in shown
+    ]
+    caption = f"The last {len(shown)} of {len(found):,}" if len(shown) < len(found) else ""
+    table = _table(caption, ["step", *map(name_of, keys)], rows)
+    return tag("details", tag("summary", f"{len(found):,} validations in digits"), table)
+
+
+def _pictures(previews: Previews) -> Html:
+    intro = f"What the network made of validation samples after step {previews.step:,}."
+    more = f" {previews.left_out} more are in the run's folder." if previews.left_out else ""
+    return join(tag("p", intro + more, class_="quiet"), *map(_comparison, enumerate(previews.pictures)))
+
+
+def _comparison(numbered: tuple[int, Pictures]) -> Html:
+    """The panes of a sample: one over another with a divider between them, and side by side without script."""
+    number, sample = numbered
+    names = [pane.name for pane in sample.panes]
+    images = [
+        tag(
+            "span",
+            tag(
+                "img",
+                src=pane.uri,
+                alt=f"{sample.name}, {pane.name}",
+                width=pane.size[0],
+                height=pane.size[1],
+            ),
+            tag("em", pane.name) if pane.name else None,
+            class_="pane",
+            data_pane=pane.name,
+        )
+        for pane in sample.panes
+    ]
+    caption = join(tag("b", sample.name), f", {sample.panes[0].size[0]} x {sample.panes[0].size[1]}")
+    note = tag("small", f" {sample.note}") if sample.note else None
+    if len(names) == 1:
+        return tag("figure", tag("figcaption", caption, note), tag("div", *images, class_="panes"))
+    slider = tag(
+        "input", type="range", min=0, max=100, step=0.5, value=50, class_="divider",
+        aria_label=f"{sample.name}: how much is shown of the left picture", hidden=True,
+    )  # fmt: skip
+    choices = [
+        *(pair for pair in _PAIRS if set(pair) <= set(names)),
+        *((n, n) for n in names if n.startswith("error")),
+    ]
+    buttons = [_choice(number, pair, place == 0) for place, pair in enumerate(choices)]
+    chosen = tag(
+        "div", *buttons, class_="choices", role="radiogroup", aria_label="What is compared", hidden=True
+    )
+    return tag(
+        "figure",
+        tag("figcaption", caption, note),
+        tag("div", *images, slider, class_="panes"),
+        chosen,
+        class_="comparison",
+    )
+
+
+def _choice(number: int, pair: tuple[str, str], checked: bool) -> Html:
+    left, right = pair
+    button = tag(
+        "input", type="radio", name=f"pair-{number}", data_left=left, data_right=right, checked=checked
+    )
+    return tag("label", button, left if left == right else f"{left} | {right}")
+
+
+def _texts(previews: Previews) -> Html:
+    intro = f"What the network made of validation samples after step {previews.step:,}."
+    more = f" {previews.left_out} more are in the run's folder." if previews.left_out else ""
+    texts = [_text(*named) for named in previews.texts]
+    return join(tag("p", intro + more, class_="quiet"), *texts)
+
+
+def _text(name: str, words: str) -> Html:
+    """What was given and, behind `>>>`, what came of it."""
+    given, arrow, made = words.partition(" >>> ")
+    body = (
+        [tag("span", given, class_="given"), tag("span", " → ", class_="arrow"), made] if arrow else [given]
+    )
+    return tag("figure", tag("figcaption", tag("b", name)), tag("pre", *body, class_="sample"))
+
+
+def _layers(contents: Contents) -> Html:
+    assert contents.counted is not None
+    count = contents.counted.count
+    layers = [layer for layer in count.layers if layer.parameters or layer.macs or layer.macs_trace]
+    depth = 4
+    while len(layers) > _MOST_ROWS and depth:
+        layers = [
+            layer for layer in count.folded(depth) if layer.parameters or layer.macs or layer.macs_trace
+        ]
+        depth -= 1
+    rows = [
+        tag(
+            "tr",
+            tag("th", layer.path or "(itself)", scope="row"),
+            tag("td", layer.type + (f" x{layer.calls}" if layer.calls > 1 else ""), class_="word"),
+            tag("td", f"{layer.parameters:,}"),
+            tag("td", _share(layer.parameters, count.parameters)),
+            tag("td", short(layer.macs)),
+            tag("td", _share(layer.macs, count.macs)),
+        )
+        for layer in layers
+    ]
+    total = [
+        tag("td", "", class_="word"),
+        tag("td", f"{count.parameters:,}"),
+        tag("td", short(count.bytes, "B")),
+    ]
+    per_unit = f"{short(count.macs / count.amount)} a {count.unit}" if count.amount else ""
+    total += [tag("td", short(count.macs)), tag("td", per_unit)]
+    rows.append(tag("tr", tag("th", "total", scope="row"), *total, class_="total"))
+    shapes = " + ".join("x".join(map(str, shape)) for shape in contents.counted.inputs)
+    caption = f"Input {shapes}. A MAC is a multiply-add of a product or convolution: two FLOPs."
+    table = _table(caption, ["layer", "type", "parameters", "share", "MACs", "share"], rows)
+    notes = [f"tied: {alias} = {kept}, counted once" for kept, alias in count.ties[:20]]
+    notes += [f"warning: {problem}" for problem in count.problems[:20]]
+    return join(table, *(tag("p", note, class_="quiet") for note in notes))
+
+
+def _share(part: int, whole: int) -> Html:
+    """A bar, and the share in per cent for who cannot see it."""
+    percent = 100 * part / whole if whole else 0.0
+    bar = tag("rect", width=f"{percent:.2f}", height=8)
+    label = f"{percent:.1f} %"
+    picture = tag(
+        "svg", bar, viewBox="0 0 100 8", preserveAspectRatio="none", aria_hidden="true", class_="bar"
+    )
+    return tag("span", picture, label, class_="share")
+
+
+def _yaml(source: str) -> Iterator[Html]:
+    """Lines of YAML with their keys marked."""
+    for line in source.rstrip("\n").split("\n"):
+        if match := _KEY.fullmatch(line):
+            yield join(match[1], tag("span", match[2], class_="key"), match[3], "\n")
+        else:
+            yield join(line, "\n")
+
+
+def _environment(contents: Contents) -> Html:
+    pairs = [(name, value) for name, value in _facts(contents) if value not in (None, "", [])]
+    rows = [tag("div", tag("dt", name), tag("dd", *_shown(value))) for name, value in pairs]
+    return tag("dl", *rows, class_="facts")
+
+
+def _shown(value: Any) -> list[Html]:
+    if isinstance(value, list):  # command lines
+        return [tag("code", cut(line, _MOST_SHOWN)) for line in value[:20]]
+    return [join(cut(str(value), _MOST_SHOWN))]
+
+
+def _facts(contents: Contents) -> Iterator[tuple[str, Any]]:
+    facts = contents.facts
+    resumed = [shlex.join(words) for words in facts.get("resumed_with", []) if words]
+    yield "command", [shlex.join(facts["command"])] if facts.get("command") else None
+    yield "resumed with", resumed
+    yield "began from", _parent(facts.get("parent"))
+    yield "seed", str(facts["seed"])
+    yield "data", _words(facts.get("data") or {})
+    yield "started", facts["started"]
+    yield "ended", facts.get("ended")
+    seconds = number_of(facts.get("train_seconds"))
+    yield "time", duration(seconds) if seconds else None
+    speeds = [number_of(row.get("samples_per_s")) for row in contents.rows if row["event"] == "train"]
+    yield "speed", f"{speeds[-1]:.4g} samples a second" if speeds and speeds[-1] else None
+    yield "device", facts.get("device")
+    threads, world = facts.get("threads"), facts.get("world", 1)
+    yield "processes", f"{world}, of {threads or 1} thread{'s' if threads != 1 else ''} each"
+    yield "CPU settings", _words(facts.get("cpu") or {})
+    yield "versions", _words(facts.get("versions") or {})
+    yield "commit", facts.get("commit")
+    yield "digest of the weights", facts.get("digest")
+
+
+def _parent(parent: Mapping[str, Any] | None) -> str | None:
+    return f"{parent['run']}, digest {parent['digest'][:16]}" if parent else None
+
+
+def _words(values: Mapping[str, Any]) -> str:
+    """`name sample, count 4`."""
+    return ", ".join(f"{key.replace('_', ' ')} {_plain(value)}" for key, value in islice(values.items(), 40))
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "-"}[value]
+    return f"{value:,}" if isinstance(value, int) else cut(str(value), 200)
+
+
+def _table(caption: str, head: Sequence[str], rows: Sequence[Html]) -> Html:
+    columns = [tag("th", name, scope="col") if name else tag("td") for name in head]
+    return tag(
+        "div",
+        tag(
+            "table",
+            tag("caption", caption) if caption else None,
+            tag("thead", tag("tr", *columns)),
+            tag("tbody", *rows),
+        ),
+        class_="scroll",
+        tabindex=0,
+        role="region",
+        aria_label=caption or "table",
+    )
