@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from compressnet.errors import CompressnetError
 from compressnet.errors import short as cut
 from compressnet.report.markup import Html, tag
 
@@ -14,15 +13,7 @@ _SHADES = 10
 
 
 def table(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> Html:
-    """The counts; a row for each true class, a column for each that was predicted.
-
-    Raises:
-        CompressnetError: not as many rows and columns as there are classes.
-    """
-    if len(counts) != len(classes) or any(len(row) != len(classes) for row in counts):
-        raise CompressnetError(
-            "eval.json: damaged: details.confusion has not a row and a column for each class"
-        )
+    """The counts (C, C): a row for each true class, a column for each that was predicted."""
     return _mistakes(classes, counts) if len(classes) > _MOST_CLASSES else _matrix(classes, counts)
 
 

@@ -1,6 +1,6 @@
 """What the report shows of a run, read and checked; nothing of it needs the run's data.
 
-RUN[@checkpoint] -> run.json, metrics.jsonl, eval.json, previews/, weights (their description alone) -> Contents
+RUN[@checkpoint] -> run.json, metrics.jsonl, eval.json, previews/, the description of its weights -> Contents
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from compressnet import json_file, registry
 from compressnet.errors import CompressnetError, RecipeError, UsageError
@@ -33,6 +33,12 @@ class Confusion(json_file.Form):
 
     classes: list[str]
     counts: list[list[int]]
+
+    @model_validator(mode="after")
+    def _square(self) -> Confusion:
+        if {len(self.classes)} != {len(self.counts), *map(len, self.counts)}:
+            raise ValueError("it has not a row and a column for each class")
+        return self
 
 
 class Details(json_file.Form):

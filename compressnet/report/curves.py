@@ -60,7 +60,7 @@ class Chart:
 
 
 def charts(rows: Sequence[Mapping[str, Any]], best_metric: str, best_step: int | None) -> list[Chart]:
-    """The charts of a run: the loss, its best metric, the others of its validation, what steered the training.
+    """The charts of a run: the loss, its best metric, the others of its validation, what steered it.
 
     Args:
         rows: of `Run.metrics`.
@@ -246,9 +246,8 @@ def _grid(x: Axis, y: Axis) -> list[Html]:
         lines.append(_level(y(value), "grid"))
         label = tag("text", _tick(value), class_="y", x=_LEFT - 6, y=_place(y(value) + 4))
         lines.append(label)
-    for value in x.ticks(5):
-        if value == int(value):
-            lines.append(tag("text", _tick(value), class_="x", x=_place(x(value)), y=HEIGHT - _BOTTOM + 16))
+    whole = [step for step in x.ticks(5) if step == int(step)]
+    lines += [tag("text", _tick(s), class_="x", x=_place(x(s)), y=HEIGHT - _BOTTOM + 16) for s in whole]
     lines.append(tag("text", "step", class_="x axis", x=(WIDTH + _LEFT - _RIGHT) // 2, y=HEIGHT - 3))
     return lines
 
@@ -286,7 +285,7 @@ def _curve(curve: Curve, metric: str, x: Axis, y: Axis) -> Html:
 
 
 def _legend(chart: Chart) -> list[Html]:
-    kinds = [(curve.name, curve.kind) for curve in chart.curves]
+    kinds: list[tuple[str, str]] = [(curve.name, curve.kind) for curve in chart.curves]
     if chart.nothing is not None:
         kinds.append(("doing nothing", "nothing"))
     return [

@@ -22,7 +22,7 @@ Child = str | None
 
 
 def text(value: object) -> Html:
-    """`value` as text of a page; control characters, the ends of lines not, are shown as Python writes them."""
+    """`value` as text of a page; control characters but ends of lines are shown as Python writes them."""
     if isinstance(value, Html):
         return value
     plain = _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), str(value))

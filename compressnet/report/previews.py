@@ -8,9 +8,10 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image as PILImage
 
@@ -26,6 +27,7 @@ _LARGEST_SHARE = 1_300_000  # of one sample
 _MAX_PIXELS = 60_000_000  # of a strip
 _MAX_TEXT = 8000  # bytes
 _JPEG_QUALITY = 93
+_EXACT_PIXELS = 4  # that a byte may hold where exact files are tried: of photographs it is about one
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def read_previews(folder: Path, step: int | None, task: type) -> Previews | None
     by_step = _by_step(folder)
     if not by_step:
         return None
-    chosen = step if step in by_step else max(by_step)
+    chosen = step if step is not None and step in by_step else max(by_step)
     files = by_step[chosen]
     pictures = [(name, path) for name, path in files if path.suffix == ".png"]
     texts = [(name, path) for name, path in files if path.suffix == ".txt"]
@@ -105,39 +107,53 @@ def _pictures(name: str, path: Path, task: type, budget: int) -> Pictures:
     with explained(path), opened(path, ("PNG",)) as handle:
         refuse_many_pixels(path, handle.size, _MAX_PIXELS)
         strip = handle.convert("RGB")
-    panes = _cut(strip, task)
-    for note, encoded in _encodings(list(panes.values())):
-        if sum(len(data) for _, data in encoded) <= budget:
-            break
-    return Pictures(
-        name,
-        [
-            Pane(pane, picture.size, f"data:image/{kind};base64,{base64.b64encode(data).decode()}")
-            for (pane, picture), (kind, data) in zip(panes.items(), encoded, strict=True)
-        ],
-        note,
-    )
+    panes = _cut(strip, path, task)
+    encoded = _encoded(list(panes.values()), budget)
+    shown = [
+        Pane(pane, picture.size, f"data:image/{encoded.kind};base64,{base64.b64encode(data).decode()}")
+        for (pane, picture), data in zip(panes.items(), encoded.files, strict=True)
+    ]
+    return Pictures(name, shown, encoded.note)
 
 
-def _cut(strip: PILImage.Image, task: type) -> dict[str, PILImage.Image]:
+def _cut(strip: PILImage.Image, path: Path, task: type) -> dict[str, PILImage.Image]:
     from compressnet.tasks.image_processing import ImageTranslation, panes_of
 
-    return panes_of(strip) if issubclass(task, ImageTranslation) else {"": strip}
+    if not issubclass(task, ImageTranslation):
+        return {"": strip}
+    try:
+        return panes_of(strip)
+    except CompressnetError as error:
+        raise CompressnetError(f"{path}: {error}; delete it, or the folder it is in") from error
 
 
-def _encodings(pictures: Sequence[PILImage.Image]) -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
-    """(what it costs, files as (kind, bytes)): exact first, then smaller and smaller."""
-    yield "", [("webp", _encoded(picture, "WEBP", lossless=True, method=2)) for picture in pictures]
-    for divisor in (1, 2, 4, 8, 16, 32):
-        small = [picture.reduce(divisor) if divisor > 1 else picture for picture in pictures]
-        sizes = f", 1/{divisor} of the width" if divisor > 1 else ""
-        yield (
-            f"as JPEG of quality {_JPEG_QUALITY}{sizes}; the run's own picture is exact",
-            [("jpeg", _encoded(one, "JPEG", quality=_JPEG_QUALITY, subsampling=0)) for one in small],
-        )
+class _Encoded(NamedTuple):
+    """Files of one kind, and what they lack beside their originals."""
+
+    kind: str
+    files: list[bytes]
+    note: str
 
 
-def _encoded(picture: PILImage.Image, kind: str, **options: int) -> bytes:
+def _encoded(pictures: Sequence[PILImage.Image], budget: int) -> _Encoded:
+    """Files of at most `budget` bytes together: exact ones, else JPEG, smaller and smaller."""
+    pixels = sum(picture.width * picture.height for picture in pictures)
+    if pixels <= budget * _EXACT_PIXELS:
+        exact = [_file(picture, "WEBP", lossless=True, method=2) for picture in pictures]
+        if sum(map(len, exact)) <= budget:
+            return _Encoded("webp", exact, "")
+    divisor = 1
+    while True:
+        small = [picture.reduce(divisor) for picture in pictures] if divisor > 1 else pictures
+        found = [_file(picture, "JPEG", quality=_JPEG_QUALITY, subsampling=0) for picture in small]
+        if sum(map(len, found)) <= budget or divisor >= min(pictures[0].size):
+            sizes = f", 1/{divisor} of the width" if divisor > 1 else ""
+            note = f"as JPEG of quality {_JPEG_QUALITY}{sizes}; the picture in the run's folder is exact"
+            return _Encoded("jpeg", found, note)
+        divisor *= 2
+
+
+def _file(picture: PILImage.Image, kind: str, **options: int) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, kind, **options)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""The sections of a report, each of what one part of the contents says; one that has nothing to say is left out."""
+"""The sections of a report; one that has nothing to say is left out."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from compressnet.errors import short as cut
-from compressnet.report import confusion, curves
+from compressnet.report import confusion, curves, samples
 from compressnet.report.contents import Contents, Evaluated
 from compressnet.report.figures import NOTHING, duration, figure, name_of, number_of, short
 from compressnet.report.markup import Html, join, tag
-from compressnet.report.previews import Pictures, Previews
+
+if TYPE_CHECKING:
+    from compressnet.analysis.count import Count, Layer
 
 _MOST_ROWS = 200
 _MOST_METRICS = 12
 _MOST_SHOWN = 2000  # characters of one value
 _KEY = re.compile(r"( *(?:- )*)([\w.-]+)(:.*)", re.ASCII | re.DOTALL)
-_PAIRS = (("input", "network"), ("target", "network"), ("input", "target"))
 
 
 class Section(NamedTuple):
@@ -37,10 +38,11 @@ class Section(NamedTuple):
 def sections(contents: Contents) -> Iterator[Section]:
     """Those that have something to say, in the order of the page."""
     yield Section("results", "Results", _results(contents))
+    split = "validation" if contents.validated else "training"
     if contents.previews and contents.previews.pictures:
-        yield Section("pictures", "Pictures", _pictures(contents.previews))
+        yield Section("pictures", "Pictures", samples.pictures(contents.previews, split))
     if contents.previews and contents.previews.texts:
-        yield Section("samples", "Samples", _texts(contents.previews))
+        yield Section("texts", "Texts", samples.texts(contents.previews, split))
     charts = curves.charts(contents.rows, contents.best[0], contents.validated.get("step"))
     if charts:
         drawn = tag("div", *map(curves.draw, charts), class_="charts")
@@ -118,7 +120,7 @@ def _samples(found: Evaluated) -> Html:
     ]
     more = len(found.rows) - len(rows)
     table = _table(f"The first {len(rows)}; {more:,} more are in eval.json" if more else "", head, rows)
-    return tag("details", tag("summary", f"{len(found.rows):,} rows"), table, open=len(rows) <= 12)
+    return tag("details", tag("summary", f"One by one: {len(found.rows):,}"), table, open=len(rows) <= 12)
 
 
 def _heading(key: str) -> str:
@@ -148,91 +150,11 @@ def _validations(contents: Contents) -> Html | None:
     return tag("details", tag("summary", f"{len(found):,} validations in digits"), table)
 
 
-def _pictures(previews: Previews) -> Html:
-    intro = f"What the network made of validation samples after step {previews.step:,}."
-    more = f" {previews.left_out} more are in the run's folder." if previews.left_out else ""
-    return join(tag("p", intro + more, class_="quiet"), *map(_comparison, enumerate(previews.pictures)))
-
-
-def _comparison(numbered: tuple[int, Pictures]) -> Html:
-    """The panes of a sample: one over another with a divider between them, and side by side without script."""
-    number, sample = numbered
-    names = [pane.name for pane in sample.panes]
-    images = [
-        tag(
-            "span",
-            tag(
-                "img",
-                src=pane.uri,
-                alt=f"{sample.name}, {pane.name}",
-                width=pane.size[0],
-                height=pane.size[1],
-            ),
-            tag("em", pane.name) if pane.name else None,
-            class_="pane",
-            data_pane=pane.name,
-        )
-        for pane in sample.panes
-    ]
-    caption = join(tag("b", sample.name), f", {sample.panes[0].size[0]} x {sample.panes[0].size[1]}")
-    note = tag("small", f" {sample.note}") if sample.note else None
-    if len(names) == 1:
-        return tag("figure", tag("figcaption", caption, note), tag("div", *images, class_="panes"))
-    slider = tag(
-        "input", type="range", min=0, max=100, step=0.5, value=50, class_="divider",
-        aria_label=f"{sample.name}: how much is shown of the left picture", hidden=True,
-    )  # fmt: skip
-    choices = [
-        *(pair for pair in _PAIRS if set(pair) <= set(names)),
-        *((n, n) for n in names if n.startswith("error")),
-    ]
-    buttons = [_choice(number, pair, place == 0) for place, pair in enumerate(choices)]
-    chosen = tag(
-        "div", *buttons, class_="choices", role="radiogroup", aria_label="What is compared", hidden=True
-    )
-    return tag(
-        "figure",
-        tag("figcaption", caption, note),
-        tag("div", *images, slider, class_="panes"),
-        chosen,
-        class_="comparison",
-    )
-
-
-def _choice(number: int, pair: tuple[str, str], checked: bool) -> Html:
-    left, right = pair
-    button = tag(
-        "input", type="radio", name=f"pair-{number}", data_left=left, data_right=right, checked=checked
-    )
-    return tag("label", button, left if left == right else f"{left} | {right}")
-
-
-def _texts(previews: Previews) -> Html:
-    intro = f"What the network made of validation samples after step {previews.step:,}."
-    more = f" {previews.left_out} more are in the run's folder." if previews.left_out else ""
-    texts = [_text(*named) for named in previews.texts]
-    return join(tag("p", intro + more, class_="quiet"), *texts)
-
-
-def _text(name: str, words: str) -> Html:
-    """What was given and, behind `>>>`, what came of it."""
-    given, arrow, made = words.partition(" >>> ")
-    body = (
-        [tag("span", given, class_="given"), tag("span", " → ", class_="arrow"), made] if arrow else [given]
-    )
-    return tag("figure", tag("figcaption", tag("b", name)), tag("pre", *body, class_="sample"))
-
-
 def _layers(contents: Contents) -> Html:
     assert contents.counted is not None
     count = contents.counted.count
-    layers = [layer for layer in count.layers if layer.parameters or layer.macs or layer.macs_trace]
-    depth = 4
-    while len(layers) > _MOST_ROWS and depth:
-        layers = [
-            layer for layer in count.folded(depth) if layer.parameters or layer.macs or layer.macs_trace
-        ]
-        depth -= 1
+    amount, unit = (count.amount, f" a {count.unit}") if count.amount else (1, "")
+    layers = _few([layer for layer in count.layers if _says_something(layer)], count)
     rows = [
         tag(
             "tr",
@@ -240,25 +162,33 @@ def _layers(contents: Contents) -> Html:
             tag("td", layer.type + (f" x{layer.calls}" if layer.calls > 1 else ""), class_="word"),
             tag("td", f"{layer.parameters:,}"),
             tag("td", _share(layer.parameters, count.parameters)),
-            tag("td", short(layer.macs)),
+            tag("td", short(layer.macs / amount)),
             tag("td", _share(layer.macs, count.macs)),
         )
         for layer in layers
     ]
-    total = [
-        tag("td", "", class_="word"),
-        tag("td", f"{count.parameters:,}"),
-        tag("td", short(count.bytes, "B")),
-    ]
-    per_unit = f"{short(count.macs / count.amount)} a {count.unit}" if count.amount else ""
-    total += [tag("td", short(count.macs)), tag("td", per_unit)]
-    rows.append(tag("tr", tag("th", "total", scope="row"), *total, class_="total"))
+    total = tag("th", "total", scope="row"), tag("td"), tag("td", f"{count.parameters:,}")
+    sums = tag("td", short(count.bytes, "B")), tag("td", short(count.macs / amount)), tag("td")
+    rows.append(tag("tr", *total, *sums, class_="total"))
     shapes = " + ".join("x".join(map(str, shape)) for shape in contents.counted.inputs)
-    caption = f"Input {shapes}. A MAC is a multiply-add of a product or convolution: two FLOPs."
-    table = _table(caption, ["layer", "type", "parameters", "share", "MACs", "share"], rows)
+    caption = f"Counted for an input of {shapes}. A MAC is a multiply-add, two FLOPs."
+    head = ["layer", "type", "parameters", "share", f"MACs{unit}", "share"]
     notes = [f"tied: {alias} = {kept}, counted once" for kept, alias in count.ties[:20]]
     notes += [f"warning: {problem}" for problem in count.problems[:20]]
-    return join(table, *(tag("p", note, class_="quiet") for note in notes))
+    return join(_table(caption, head, rows, words=2), *(tag("p", note, class_="quiet") for note in notes))
+
+
+def _few(layers: Sequence[Layer], count: Count) -> Sequence[Layer]:
+    """The rows of a table that a page has room for: of a deep network its outer levels."""
+    for depth in (4, 3, 2, 1):
+        if len(layers) <= _MOST_ROWS:
+            break
+        layers = [layer for layer in count.folded(depth) if _says_something(layer)]
+    return layers[:_MOST_ROWS]
+
+
+def _says_something(layer: Layer) -> bool:
+    return bool(layer.parameters or layer.macs or layer.macs_trace)
 
 
 def _share(part: int, whole: int) -> Html:
@@ -300,7 +230,7 @@ def _facts(contents: Contents) -> Iterator[tuple[str, Any]]:
     yield "resumed with", resumed
     yield "began from", _parent(facts.get("parent"))
     yield "seed", str(facts["seed"])
-    yield "data", _words(facts.get("data") or {})
+    yield "data", _words(facts.get("data") or {}).removeprefix("name ")
     yield "started", facts["started"]
     yield "ended", facts.get("ended")
     seconds = number_of(facts.get("train_seconds"))
@@ -310,7 +240,8 @@ def _facts(contents: Contents) -> Iterator[tuple[str, Any]]:
     yield "device", facts.get("device")
     threads, world = facts.get("threads"), facts.get("world", 1)
     yield "processes", f"{world}, of {threads or 1} thread{'s' if threads != 1 else ''} each"
-    yield "CPU settings", _words(facts.get("cpu") or {})
+    if cpu := facts.get("cpu"):
+        yield "CPU settings", f"matmul {cpu['matmul']}, malloc {'tuned' if cpu['malloc'] else 'default'}"
     yield "versions", _words(facts.get("versions") or {})
     yield "commit", facts.get("commit")
     yield "digest of the weights", facts.get("digest")
@@ -331,8 +262,16 @@ def _plain(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else cut(str(value), 200)
 
 
-def _table(caption: str, head: Sequence[str], rows: Sequence[Html]) -> Html:
-    columns = [tag("th", name, scope="col") if name else tag("td") for name in head]
+def _table(caption: str, head: Sequence[str], rows: Sequence[Html], words: int = 1) -> Html:
+    """A table that scrolls in itself where it is too wide.
+
+    Args:
+        words: so many columns are words and stand to the left, the others figures.
+    """
+    columns = [
+        tag("th", name, scope="col", class_="word" if place < words else None)
+        for place, name in enumerate(head)
+    ]
     return tag(
         "div",
         tag(
