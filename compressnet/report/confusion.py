@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from compressnet.errors import short as cut
-from compressnet.report.markup import Html, tag
+from compressnet.report.markup import Html, join, tag
 
 _MOST_CLASSES = 40  # of more a list of what is mixed up most often says more than a table
 _MOST_MISTAKES = 30
@@ -26,9 +26,13 @@ def _matrix(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> Html:
         tag("tr", tag("th", name, scope="row"), *(_cell(count, sum(row)) for count in row))
         for name, row in zip(names, counts, strict=True)
     ]
-    caption = tag("caption", "Rows are the true classes; a cell is shaded by its share of the row.")
-    matrix = tag("table", caption, tag("thead", head), tag("tbody", *rows), class_="confusion")
-    return tag("div", matrix, class_="scroll", tabindex=0, role="region", aria_label="Confusion matrix")
+    caption = "Rows are the true classes; a cell is shaded by its share of the row."
+    return _scrolling(caption, tag("table", tag("thead", head), tag("tbody", *rows), class_="confusion"))
+
+
+def _scrolling(caption: str, table: Html) -> Html:
+    scroll = tag("div", table, class_="scroll", tabindex=0, role="region", aria_label=caption)
+    return join(tag("p", caption, class_="caption"), scroll)
 
 
 def _cell(count: int, total: int) -> Html:
@@ -50,11 +54,10 @@ def _mistakes(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> Html:
             "tr",
             tag("th", cut(true, 60), scope="row"),
             tag("td", cut(predicted, 60), class_="word"),
-            tag("td", count),
+            tag("td", f"{count:,}"),
         )
-        for count, true, predicted in ((f"{n:,}", t, p) for n, t, p in mistakes[:_MOST_MISTAKES])
+        for count, true, predicted in mistakes[:_MOST_MISTAKES]
     ]
     head = tag("tr", *(tag("th", name, scope="col") for name in ("true", "predicted", "times")))
-    caption = tag("caption", f"What is mixed up most often among {len(classes):,} classes")
-    listed = tag("table", caption, tag("thead", head), tag("tbody", *rows))
-    return tag("div", listed, class_="scroll", tabindex=0, role="region", aria_label="Mistakes")
+    caption = f"What is mixed up most often among {len(classes):,} classes"
+    return _scrolling(caption, tag("table", tag("thead", head), tag("tbody", *rows)))

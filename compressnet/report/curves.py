@@ -84,8 +84,8 @@ def charts(rows: Sequence[Mapping[str, Any]], best_metric: str, best_step: int |
         curves = _of_log(trained, smooth=metric != "lr")
         if checked:
             curves.append(Curve("validation", _thin(checked), "points"))
-        if not curves:
-            continue
+        if not curves or (metric == "lr" and len({value for _, value in trained}) == 1):
+            continue  # a rate that is constant is in the recipe
         at_best = [point for point in checked if point[0] == best_step]
         made.append(
             Chart(

@@ -9,6 +9,7 @@ from compressnet.report.markup import Html, join, tag
 from compressnet.report.previews import Pictures, Previews
 
 _PAIRS = (("input", "network"), ("target", "network"), ("input", "target"))
+_SHORT = 80  # characters of what was given that fit into a line with what came of it
 _SMALL = 360  # pixels: what is less wide is magnified to at least that
 
 
@@ -37,8 +38,7 @@ def _comparison(number: int, sample: Pictures) -> Html:
     """The panes of a sample; side by side where no script runs."""
     width, height = sample.panes[0].size
     times = math.ceil(_SMALL / width)
-    magnified = f", {times} times" if times > 1 else ""
-    caption = [tag("b", sample.name), f", {width} x {height}{magnified}"]
+    caption = [tag("b", sample.name), f", {width} x {height}"]
     caption += [tag("small", f", {sample.note}")] if sample.note else []
     shown = [_pane(sample, place, times) for place in range(len(sample.panes))]
     names = [pane.name for pane in sample.panes]
@@ -97,9 +97,16 @@ def _choices(number: int, pairs: Sequence[tuple[str, str]]) -> Html:
 
 
 def _text(name: str, words: str) -> Html:
-    """What was given and, behind `>>>`, what came of it."""
+    """What was given and, behind `>>>`, what came of it: in a line, or side by side if the first is long."""
     given, arrow, made = words.partition(" >>> ")
-    body: list[str] = [given]
-    if arrow:
-        body = [tag("span", given, class_="given"), tag("span", " → ", class_="arrow"), made]
-    return tag("figure", tag("figcaption", tag("b", name)), tag("pre", *body, class_="sample"))
+    caption = tag("figcaption", tag("b", name))
+    if not arrow:
+        return tag("figure", caption, tag("pre", words, class_="sample"))
+    if len(given) <= _SHORT and "\n" not in given:
+        marked = tag("span", given, class_="given"), tag("span", " → ", class_="arrow")
+        return tag("figure", caption, tag("pre", *marked, made, class_="sample"))
+    boxes = [
+        tag("div", tag("h3", title), tag("pre", tag("span", part), class_=f"sample {kind}"))
+        for title, part, kind in (("given", given, "given end"), ("network", made, ""))
+    ]
+    return tag("figure", caption, tag("div", *boxes, class_="beside"))

@@ -56,38 +56,41 @@ def sections(contents: Contents) -> Iterator[Section]:
 
 
 def _results(contents: Contents) -> Html:
-    parts = []
-    if contents.evaluated:
-        parts.append(_evaluation(contents, contents.evaluated))
-    if contents.validated:
-        step = contents.validated["step"]
-        is_best = contents.step in (None, step)
-        which = "best checkpoint" if is_best and contents.step is not None else "best so far"
-        caption = f"Validation during training, step {step:,} ({which})"
-        metrics = {key: value for key, value in contents.validated.items() if key not in curves.NO_METRICS}
-        parts.append(_figures(caption, metrics, {}))
-    if not parts:
-        parts.append(tag("p", "Nothing has been measured yet."))
-    if not contents.evaluated and contents.step is not None:
-        hint = "Not evaluated on test data yet: ", tag("code", f"compressnet eval {contents.run.folder}")
-        parts.append(tag("p", *hint, class_="quiet"))
+    found, step = contents.evaluated, contents.step
+    if not found and not contents.validated:
+        tables = [tag("p", "Nothing has been measured yet.")]
+    else:
+        tables = [_evaluation(contents, found)] if found else []
+        tables += [_validation(contents)] if contents.validated else []
+    parts = [tag("div", *(tag("div", table) for table in tables), class_="tables")]
+    if found and contents.theirs:
+        parts.append(tag("p", f"Published: {contents.theirs.what}", class_="quiet"))
+    if found and step is not None and found.checkpoint not in (None, f"step-{step}"):
+        words = (
+            f"The figures on {found.split} data are those of {found.checkpoint}, all else is of step-{step}: "
+        )
+        parts.append(tag("p", words, _command("eval", contents), class_="notice"))
+    if not found and step is not None:
+        parts.append(tag("p", "Not evaluated on test data yet: ", _command("eval", contents), class_="quiet"))
+    if found and len(found.rows) > 1:
+        parts.append(_samples(found))
     return join(*parts)
+
+
+def _command(name: str, contents: Contents) -> Html:
+    return tag("code", shlex.join(["compressnet", name, contents.subject]))
 
 
 def _evaluation(contents: Contents, found: Evaluated) -> Html:
-    theirs = contents.theirs
-    where = f"{found.data.name}, {found.split}: {found.data.count:,} targets"
-    made_of = f" ({found.checkpoint})" if found.checkpoint else ""
-    parts: list[Html] = [_figures(f"{where}{made_of}", found.metrics, theirs.figures if theirs else {})]
-    if theirs:
-        parts.append(tag("p", f"Published: {theirs.what}", class_="quiet"))
-    if contents.step is not None and found.checkpoint not in (None, f"step-{contents.step}"):
-        again = tag("code", f"compressnet eval {contents.subject}")
-        words = f"These are the figures of {found.checkpoint}; this page is of step-{contents.step}: "
-        parts.append(tag("p", words, again, class_="notice"))
-    if len(found.rows) > 1:
-        parts.append(_samples(found))
-    return join(*parts)
+    made_by = f" ({found.checkpoint})" if found.checkpoint else ""
+    caption = f"On {found.data.name}, {found.split}: {found.data.count:,} targets{made_by}"
+    return _figures(caption, found.metrics, contents.theirs.figures if contents.theirs else {})
+
+
+def _validation(contents: Contents) -> Html:
+    row = contents.validated
+    metrics = {key: value for key, value in row.items() if key not in curves.NO_METRICS}
+    return _figures(f"Validation in training, at step {row['step']:,}", metrics, {})
 
 
 def _figures(caption: str, metrics: Mapping[str, Any], theirs: Mapping[str, Any]) -> Html:
@@ -195,7 +198,7 @@ def _share(part: int, whole: int) -> Html:
     """A bar, and the share in per cent for who cannot see it."""
     percent = 100 * part / whole if whole else 0.0
     bar = tag("rect", width=f"{percent:.2f}", height=8)
-    label = f"{percent:.1f} %"
+    label = tag("span", f"{percent:.1f} %")
     picture = tag(
         "svg", bar, viewBox="0 0 100 8", preserveAspectRatio="none", aria_hidden="true", class_="bar"
     )
@@ -272,16 +275,8 @@ def _table(caption: str, head: Sequence[str], rows: Sequence[Html], words: int =
         tag("th", name, scope="col", class_="word" if place < words else None)
         for place, name in enumerate(head)
     ]
-    return tag(
-        "div",
-        tag(
-            "table",
-            tag("caption", caption) if caption else None,
-            tag("thead", tag("tr", *columns)),
-            tag("tbody", *rows),
-        ),
-        class_="scroll",
-        tabindex=0,
-        role="region",
-        aria_label=caption or "table",
+    table = tag("table", tag("thead", tag("tr", *columns)), tag("tbody", *rows), aria_label=caption or None)
+    return join(
+        tag("p", caption, class_="caption") if caption else None,
+        tag("div", table, class_="scroll", tabindex=0, role="region", aria_label=caption or "table"),
     )
