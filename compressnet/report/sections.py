@@ -9,7 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from compressnet.errors import short as cut
-from compressnet.report import confusion, curves, samples
+from compressnet.report import confusion, curves, drawing, samples
 from compressnet.report.contents import Contents, Evaluated
 from compressnet.report.figures import NOTHING, duration, figure, name_of, number_of, short
 from compressnet.report.markup import Html, join, tag
@@ -45,7 +45,7 @@ def sections(contents: Contents) -> Iterator[Section]:
         yield Section("texts", "Texts", samples.texts(contents.previews, split))
     charts = curves.charts(contents.rows, contents.best[0], contents.validated.get("step"))
     if charts:
-        drawn = tag("div", *map(curves.draw, charts), class_="charts")
+        drawn = tag("div", *map(drawing.draw, charts), class_="charts")
         yield Section("curves", "Curves", join(drawn, _validations(contents)))
     if contents.evaluated and (found := contents.evaluated.details.confusion):
         yield Section("confusion", "Confusion", confusion.table(found.classes, found.counts))
@@ -66,9 +66,7 @@ def _results(contents: Contents) -> Html:
     if found and contents.theirs:
         parts.append(tag("p", f"Published: {contents.theirs.what}", class_="quiet"))
     if found and step is not None and found.checkpoint not in (None, f"step-{step}"):
-        words = (
-            f"The figures on {found.split} data are those of {found.checkpoint}, all else is of step-{step}: "
-        )
+        words = f"On {found.split} data {found.checkpoint} was evaluated; all else here is of step-{step}: "
         parts.append(tag("p", words, _command("eval", contents), class_="notice"))
     if not found and step is not None:
         parts.append(tag("p", "Not evaluated on test data yet: ", _command("eval", contents), class_="quiet"))
