@@ -37,7 +37,7 @@ class Confusion(json_file.Form):
     @model_validator(mode="after")
     def _square(self) -> Confusion:
         if {len(self.classes)} != {len(self.counts), *map(len, self.counts)}:
-            raise ValueError("it has not a row and a column for each class")
+            raise ValueError("not a row and a column for each class")
         return self
 
 
