@@ -1,4 +1,4 @@
-"""The page of `report` in a browser that is offline: it asks for nothing, reports nothing, and its parts move."""
+"""The page of `report` in a browser that is offline: it asks for nothing, and its parts move."""
 
 from __future__ import annotations
 
