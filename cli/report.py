@@ -42,5 +42,5 @@ def report(
     files.write_bytes(output, data)
     if json:
         console.print_json({"output": str(output), "bytes": len(data)})
-    else:
+    elif not files.is_stdout(output):
         console.print_path(output)

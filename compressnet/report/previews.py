@@ -98,7 +98,7 @@ def _by_step(folder: Path) -> Mapping[int, list[tuple[str, Path]]]:
     """{step: [(name of the sample, file), ...]}, by name."""
     found: dict[int, list[tuple[str, Path]]] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if match := _FILE.fullmatch(path.name):
+        if (match := _FILE.fullmatch(path.name)) and path.is_file():
             found.setdefault(int(match[1]), []).append((match[2], path))
     return found
 

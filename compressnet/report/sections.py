@@ -245,7 +245,7 @@ def _facts(contents: Contents) -> Iterator[tuple[str, Any]]:
         yield "CPU settings", f"matmul {cpu['matmul']}, malloc {'tuned' if cpu['malloc'] else 'default'}"
     yield "versions", _words(facts.get("versions") or {})
     yield "commit", facts.get("commit")
-    yield "digest of the weights", facts.get("digest")
+    yield "digest of the last weights", facts.get("digest")
 
 
 def _parent(parent: Mapping[str, Any] | None) -> str | None:
