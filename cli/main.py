@@ -20,6 +20,7 @@ from . import (
     import_,
     listings,
     recipes,
+    report,
     results,
     runs,
     streams,
@@ -58,6 +59,7 @@ app.command("bench")(bench)
 app.command("export")(export.export)
 app.command("fold")(fold.fold)
 app.command("import")(import_.import_)
+app.command("report")(report.report)
 app.command("results")(results.results)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(data.app, name="data")

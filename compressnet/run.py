@@ -5,7 +5,7 @@ runs/fip_sample-1/
   run.json        what, when, on what; status running | done | interrupted | failed
   metrics.jsonl   one line an event: log, evaluation, resume
   checkpoints/    step-<n>/ (weights; of the newest two the training state), last, best: pointers
-  eval.json, previews/
+  eval.json, previews/, report.html
 """
 
 from __future__ import annotations

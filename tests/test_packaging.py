@@ -65,6 +65,8 @@ def test_the_wheel_works_from_another_folder(tmp_path: Path) -> None:
         ("recipes/schema.json", "compressnet_recipes"),
         ("compressnet/zoo/*.safetensors", "compressnet/zoo"),
         ("compressnet/zoo/*.json", "compressnet/zoo"),
+        ("compressnet/report/*.css", "compressnet/report"),
+        ("compressnet/report/*.js", "compressnet/report"),
         ("compressnet/py.typed", "compressnet"),
     ]:
         missing = {f"{package}/{path.name}" for path in ROOT.glob(pattern)} - contents

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 # Each room may import the rooms below it; a set on one line holds neighbours that do not import each other.
 ORDER = [
     {"cli"},
+    {"report"},
     {"compression", "results"},
     {"training", "export"},
     {"tasks"},

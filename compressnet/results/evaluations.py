@@ -46,6 +46,11 @@ def summary(records: Sequence[Record], published: Sequence[Record], *, seeds: bo
     return [_table(names, group, published, seeds) for names, group in _groups(records)]
 
 
+def published_for(recipe: str | None, published: Sequence[Record]) -> Record | None:
+    """Others' figure of what a recipe reproduces; None: none is known."""
+    return next((entry for entry in published if recipe and entry.get("recipe") == recipe), None)
+
+
 def details(records: Sequence[Record]) -> list[str]:
     """How each row was made: commands, data, weights, validation on the way."""
     return [
@@ -77,7 +82,7 @@ def _table(
     groups = list(_by_recipe(records))
     plain = Counter(_network(group[0]) for _, group in groups)
     for recipe, group in groups:
-        theirs = next((entry for entry in published if recipe and entry.get("recipe") == recipe), None)
+        theirs = published_for(recipe, published)
         if theirs and theirs["what"] not in notes:
             notes.append(theirs["what"])
         alike = plain[_network(group[0])] > 1  # only what their commands set tells them apart

@@ -128,7 +128,7 @@ def images_table(
         if record.get("released") or not _is_of_images(record):
             continue  # the one stands in the column beside ours, the others in sections of their own
         metrics = record["metrics"]
-        theirs = _theirs_for(record, records, published)
+        theirs = theirs_for(record, records, published)
         if theirs and theirs["what"] not in notes:
             notes.append(theirs["what"])
         mark = f" [^{notes.index(theirs['what']) + 1}]" if theirs else ""
@@ -234,7 +234,7 @@ def _section(record: Mapping[str, Any]) -> str:
     return f"## {record['name']}\n\n{markdown(head, rows)}\n\n" + "\n".join(facts)
 
 
-def _theirs_for(
+def theirs_for(
     record: Mapping[str, Any], records: Sequence[Mapping[str, Any]], published: Sequence[Mapping[str, Any]]
 ) -> Mapping[str, Any]:
     """The authors' figures: their released network on the same images, else what was published."""

@@ -30,6 +30,9 @@ from compressnet.tasks.image_metrics import ImageMetrics
 from compressnet.tasks.protocol import Answers, Loss, NoMeasures, State, answers
 from compressnet.weights import Architecture
 
+_PANES = ("input", "target", "network", "error x 8")
+_GAP = 4  # white columns between panes
+
 
 class Assets(json_file.Form):
     """What is stored with weights: the operator that makes the targets, where one does."""
@@ -146,9 +149,23 @@ def comparison(source: Tensor, target: Tensor, output: Tensor, gain: int = 8) ->
         gain: what the absolute error is multiplied with.
     """
     error = (target.int() - output.int()).abs().mul(gain).clamp(max=255).to(torch.uint8)
-    gap = torch.full((3, source.shape[1], 4), 255, dtype=torch.uint8)
+    gap = torch.full((3, source.shape[1], _GAP), 255, dtype=torch.uint8)
     strip = torch.cat([source, gap, target, gap, output, gap, error], dim=2)
     return PILImage.fromarray(strip.permute(1, 2, 0).contiguous().numpy())
+
+
+def panes_of(strip: PILImage.Image) -> dict[str, PILImage.Image]:
+    """A strip that `comparison` made, cut: {"input": ..., "target": ..., "network": ..., "error x 8": ...}.
+
+    Raises:
+        CompressnetError: no such strip: its width is not that of four panes and three gaps.
+    """
+    width, rest = divmod(strip.width - 3 * _GAP, len(_PANES))
+    if rest or width < 1:
+        raise CompressnetError(f"a picture {strip.width} wide is no strip of {' | '.join(_PANES)}")
+    lefts = [place * (width + _GAP) for place in range(len(_PANES))]
+    panes = [strip.crop((left, 0, left + width, strip.height)) for left in lefts]
+    return dict(zip(_PANES, panes, strict=True))
 
 
 def _unit(images: Tensor) -> Tensor:

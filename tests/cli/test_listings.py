@@ -43,6 +43,7 @@ CALLS = {
     "export": "export linear:in_features=2,out_features=3 -o linear.onnx",
     "fold": "fold can24:norm=bn",
     "import": "import released.npz -o released.safetensors",
+    "report": "report RUN -o page.html",
     "results": "results",
     "count-params": "count-params lstm vs can24",
     "bench": "bench can24 --input-size 16 --threads 1 --rounds 2 --processes 1 --no-memory",
@@ -155,7 +156,7 @@ def test_completion_knows_the_commands(cli: Cli, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("_COMPRESSNET_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_WORDS", "compressnet re")
     monkeypatch.setenv("COMP_CWORD", "1")
-    assert set(cli(code=None).stdout.split()) == {"recipes", "results"}
+    assert set(cli(code=None).stdout.split()) == {"recipes", "report", "results"}
 
 
 def test_completion_knows_subjects(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

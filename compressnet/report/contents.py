@@ -1,0 +1,248 @@
+"""What the report shows of a run, read and checked; nothing of it needs the run's data.
+
+RUN[@checkpoint] -> run.json, metrics.jsonl, eval.json, previews/, the description of its weights -> Contents
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, model_validator
+
+from compressnet import json_file, registry
+from compressnet.errors import CompressnetError, RecipeError, UsageError
+from compressnet.recipe import Recipe
+from compressnet.report.figures import number_of
+from compressnet.report.previews import Previews, read_previews
+from compressnet.results.forms import Data, Figure
+from compressnet.results.records import PUBLISHED, read_published, read_records
+from compressnet.run import Run
+from compressnet.subject import Subject, parse, recipe_path
+from compressnet.subject import names as names_of
+
+if TYPE_CHECKING:
+    from compressnet.analysis.count import Count
+
+
+class Confusion(json_file.Form):
+    """`details.confusion` of a classifier's evaluation."""
+
+    classes: list[str]
+    counts: list[list[int]]
+
+    @model_validator(mode="after")
+    def _square(self) -> Confusion:
+        if {len(self.classes)} != {len(self.counts), *map(len, self.counts)}:
+            raise ValueError("not a row and a column for each class")
+        return self
+
+
+class Details(json_file.Form):
+    """What an evaluation keeps beside figures, as far as it is shown."""
+
+    confusion: Confusion | None = None
+
+
+class Evaluated(json_file.Form):
+    """RUN/eval.json: what `eval` found last."""
+
+    subject: str
+    checkpoint: str | None
+    data: Data
+    split: str
+    device: str
+    metrics: dict[str, Figure]
+    rows: dict[str, dict[str, Figure]]
+    measures: dict[str, Any] = Field(default_factory=dict)
+    details: Details = Details()
+
+
+@dataclass(frozen=True)
+class Counted:
+    """The network of a run: its layers, and the shapes of the inputs that they were counted for."""
+
+    count: Count
+    inputs: Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Theirs:
+    """Others' figures for what this run does: metric -> figure as it was published, and what it is."""
+
+    figures: Mapping[str, str | float]
+    what: str
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A run as the report shows it.
+
+    Attributes:
+        subject: as it was named, with `@checkpoint`.
+        facts: of run.json.
+        rows: of metrics.jsonl.
+        best: the task's metric, and whether "max" or "min" is best.
+        step: of the checkpoint; None: there is none yet.
+        reached: the last step that is logged.
+        validated: the figures of the validation at the checkpoint, else of the best one; {} without any.
+    """
+
+    run: Run
+    subject: str
+    facts: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]]
+    best: tuple[str, str]
+    step: int | None
+    reached: int
+    validated: Mapping[str, Any]
+    evaluated: Evaluated | None
+    theirs: Theirs | None
+    previews: Previews | None
+    counted: Counted | None
+
+    @property
+    def is_done(self) -> bool:
+        return bool(self.facts["status"] == "done")
+
+
+def read_contents(text: str, results: Path) -> Contents:
+    """Read a run.
+
+    Args:
+        text: the run as a subject: `RUN`, `RUN@last`, `RUN@step-500`.
+        results: the folder of recorded results: published figures are there.
+
+    Raises:
+        UsageError: something that is no run.
+        CompressnetError: the run is damaged.
+    """
+    subject = _run_subject(text)
+    assert subject.path is not None
+    run = Run.open(subject.path)
+    facts, rows = run.facts, run.metrics()
+    task: Any = registry.find("task", run.recipe.task.name)
+    has_weights = subject.checkpoint != "best" or bool(run.steps())
+    step = int(run.checkpoint(subject.checkpoint).name.removeprefix("step-")) if has_weights else None
+    validated = _validation(rows, task.best, step)
+    evaluated = _evaluated(run.folder / "eval.json")
+    return Contents(
+        run=run,
+        subject=subject.text,
+        facts=facts,
+        rows=rows,
+        best=task.best,
+        step=step,
+        reached=max([facts.get("step") or 0, *(row["step"] for row in rows)]),
+        validated=validated,
+        evaluated=evaluated,
+        theirs=_theirs(run, evaluated, task.best[0], results) if evaluated else None,
+        previews=read_previews(run.folder / "previews", step, task),
+        counted=_counted(run.checkpoints.weights(subject.checkpoint), subject) if has_weights else None,
+    )
+
+
+def run_of(text: str) -> Path:
+    """The folder of the run that a subject names.
+
+    Raises:
+        UsageError: something that is no run.
+        CompressnetError: a folder that is none, or nothing is there.
+    """
+    path = _run_subject(text).path
+    assert path is not None
+    return Run.open(path).folder
+
+
+def _run_subject(text: str) -> Subject:
+    subject = parse(text)
+    if subject.kind != "run":
+        what = {"weights": "a weights file", "recipe": "a recipe"}.get(
+            subject.kind, f"of kind {subject.kind}"
+        )
+        raise UsageError(f"{subject.name} is {what}: a report is of a run, name its folder (runs/NAME-1)")
+    return subject
+
+
+def _validation(
+    rows: Sequence[Mapping[str, Any]], best: tuple[str, str], step: int | None
+) -> Mapping[str, Any]:
+    """The row of the validation at `step`, else of the best."""
+    found = [row for row in rows if row["event"] == "evaluation"]
+    here = [row for row in found if row["step"] == step]
+    if here:
+        return here[-1]
+    metric, direction = best
+    sign = -1 if direction == "max" else 1
+    known = [(sign * value, row) for row in found if (value := number_of(row.get(metric))) is not None]
+    return min(known, key=lambda pair: pair[0])[1] if known else {}
+
+
+def _evaluated(path: Path) -> Evaluated | None:
+    if not os.path.lexists(path):
+        return None
+    try:
+        return json_file.read_form(Evaluated, path)
+    except CompressnetError as error:
+        raise CompressnetError(f"{error}; `compressnet eval {path.parent}` writes it anew") from error
+
+
+def _counted(path: Path, subject: Subject) -> Counted:
+    """Layer by layer, from what the weights say of themselves; their values are read where it must be run."""
+    import torch
+
+    from compressnet import weights
+    from compressnet.analysis.count import count
+    from compressnet.analysis.example import example
+    from compressnet.analysis.trace import NeedsValues
+    from compressnet.subject import load
+
+    with torch.device("meta"):
+        module = weights.build(weights.read_architecture(path))
+    try:
+        inputs = example(module)
+        return Counted(count(module, inputs), [list(x.shape) for x in inputs])
+    except NeedsValues:
+        module = load(subject).model
+        inputs = example(module)
+        return Counted(count(module, inputs), [list(x.shape) for x in inputs])
+
+
+def _theirs(run: Run, evaluated: Evaluated, metric: str, folder: Path) -> Theirs | None:
+    """Others' figures that belong beside an evaluation: of the same operator, or of the same recipe."""
+    from compressnet.results.evaluations import published_for
+    from compressnet.results.pages import theirs_for
+
+    # A folder of that name, of whoever has it, need not be one of records.
+    if run.recipe.is_smoke or not (folder / PUBLISHED).is_file():
+        return None
+    published = read_published(folder)
+    if operator := run.recipe.task.arguments.get("operator"):
+        record = {"operator": operator, "data": {"fingerprint": evaluated.data.fingerprint}}
+        found = theirs_for(record, read_records(folder), published)
+        figures = {key: found[key] for key in ("psnr", "ssim") if found.get(key) is not None}
+        return Theirs(figures, found["what"]) if figures else None
+    entry = published_for(run.recipe.name, published)
+    if (
+        entry is None
+        or entry.get("figure") is None
+        or evaluated.split != "test"
+        or not _is_shipped(run.recipe)
+    ):
+        return None
+    return Theirs({metric: entry["figure"]}, entry["what"])
+
+
+def _is_shipped(mine: Recipe) -> bool:
+    """Whether a recipe does what the one of its name in the package does: others' figures are of that."""
+    if mine.name not in names_of("recipe"):
+        return False
+    try:
+        theirs = Recipe.load(recipe_path(mine.name))
+    except RecipeError:
+        return False
+    same_data = mine.data.name == theirs.data.name
+    return same_data and mine.task == theirs.task and mine.model == theirs.model
