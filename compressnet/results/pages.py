@@ -157,10 +157,9 @@ def published_figure(
 ) -> tuple[str, str] | None:
     """What others have reached where a record's network stands, and on what; None: nothing is known."""
     if _is_of_images(record):
-        theirs = _theirs_for(record, records, published)
+        theirs = theirs_for(record, records, published)
         return (f"{float(theirs[metric]):.1f}", theirs["what"]) if theirs.get(metric) is not None else None
-    recipe = record.get("recipe")
-    entry = next((entry for entry in published if recipe and entry.get("recipe") == recipe), None)
+    entry = evaluations.published_for(record.get("recipe"), published)
     return (str(entry["figure"]), entry["what"]) if entry and entry.get("figure") is not None else None
 
 
