@@ -86,7 +86,10 @@ def _take_measures(loaded: Loaded, overrides: list[str] | None) -> dict[str, Any
 
     from compressnet import signature
 
-    given, problems = signature.check(loaded.task.measures, options.parse_settings(overrides))
+    settings = options.parse_settings(overrides)
+    if settings and not signature.parameters(loaded.task.measures):
+        raise UsageError(f"--set {next(iter(settings))}: {loaded.subject.text} has one way to be measured")
+    given, problems = signature.check(loaded.task.measures, settings)
     if problems:
         raise UsageError("; ".join(f"--set {problem.key}: {problem.message}" for problem in problems))
     loaded.task.measure(given)

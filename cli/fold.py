@@ -42,7 +42,6 @@ def fold(
 
     Example: compressnet fold runs/fip_sample-1 -o folded.safetensors
     """
-    from compressnet.analysis.bench import told
     from compressnet.analysis.fold import folded
     from compressnet.side import read_sides
 
@@ -52,8 +51,7 @@ def fold(
     if "operator" in (side.subject.kind, side.subject.name):
         raise CompressnetError(f"{side.text}: a classical operator is no network, there is nothing to fold")
     module, architecture = _opened(side)
-    with told(side.text):
-        done = folded(module, side.text)
+    done = folded(module, side.text)
     if output is not None:
         from compressnet import weights
 
@@ -90,7 +88,15 @@ def _check_target(side: Side, output: Path, force: bool, json: bool) -> None:
         )
     if json and files.is_stdout(output):
         raise UsageError(f"--json and -o {output}: both are written to stdout; choose one")
+    _refuse_inside_run(output)
     files.refuse_to_overwrite(output, force)
+
+
+def _refuse_inside_run(output: Path) -> None:
+    """A run's own weights are no longer those of its training state, once they are replaced."""
+    for folder in output.absolute().parents:
+        if (folder / "run.json").is_file():
+            raise UsageError(f"{output}: it is inside the run {folder.name}: name a file outside of it")
 
 
 def _report(name: str, done: Folded, output: Path | None, json: bool) -> None:
@@ -104,6 +110,7 @@ def _report(name: str, done: Folded, output: Path | None, json: bool) -> None:
                 "before": before,
                 "after": after,
                 "difference": done.difference,
+                "guess": done.is_guess,
                 "checks": [checked._asdict() for checked in done.checks],
             }
         )
@@ -117,6 +124,11 @@ def _report(name: str, done: Folded, output: Path | None, json: bool) -> None:
     console.print_text(
         f"outputs differ by {done.difference:.1e} of the largest value at most, on {len(done.checks)} inputs"
     )
+    if done.is_guess:
+        console.note(
+            "note: its forward cannot be traced: what stands in an nn.Sequential was taken to follow each "
+            "other in every call; compare the outputs on inputs of your own"
+        )
     if output is not None:
         console.print_text(f"{output}: {after['parameters']:,} parameters")
     else:

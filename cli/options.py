@@ -76,10 +76,9 @@ CacheDir = Annotated[
 Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="The folder that holds the runs.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON alone on stdout.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]
-Output = Annotated[
-    Optional[Path],
-    typer.Option("-o", "--output", metavar="OUT", help="Where to write: a file or folder."),
-]
+_OUTPUT = typer.Option("-o", "--output", metavar="OUT", help="Where to write: a file or folder.")
+Output = Annotated[Optional[Path], _OUTPUT]
+OutputText = Annotated[Optional[str], _OUTPUT]  # of `apply`, where - is stdout, and ./- a file
 
 
 T = TypeVar("T")

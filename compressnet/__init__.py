@@ -37,6 +37,10 @@ _ROOMS = {
 }
 
 
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]
+
+
 def __getattr__(name: str) -> Any:
     # Imported when used, so that the command line's help need not wait for it.
     if name in _ROOMS:

@@ -83,11 +83,11 @@ def whole_file(target: Path, suffix: str = "") -> Iterator[Path]:
         WriteError: the disk is full or read-only, the folder missing; what stood at `target` still does.
         CompressnetError: what is raised within, of `target` instead of the temporary.
     """
-    stream = is_stream(target)
-    place = Path(os.path.realpath(target)) if target.is_symlink() and not stream else target
-    beside = Path(tempfile.gettempdir(), f"stream{suffix}") if stream else place
     try:
-        with temporary_folder(beside) as folder:
+        stream = is_stream(target)
+        place = Path(os.path.realpath(target)) if target.is_symlink() and not stream else target
+        beside = Path(tempfile.gettempdir(), f"stream{suffix}") if stream else place
+        with temporary_folder(beside, mode=0o700) as folder:  # the target may be its owner's alone
             temporary = folder / beside.name
             try:
                 yield temporary
@@ -273,14 +273,17 @@ def _exchange(temporary: Path, target: Path) -> None:
 
 
 @contextmanager
-def temporary_folder(target: Path) -> Iterator[Path]:
+def temporary_folder(target: Path, mode: int = 0o777) -> Iterator[Path]:
     """Yield a hidden new folder beside `target`, which is removed unless it was renamed (see `appear`).
+
+    Args:
+        mode: of the folder, less the umask.
 
     Raises:
         WriteError: of a file in it: names `target`, as the hidden name says nothing to a person.
     """
     temporary = _temporary(target)
-    temporary.mkdir()
+    temporary.mkdir(mode)
     try:
         yield temporary
     except WriteError as error:

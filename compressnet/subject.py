@@ -82,7 +82,7 @@ class Loaded:
 
     def apply(
         self,
-        inputs: Iterable[Path | str],
+        inputs: Iterable[Path | str] | Path | str,
         reporter: Reporter | None = None,
         on_error: Literal["raise", "yield"] = "raise",
         **options: Any,
@@ -98,7 +98,8 @@ class Loaded:
         """
         from compressnet.reporter import Silent
 
-        answers = self.answers([Source.of(path) for path in inputs], options, reporter or Silent())
+        paths = [inputs] if isinstance(inputs, str | Path) else inputs
+        answers = self.answers([Source.of(path) for path in paths], options, reporter or Silent())
         return _of_paths(answers, raising=on_error == "raise")
 
     def answers(self, sources: Sequence[Source], options: dict[str, Any], reporter: Reporter) -> Answers:
@@ -154,8 +155,8 @@ def parse(text: str, takes: Sequence[str] = KINDS) -> Subject:
         if _exists(Path(name)) or ("@" in name and _exists(Path(name.rpartition("@")[0]))):
             return _from_path(name)
         near = registry.suggestion(name, {entry for kind in takes for entry in names(kind)})
-        lists = "|".join(_LISTS[kind] for kind in takes)
-        lists = "" if "did you mean" in near else f"`compressnet {lists} ls` lists all; "
+        lists = " or ".join(f"`compressnet {_LISTS[kind]} ls`" for kind in takes)
+        lists = "" if "did you mean" in near else f"{lists} lists all; "
         raise UsageError(
             f"there is no '{named(name)}'{near}; {lists}"
             f"a run or file is written with its path: ./{short(name)}"

@@ -13,7 +13,7 @@ import runpy
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,7 +142,8 @@ def _run(path: Path) -> dict[str, Any]:
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
     try:
-        yield
+        with redirect_stdout(sys.stderr):  # what it prints is not what a command reports
+            yield
     except CompressnetError:
         raise
     except Exception as error:

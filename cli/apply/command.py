@@ -32,12 +32,12 @@ MaxMemory = Annotated[
 def apply(
     subject: Annotated[str, typer.Argument(help="A run, a weights file, zoo:NAME or operator:NAME.")],
     inputs: Annotated[
-        Optional[list[Path]],
+        Optional[list[str]],
         typer.Argument(metavar="[INPUT]...", help="Files, folders, or - (stdin)."),
     ] = None,
-    output: options.Output = None,
+    output: options.OutputText = None,
     prompt: Annotated[
-        Optional[str], typer.Option(metavar="TEXT", help="Of a language model: the text to go on with.")
+        Optional[str], typer.Option(metavar="TEXT", help="For language models: the text to continue.")
     ] = None,
     set_: options.Overrides = None,
     list_options: Annotated[
@@ -53,8 +53,11 @@ def apply(
     shard: options.ShardText = None,
     json: options.Json = False,
 ) -> None:
-    """Use a network on photographs or on text files: a language model goes on with a text or measures texts,
-    a classifier says the class of each line.
+    """Use a network on what it reads: photographs come back processed, a language model continues a text
+    or measures texts, a classifier says the class of each line.
+
+    An OUT with a suffix is a file, else a folder; texts and rows of all inputs share a file, and are printed
+    without -o. As an input, - is stdin; as the output, stdout.
 
     Example: compressnet apply zoo:rof photo.jpg -o smooth.png
 
@@ -69,7 +72,10 @@ def apply(
         _list_options(loaded, json)
         return
     given, settings = inputs or [], options.parse_settings(set_)
-    settings |= _of_flags(loaded, prompt, max_memory)
+    flags = _of_flags(loaded, prompt, max_memory)
+    if twice := sorted(flags.keys() & settings.keys()):
+        raise UsageError(f"--set {twice[0]}=...: --{twice[0].replace('_', '-')} says it already")
+    settings |= flags
     if "prompt" in settings:
         _check_prompt(str(settings["prompt"]), given, output, shard)
     elif not given:
@@ -77,21 +83,26 @@ def apply(
     makes = loaded.task.makes(settings)
     if output is None and not makes.printed:
         raise UsageError(f"name the output, as in: {_example(subject, given)}")
-    output = STDOUT if output == Path(STDIN) else output
-    if json and output is not None and is_stdout(output):
+    target = None if output is None else STDOUT if output == STDIN else Path(output)
+    if json and target is not None and is_stdout(target):
         raise UsageError(f"--json and -o {output}: both are written to stdout; choose one")
+    if force and skip_existing:
+        raise UsageError("--force and --skip-existing: choose one")
     rules = Rules(force, skip_existing, options.parse_shard(shard))
-    writer = make_writer(gather(given, loaded.task.reads), output, makes, rules)
+    writer = make_writer(gather(given, loaded.task.reads), target, makes, rules)
+    if shard is not None and not (writer.sources or writer.skipped):
+        console.note(f"no input falls to shard {shard}")
     _set_up(loaded, device, max_memory)
     entries, texts = _apply(loaded, writer, settings)
     left = writer.finish()
-    for entry in entries if left else ():
+    for entry in [*entries, *texts] if left else ():
         entry.pop("output", None)
     smoke = bool(loaded.architecture and loaded.architecture.smoke)
     if json:
-        report.print_document(loaded.subject.text, smoke, writer, entries, texts)
+        words = [entry["text"] for entry in texts]
+        report.print_document(loaded.subject.text, smoke, writer, entries, words)
     else:
-        report.show(loaded.subject.text, smoke, writer, entries, left, output)
+        report.show(loaded.subject.text, smoke, writer, [*texts, *entries], left, target)
     if writer.failed:
         raise CompressnetError(*dict.fromkeys(str(error) for _, error in writer.failed))
 
@@ -108,13 +119,13 @@ def _of_flags(loaded: Loaded, prompt: str | None, max_memory: int | None) -> dic
     flags = {"prompt": prompt, "max_memory": max_memory}
     given: dict[str, object] = {key: value for key, value in flags.items() if value is not None}
     if strange := given.keys() - known.keys():
-        lacks = "writes no text" if "prompt" in strange else "takes what it needs"
+        lacks = "writes no text" if "prompt" in strange else "has no memory limit to set"
         flag = "prompt" if "prompt" in strange else "max-memory"
         raise UsageError(f"--{flag}: {loaded.subject.text} {lacks}")
     return given
 
 
-def _check_prompt(prompt: str, given: list[Path], output: Path | None, shard: str | None) -> None:
+def _check_prompt(prompt: str, given: list[str], output: str | None, shard: str | None) -> None:
     if not prompt:
         raise UsageError("--prompt: it is empty; give the text at least one symbol to begin with")
     if shard is not None:
@@ -122,10 +133,10 @@ def _check_prompt(prompt: str, given: list[Path], output: Path | None, shard: st
     if output is None:
         return
     if given:
-        raise UsageError("-o: the text of a --prompt and what files give are of two kinds: apply them apart")
+        raise UsageError("-o takes the text of a --prompt or the results of files: run apply twice")
     if os.path.isdir(output):
         raise UsageError(f"{output} is a folder: name a file in it")
-    if not output.suffix and output != Path(STDIN) and not is_stream(output):
+    if not Path(output).suffix and output != STDIN and not is_stream(Path(output)):
         raise UsageError(f"-o {output}: name the file with its suffix, as {output}.txt")
 
 
@@ -134,17 +145,17 @@ def _lacks_inputs(loaded: Loaded) -> str:
     from compressnet.source import PLURALS
 
     if "prompt" in parameters(loaded.task.options):
-        return "give --prompt TEXT to go on with, or text files to measure the perplexity of"
+        return "give --prompt TEXT to continue, or text files to measure the perplexity of"
     what = " or ".join(PLURALS[kind] for kind in loaded.task.reads)
     return f"name at least one input: {what}, a folder of them, or {STDIN} for what is piped in"
 
 
-def _example(subject: str, inputs: list[Path]) -> str:
+def _example(subject: str, inputs: list[str]) -> str:
     """The command line that lacks nothing."""
-    one = inputs[0]
+    one = Path(inputs[0])
     output = "out" if len(inputs) > 1 or one.is_dir() else f"{one.stem}_out{one.suffix}"
-    output = STDIN if one == Path(STDIN) else output
-    return shlex.join(["compressnet", "apply", subject, *map(str, inputs[:3]), "-o", output])
+    output = STDIN if inputs == [STDIN] else output
+    return shlex.join(["compressnet", "apply", subject, *inputs[:3], "-o", output])
 
 
 def _set_up(loaded: Loaded, device: str, max_memory: int | None) -> None:
@@ -165,15 +176,15 @@ def _set_up(loaded: Loaded, device: str, max_memory: int | None) -> None:
 
 def _apply(
     loaded: Loaded, writer: Writer, settings: dict[str, object]
-) -> tuple[list[dict[str, Any]], list[str]]:
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Apply to every source; a bad one does not stop the others, a full disk does.
 
     Returns:
-        what `--json` tells of the results of files, and the texts that were written to a prompt.
+        what `--json` tells of the results of files, and of the texts that were written to a prompt.
     """
     screen = console.Screen()
     entries: list[dict[str, Any]] = []
-    texts: list[str] = []
+    texts: list[dict[str, Any]] = []
     total = len(writer.sources)
     try:
         answers = loaded.answers(writer.sources, settings, screen)
@@ -190,10 +201,7 @@ def _apply(
                     break
                 writer.failed.append((source, error))
             else:
-                if _is_prompt(source):
-                    texts.append(entry["text"])
-                else:
-                    entries.append(entry)
+                (texts if _is_prompt(source) else entries).append(entry)
                 for line in entry.get("lost", ()):
                     place = entry["output"]
                     screen.note("warning", f"{source if is_stream(Path(place)) else place}: {line}")
@@ -220,12 +228,19 @@ def _list_options(loaded: Loaded, json: bool) -> None:
     if json:
         console.print_json(known)
         return
+    known = {key: _plain(entry) for key, entry in known.items()}
     rows = [
         (key, entry.get("type", "-"), _range(entry), entry.get("default")) for key, entry in known.items()
     ]
     console.print_table(
         "options of this subject (--set KEY=VALUE)", ["key", "type", "range", "default"], rows, numeric=3
     )
+
+
+def _plain(schema: dict[str, Any]) -> dict[str, Any]:
+    """Of `an integer or nothing` the integer."""
+    some = [entry for entry in schema.get("anyOf", ()) if entry.get("type") != "null"]
+    return {**some[0], **schema} if some else schema
 
 
 def _range(schema: dict[str, Any]) -> str:

@@ -29,34 +29,36 @@ class Inputs(NamedTuple):
     alone: bool
 
 
-def gather(given: Sequence[Path], kinds: Sequence[str]) -> Inputs:
+def gather(given: Sequence[str], kinds: Sequence[str]) -> Inputs:
     """Find the sources; of several inputs one may have none.
 
     Args:
+        given: as they were typed: `./-` is a file, `-` is not.
         kinds: what the task reads, of `source.SUFFIXES`.
 
     Raises:
         UsageError: stdin is named twice.
         CompressnetError: the only input is missing, or a folder without any.
     """
-    if given.count(Path(STDIN)) > 1:
+    if given.count(STDIN) > 1:
         raise UsageError(f"{STDIN} is named twice: what is piped in can be read once")
     names: dict[Source, Path] = {}
     failed: list[tuple[Source, CompressnetError]] = []
-    for path in given:
+    for text in given:
         try:
-            names.update(_found(path, kinds))
+            names.update(_found(text, kinds))
         except CompressnetError as error:
             if len(given) == 1:
                 raise
-            failed.append((Source.of(path), error))
+            failed.append((Source.of(text), error))
     alone = len(given) == 1 and not os.path.isdir(given[0])
     return Inputs(names, failed, alone)
 
 
-def _found(given: Path, kinds: Sequence[str]) -> dict[Source, Path]:
-    if given == Path(STDIN):
+def _found(text: str, kinds: Sequence[str]) -> dict[Source, Path]:
+    if text == STDIN:
         return {Source(STDIN, seekable=bool(_WOUND_BACK.intersection(kinds))): Path("stdin")}
+    given = Path(text)
     if not os.path.exists(given):
         raise CompressnetError(f"{given}: no such file or folder")
     if not os.path.isdir(given):

@@ -46,7 +46,9 @@ def show(
     if smoke:
         console.note("these weights come from a smoke run: what they make means nothing")
     if writer.skipped:
-        console.note(f"{len(writer.skipped)} results exist and were left as they are")
+        many = len(writer.skipped) > 1
+        words = "results exist and were left as they are" if many else "result exists and was left as it is"
+        console.note(f"{len(writer.skipped)} {words}")
     _print(subject, left)
     if output is not None and not left and not is_stream(output):
         for path in dict.fromkeys(entry["output"] for entry in entries):

@@ -74,7 +74,9 @@ def make_writer(inputs: Inputs, output: Path | None, makes: type[Artefact], rule
     if output is None:
         return Printed(inputs, rules)
     stream, folder = files.is_stream(output), os.path.isdir(output)
-    if stream and not makes.printed and files.is_stdout(output) and os.isatty(1):
+    if stream and files.is_stdout(output) and os.isatty(1):
+        if makes.printed:  # as a terminal may have it
+            return Printed(inputs, rules)
         raise UsageError(f"-o {output}: no picture is shown on a terminal: pipe it on, or name a file")
     if stream or folder or not output.suffix:
         return (
@@ -87,7 +89,7 @@ def make_writer(inputs: Inputs, output: Path | None, makes: type[Artefact], rule
     if makes.printed:
         return Together(inputs, output, rules)
     if not inputs.alone:
-        raise UsageError(f"{output}: several inputs, or a folder, need a folder: -o {output.stem}")
+        raise UsageError(f"{output}: several inputs need an output folder: -o {output.stem}")
     return Apart(inputs, output, makes, rules)
 
 
@@ -144,7 +146,8 @@ class Together:
                 write_together(self._kept, temporary)
         except CompressnetError as error:
             self.failed += [(source, error) for source, _ in self._kept]
-            return self._kept  # on the screen, then: what was computed is not lost
+            # On the screen, then: what was computed is not lost.
+            return [] if files.is_stdout(self.output) else self._kept
         return []
 
 

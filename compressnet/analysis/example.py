@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -13,6 +14,7 @@ from torch.nn.modules import batchnorm, conv
 from compressnet.errors import UsageError, is_out_of_memory
 
 Size = int | tuple[int, int] | None
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _IMAGE, _STEPS, _SAMPLES, _VOLUME = 64, 35, 256, 16  # sizes where none is asked for, along each axis
 
 
@@ -38,7 +40,7 @@ def example(module: nn.Module, batch: int = 1, size: Size = None) -> tuple[Tenso
         with torch.device("meta") if _device(module).type == "meta" else nullcontext():
             if not callable(own):
                 inputs = _of_layer(module, batch, size)
-            elif size is None:
+            elif size is None and not _needs_size(own):
                 inputs = own(batch)
             else:
                 inputs = own(batch, size)
@@ -48,6 +50,12 @@ def example(module: nn.Module, batch: int = 1, size: Size = None) -> tuple[Tenso
             raise
         raise UsageError(f"{type(module).__name__}: {str(error).splitlines()[0]}") from error
     return tuple(_as_in(module, x) for x in inputs)
+
+
+def _needs_size(own: Callable[..., object]) -> bool:
+    """Whether a user's `example(batch, size)` has no default for the size: it is given None then."""
+    known = list(inspect.signature(own).parameters.values())
+    return len(known) > 1 and known[1].default is inspect.Parameter.empty and known[1].kind in _POSITIONAL
 
 
 def example_step(module: nn.Module, batch: int = 1) -> tuple[Tensor, ...]:

@@ -10,15 +10,22 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from compressnet.analysis.bench import told
 from compressnet.analysis.count import Count, count
 from compressnet.analysis.example import Size, example, example_step
 from compressnet.errors import CompressnetError, UsageError
+from compressnet.layers.data_flow import is_guess
 from compressnet.layers.fold import Folding, difference, folding, rounding
+from compressnet.layers.fold_plan import is_wanted
 
 TOLERANCE = 1e-5  # of a difference, relative to the largest value
 # Batch and size; what a network does not take is left out.
 _INPUTS: tuple[tuple[int, Size], ...] = ((1, None), (3, None), (2, (40, 56)), (2, 48), (1, 19))
 _SEED = 0
+_NOTHING = (
+    "no batch normalisation, frozen adaptive normalisation, linear layer or 1x1 convolution comes right "
+    "behind a layer that could take it up (what is shared, hooked, parametrised or not finite stays as it is)"
+)
 
 
 class Checked(NamedTuple):
@@ -37,6 +44,7 @@ class Folded:
         folding: what was done.
         before, after: their counts.
         checks: on several inputs.
+        is_guess: its data flow could not be traced (`data_flow.is_guess`): the checks are all that is known.
     """
 
     module: nn.Module
@@ -44,6 +52,7 @@ class Folded:
     before: Count
     after: Count
     checks: tuple[Checked, ...]
+    is_guess: bool = False
 
     @property
     def difference(self) -> float:
@@ -55,7 +64,8 @@ def fold(module: nn.Module, inputs: tuple[Any, ...] | None = None) -> nn.Module:
     """A copy for inference with batch normalisation, and linear layers in a row, folded away.
 
     What is folded into what: `compressnet.layers.fold`. The copy is in evaluation, and so is what it must
-    agree with.
+    agree with. It is for calls with the arguments that the module must have; what optional arguments or other
+    methods do may differ.
 
     Args:
         module: of any class; it is left as it is.
@@ -77,20 +87,28 @@ def folded(module: nn.Module, name: str, inputs: tuple[Any, ...] | None = None) 
     Raises:
         CompressnetError, UsageError: as of `fold`.
     """
-    whole = copy.deepcopy(module).eval()
-    found = folding(whole)
-    if found is None:
-        raise CompressnetError(
-            f"{name}: nothing to fold: no batch normalisation, frozen adaptive normalisation, linear layer "
-            "or 1x1 convolution comes right behind a layer that could take it up"
-        )
-    made = copy.deepcopy(whole)
-    found.apply(made)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(_SEED)
-        usual = example(whole) if inputs is None else inputs
-        checks = tuple(_check(name, whole, made, inputs))
-    return Folded(made, found, count(whole, usual), count(made, usual), checks)
+    _check_weights(module, name)
+    with told(name):
+        whole = copy.deepcopy(module).eval()
+        found = folding(whole)
+        if found is None:
+            raise CompressnetError(f"{name}: nothing to fold: {_NOTHING}")
+        made = copy.deepcopy(whole)
+        found.apply(made)
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(_SEED)
+            usual = example(whole) if inputs is None else inputs
+            checks = tuple(_check(name, whole, made, inputs))
+        counted = count(whole, usual), count(made, usual)
+    return Folded(made, found, *counted, checks, is_guess(whole, is_wanted))
+
+
+def _check_weights(module: nn.Module, name: str) -> None:
+    for tensor in (*module.parameters(), *module.buffers()):
+        if nn.parameter.is_lazy(tensor):
+            raise CompressnetError(f"{name}: it has lazy modules: run it once first, so that they have sizes")
+        if tensor.is_meta:
+            raise CompressnetError(f"{name}: its weights are on the device 'meta': load them first")
 
 
 def _check(name: str, whole: nn.Module, made: nn.Module, inputs: tuple[Any, ...] | None) -> Iterator[Checked]:
@@ -103,6 +121,8 @@ def _check(name: str, whole: nn.Module, made: nn.Module, inputs: tuple[Any, ...]
                 reason = next(iter(str(error).splitlines()), type(error).__name__)
                 raise CompressnetError(f"{name}: it does not take its inputs: {reason}") from error
             continue  # a size that is none of its
+        if difference(getattr(whole, method)(*given), wanted) > allowed:
+            raise CompressnetError(f"{name}: its own outputs are random or not finite: nothing to compare")
         off = difference(getattr(made, method)(*given), wanted)
         if off > allowed:
             raise CompressnetError(

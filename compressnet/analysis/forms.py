@@ -87,6 +87,8 @@ def _check(module: nn.Module, mode: str, dtype: str, name: str) -> None:
         raise UsageError(f"--mode stream-step: {name} has no streaming form (init_state and step)")
     if dtype != "float32" and not any(p.is_floating_point() for p in module.parameters()):
         raise UsageError(f"--dtype {dtype}: {name} has no parameters, it computes as it likes")
+    if any(p.is_complex() for p in module.parameters()):
+        raise UsageError(f"--dtype {dtype}: {name} has complex parameters, which lose their imaginary parts")
     if mode in TRAINING and not any(p.requires_grad for p in module.parameters()):
         raise UsageError(f"--mode {mode}: {name} has no parameters to train")
 

@@ -25,6 +25,7 @@ from compressnet.recipe import Recipe
 from compressnet.reporter import Reporter, Silent
 from compressnet.side import Side, read_sides
 from compressnet.subject import read_weights
+from compressnet.user_module import Shapes, read_shape
 
 DEFAULT_OPSET = 18  # the oldest one that torch writes: the most runtimes read it
 OPSETS = range(18, 24)
@@ -116,7 +117,7 @@ def export(
         subject: as the command line takes it, or any module with `example(batch, size)`.
         path: NAME.onnx.
         settings: arguments of the subject, as `--set` has them.
-        inputs: shapes of the inputs of a `py:` subject without `example`, as `--input` has them.
+        inputs: shapes of the inputs of a module or `py:` subject without `example`, as `--input` has them.
         opset: one of `OPSETS`.
         state: for streams: the state is an input `state_0`, `state_1`, ... and an output `next_state_0`, ...,
             in the order of `init_state`.
@@ -132,14 +133,23 @@ def export(
     _check_target(path, force)
     if opset not in OPSETS:
         raise UsageError(f"opset {opset}: torch writes {OPSETS[0]} to {OPSETS[-1]}")
-    source = (
-        _named(subject, settings or {}, inputs) if isinstance(subject, str) else _given(subject, settings)
-    )
+    if isinstance(subject, str):
+        source = _named(subject, settings or {}, inputs)
+    else:
+        source = _given(_with_inputs(subject, inputs), settings)
     _check_floats(source)
     (reporter or Silent()).note(
         "info", f"exporting {source.name}; ONNX Runtime checks the file, some seconds"
     )
     return _write(source, path, opset, state, tolerance)
+
+
+def _with_inputs(module: nn.Module, inputs: Sequence[str]) -> nn.Module:
+    if not inputs:
+        return module
+    module = copy.copy(module)  # only its example is another
+    module.example = Shapes([read_shape(text) for text in inputs])  # type: ignore[assignment]
+    return module
 
 
 def checked_file(name: str, module: nn.Module, *, state: bool = False) -> bytes:

@@ -5,8 +5,9 @@ Every module of a list is called once in a pass (and in a step); the output of e
 only argument, and nowhere else. It names what is there now, after edits too. (CAN's AdaptiveNorm is given a
 leaky ReLU as well, which CAN applies to whatever else stands in its place.)
 
-A module without `foldable` is traced by torch.fx; where that fails, neighbours within `nn.Sequential` follow
-each other.
+A module without `foldable` is traced by torch.fx, as it is called with the arguments that it must have; what
+else its forward or its other methods may do is not seen. Where tracing fails, neighbours within
+`nn.Sequential` are taken to follow each other, which only running it can tell (`is_guess`).
 """
 
 from __future__ import annotations
@@ -65,12 +66,26 @@ def _within(path: str, part: nn.Module) -> list[str]:
     return [inner for name, child in part.named_children() for inner in _within(f"{path}.{name}", child)]
 
 
+def is_guess(module: nn.Module, is_wanted: Wanted) -> bool:
+    """Whether `chains` knows no more than what stands in an `nn.Sequential`."""
+    declared = callable(getattr(module, "foldable", None))
+    return not declared and _count(module, is_wanted) > 1 and _traced_safely(module, is_wanted) is None
+
+
 def _count(module: nn.Module, is_wanted: Wanted) -> int:
     return sum(map(is_wanted, module.modules()))
 
 
 def _found(module: nn.Module, is_wanted: Wanted) -> list[list[str]]:
     """By tracing, else within `nn.Sequential`."""
+    if (traced := _traced_safely(module, is_wanted)) is not None:
+        return traced
+    rows = [(path, part) for path, part in module.named_modules() if type(part) is nn.Sequential]
+    return [[f"{path}.{name}".removeprefix(".") for name, _ in part.named_children()] for path, part in rows]
+
+
+def _traced_safely(module: nn.Module, is_wanted: Wanted) -> list[list[str]] | None:
+    """None: its own code cannot be run with stand-ins for tensors."""
     # Structure alone is copied, not the tensors: what is run with stand-ins may leave them in its attributes.
     tensors = [*module.parameters(), *module.buffers()]
     try:
@@ -78,15 +93,14 @@ def _found(module: nn.Module, is_wanted: Wanted) -> list[list[str]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return _traced(lone, is_wanted)
-    except Exception:  # whatever the module's own code raises when it is given stand-ins for tensors
-        rows = [(path, part) for path, part in module.named_modules() if type(part) is nn.Sequential]
-        return [
-            [f"{path}.{name}".removeprefix(".") for name, _ in part.named_children()] for path, part in rows
-        ]
+    except Exception:
+        return None
 
 
 class _Tracer(fx.Tracer):
     """Looks into modules that hold some that are wanted, and into no others."""
+
+    proxy_buffer_attributes = True  # who reads a buffer of a module needs the module
 
     def __init__(self, is_wanted: Wanted) -> None:
         super().__init__()

@@ -90,7 +90,7 @@ def groups(module: nn.Module) -> Iterator[Group]:
     """
     alone = _Alone(module)
     seen: set[str] = set()
-    for chain in chains(module, lambda part: type(part) in LAYERS or type(part) in NORMS):
+    for chain in chains(module, is_wanted):
         stack: list[Group] = []
         for path in chain:
             part = module.get_submodule(path)
@@ -105,6 +105,11 @@ def groups(module: nn.Module) -> Iterator[Group]:
             else:
                 stack = grown
         yield from (group for group in stack if len(group.paths) > 1)
+
+
+def is_wanted(part: nn.Module) -> bool:
+    """Whether it may take up others, or be taken up."""
+    return type(part) in LAYERS or type(part) in NORMS
 
 
 def _grown(stack: Sequence[Group], path: str, part: nn.Module) -> list[Group] | None:

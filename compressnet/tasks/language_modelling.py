@@ -16,6 +16,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -166,19 +167,22 @@ class LanguageModelling:
         return self._text([*prompt[1:].tolist(), *written])
 
     def _measure(self, model: nn.Module, source: Source, reporter: Reporter) -> Figures:
-        with source.file() as path:
-            split = TextSplit(Part(path), self.tokenizer, 1, 1, self.assets, training=False)
+        with source.file() as path:  # read when it is first needed
+            return self._figures(model, path, source.name, reporter)
+
+    def _figures(self, model: nn.Module, path: Path, name: str, reporter: Reporter) -> Figures:
+        split = TextSplit(Part(path), self.tokenizer, 1, 1, self.assets, training=False)
         device, metrics = _device(model), self.metrics()
         state: State = ()
         figures: dict[str, float] = {"symbols": split.target_count}
         if self.vocabulary.unknown is not None:
             figures["unknown"] = int((split.numbers[1:] == self.vocabulary.unknown).sum())
-        reporter.stage(os.path.basename(source.name), len(split), "windows")
+        reporter.stage(os.path.basename(name), len(split), "windows")
         with torch.inference_mode():
             for index in range(len(split)):
                 batch = split.collate([split[Key(0, index, index)]])
                 losses, state = self.predict(model, TextBatch(*(t.to(device) for t in batch)), state)
-                finite.checked(losses, f"{source}: the network's output")
+                finite.checked(losses, f"{name}: the network's output")
                 metrics.update(losses.cpu(), batch)
                 reporter.advance(1)
         return Figures({**figures, **metrics.compute()})

@@ -209,6 +209,10 @@ def test_shards_share_a_folder(cli: Cli, place: Path) -> None:
     again = cli("apply", "operator:rof", *words, "--skip-existing")
     assert again.stdout == "out/e.png\n"  # counted before what exists is left out
     assert json.loads(cli("apply", "operator:rof", *words[:-1], "9/9", "--json").stdout)["files"] == []
+    one = cli("apply", "operator:rof", "album/a.png", "-o", "one.png", "--shard", "2/3")
+    assert "no input falls to shard 2/3" in one.stderr
+    both = cli("apply", "operator:rof", "album", "-o", "out", "--force", "--skip-existing", code=2).error
+    assert both == "--force and --skip-existing: choose one"
     for wrong in ("0/3", "4/3", "3", "a/b", "1/", "-1/3"):
         assert (
             f"--shard {wrong}: write it as K/N"
@@ -261,7 +265,7 @@ def test_a_pipe_in_and_a_pipe_out(photo: Path, environment: dict[str, str], fork
 def test_several_inputs_need_a_folder(cli: Cli, photo: Path) -> None:
     for inputs in ([photo, photo.parent], [photo.parent]):
         error = cli("apply", "operator:rof", *inputs, "-o", "out.png", code=2).error
-        assert error == "out.png: several inputs, or a folder, need a folder: -o out"
+        assert error == "out.png: several inputs need an output folder: -o out"
 
 
 def test_json_and_a_picture_do_not_share_stdout(
@@ -290,3 +294,39 @@ def test_a_pipe_is_no_picture(cli: Cli, place: Path) -> None:
     os.mkfifo(place / "a.png")
     error = cli("apply", "operator:rof", "a.png", "-o", "out.png", code=1).error
     assert error == "a.png: is no plain file: write its content to one first"
+
+
+def test_a_file_whose_name_is_a_hyphen(cli: Cli, photo: Path) -> None:
+    photo.rename(photo.parent / "-")
+    assert cli("apply", "operator:rof", "./-", "-o", "y.png").stdout == "y.png\n"
+    Path("./-").unlink()
+    save(photo.parent / "a.png")
+    assert cli("apply", "operator:rof", "a.png", "-o", "./-").stdout == "-/a.png\n"
+
+
+def test_a_result_whose_name_is_too_long_stops_no_other(cli: Cli, place: Path) -> None:
+    long = "x" * 251
+    for name in ("a.png", f"{long}.gif", f"{long}.png", "z.png"):
+        save(place / "album" / name)
+    done = cli("apply", "operator:rof", "album", "-o", "out", "--json", code=1)
+    assert "File name too long" in done.error
+    assert [Path(row["output"]).name for row in json.loads(done.stdout)["files"]] == [
+        *("a.png", f"{long}.png", "z.png"),
+    ]
+
+
+def test_private_results_stay_private_while_they_are_written(
+    cli: Cli, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(photo.parent / "mine.png").chmod(0o600)
+    modes = []
+
+    def seen(self: Image, path: Path) -> list[str]:
+        modes.append(path.parent.stat().st_mode & 0o777)
+        path.write_bytes(b"made")
+        return []
+
+    monkeypatch.setattr(Image, "write", seen)
+    cli("apply", "operator:rof", photo, "-o", "mine.png", "--force")
+    assert modes == [0o700]
+    assert Path("mine.png").stat().st_mode & 0o777 == 0o600

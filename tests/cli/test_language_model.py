@@ -61,7 +61,7 @@ def test_the_state_matters_to_the_weights(text: Path, monkeypatch: pytest.Monkey
     assert outcome(text / "forgetful").digest != whole.digest
 
 
-def test_smoke_run_writes_and_measures(cli: Cli, place: Path) -> None:
+def test_smoke_run_writes_and_measures(cli: Cli, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cli("train", "lm_sample", "--smoke", "-o", "run", "--device", "cpu")
     done = cli("apply", "run", "--prompt", "the class", "--set", "length=7", "--json")
     document = json.loads(done.stdout)
@@ -78,13 +78,21 @@ def test_smoke_run_writes_and_measures(cli: Cli, place: Path) -> None:
     assert json.loads(cli("apply", "run", "b.txt", "--json").stdout)["files"][0]["unknown"] == 1
     assert measured[0]["perplexity"] > 1
     assert "perplexity" in cli("apply", "run", "a.txt").stdout
-    cli("apply", "run", "--prompt", "a", "-o", "out.txt")
+    assert cli("apply", "run", "--prompt", "a", "-o", "out.txt").stdout == "out.txt\n"
+    monkeypatch.setattr("sys.stdin", open(place / "a.txt"))  # noqa: SIM115
+    piped = json.loads(cli("apply", "run", "-", "--json").stdout)["files"]
+    assert piped == [{**measured[0], "input": "-"}]
+    twice = cli("apply", "run", "--prompt", "a", "--set", "prompt=b", code=2).error
+    assert twice == "--set prompt=...: --prompt says it already"
     assert (place / "out.txt").read_text().startswith("a ")
     assert "exists: add --force" in cli("apply", "run", "--prompt", "a", "-o", "out.txt", code=1).error
     for words, message in (
-        ((), "give --prompt TEXT to go on with"),
+        ((), "give --prompt TEXT to continue"),
         (("--prompt", ""), "it is empty"),
-        (("a.txt", "--prompt", "a", "-o", "b.txt"), "are of two kinds: apply them apart"),
+        (
+            ("a.txt", "--prompt", "a", "-o", "b.txt"),
+            "-o takes the text of a --prompt or the results",
+        ),
         (("a.txt", "-o", "b.txt"), "b.txt: cannot write this format; use one of .tsv .csv"),
         (("--prompt", "a", "-o", "b"), "name the file with its suffix, as b.txt"),
         (("--prompt", "a", "--set", "top_k=-1"), "top_k"),

@@ -69,7 +69,7 @@ def test_a_run_learns_evaluates_and_labels(cli: Cli, files: Path) -> None:
     }
     cli("eval", "run", "--pictures", "seen")
     assert Image.open("seen/confusion.png").size[0] > 200
-    assert "--set top: unknown key 'top'" in cli("eval", "run", "--set", "top=2", code=2).error
+    assert "--set top: run has one way to be measured" in cli("eval", "run", "--set", "top=2", code=2).error
     (files / "a.txt").write_text("it says so\n\nit seems\n")
     (files / "b.txt").write_text("so it seems\n")
     document = json.loads(cli("apply", "run", "a.txt", "b.txt", "--json").stdout)

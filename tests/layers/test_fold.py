@@ -14,11 +14,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import compressnet
+from compressnet.analysis.fold import fold
 from compressnet.architecture import Architecture, apply_edit, build
 from compressnet.errors import CompressnetError, UsageError
 from compressnet.layers.adaptive_norm import AdaptiveNorm
+from compressnet.layers.data_flow import is_guess
 from compressnet.layers.dilated_conv import DilatedConv2d
 from compressnet.layers.fold import Folding, difference, folding
+from compressnet.layers.fold_plan import is_wanted
 from compressnet.models.can import CAN, can24
 
 SIZES = st.integers(1, 4)
@@ -370,3 +373,42 @@ class Liar(nn.Module):
 def test_a_fold_that_changes_outputs_is_refused() -> None:
     with pytest.raises(CompressnetError, match="Liar: folded, its outputs would differ by .* of the largest"):
         compressnet.fold(Liar())
+
+
+class Reads(nn.Module):
+    """Reads a buffer of a batch norm beside calling it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x)) + self.norm.get_buffer("running_var").sum()
+
+
+def test_whose_buffers_are_read_stays() -> None:
+    assert folding(Reads().eval()) is None
+
+
+class Random(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + torch.rand(())
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (nn.Sequential(nn.LazyConv2d(4, 3), nn.BatchNorm2d(4)), "run it once first"),
+        (nn.Sequential(nn.Conv2d(3, 4, 3, device="meta"), nn.BatchNorm2d(4)), "on the device 'meta'"),
+        (Random(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), "random or not finite"),
+        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), "nothing to fold: .* stays as it is"),
+    ],
+)
+def test_what_cannot_be_folded_says_why(module: nn.Module, message: str) -> None:
+    with pytest.raises(CompressnetError, match=message):
+        fold(module, (torch.rand(1, 3, 8, 8),))
+
+
+def test_what_cannot_be_traced_is_a_guess() -> None:
+    assert is_guess(Loop(), is_wanted)
+    assert not is_guess(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), is_wanted)

@@ -64,10 +64,6 @@ def test_what_a_page_shows(page: Path, tmp_path: Path, forked: Path, environment
     place.mkdir()
     path = os.pathsep.join([str(tmp_path / "bin"), environment.get("PATH", "")])
     environment = {**environment, "PATH": path, "PYTHONPATH": str(ROOT)}
-    if page.name == "README.md":  # its photographs are the reader's
-        subprocess.run(
-            ["compressnet", "data", "samples", "-o", "photos"], cwd=place, env=environment, check=True
-        )
 
     def run(words: list[str], what: str) -> tuple[list[str], list[str]]:
         """The lines on stdout; those of stderr and stdout. Pages leave notes out where they do not matter."""
