@@ -71,9 +71,8 @@ def how_to_install(names: list[str]) -> str:
 def dependencies() -> list[str]:
     """Those of pyproject.toml that some module imports."""
     texts = [path.read_text() for room in ("compressnet", "cli") for path in (ROOT / room).rglob("*.py")]
-    imported = {
-        name for text in texts for name in re.findall(r"^ *(?:import|from) (\w+)", text, re.MULTILINE)
-    }
+    statement = re.compile(r"^ *(?:import|from) (\w+)", re.MULTILINE)
+    imported = {name for text in texts for name in statement.findall(text)}
     return [text for text in project()["dependencies"] if _module(split(text)[0]) in imported]
 
 

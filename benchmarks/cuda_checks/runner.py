@@ -184,7 +184,10 @@ def kill_marked(mark: str) -> None:
 def environment(settings: Settings) -> dict[str, str]:
     """Of all processes: this checkout as if it were installed, and a cache of its own."""
     paths = [str(settings.work / "packages"), str(ROOT), os.environ.get("PYTHONPATH", "")]
+    # On the CPU sections start several processes at a time, which would wait for each other's threads.
+    threads = {"OMP_NUM_THREADS": "1"} if settings.kind == "cpu" else {}
     return {
+        **threads,
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         "PYTHONUNBUFFERED": "1",

@@ -1,4 +1,4 @@
-"""The checks on CUDA, without a GPU and without torch: what crashes, hangs or lacks time loses itself alone."""
+"""The checks on CUDA, without a GPU and without torch: what crashes, hangs or lacks time loses no more."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_results_are_on_disk_as_they_come(tmp_path: Path) -> None:
 
 
 def entry(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, ROOT / "benchmarks/cuda.py", *map(str, words)]
+    command = [sys.executable, str(ROOT / "benchmarks/cuda.py"), *map(str, words)]
     return subprocess.run(
         command, capture_output=True, text=True, timeout=60, env={**os.environ, **environment}, check=False
     )

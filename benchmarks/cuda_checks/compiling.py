@@ -1,0 +1,55 @@
+"""`torch.compile` of one model a system, forward and backward, against the same model without it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+
+from benchmarks.cuda_checks import compare, modules
+from benchmarks.cuda_checks.cases import Case, Cases, Finding, Settings
+
+_LIMIT, _STEPS, _SIDE = 1e-3, 6, 48  # of the scale; loops over time are unrolled
+
+
+def cases(settings: Settings, seconds: float) -> Cases:
+    device = compare.choose(settings.device)
+    names = systems()[-1:] if settings.quick else systems()
+    rows = [Case(f"model {name}", partial(_compiled, "model", name, device), 90) for name in names]
+    if not settings.quick:
+        rows += [
+            Case(f"layer {name}", partial(_compiled, "layer", name, device), 90) for name in ("sru", "lstmp")
+        ]
+    return Cases(rows)
+
+
+def systems() -> list[str]:
+    """The first model of each file."""
+    from compressnet import registry
+
+    files = {}
+    for name, place in registry.MODELS.items():
+        files.setdefault(place.partition(":")[0], name)
+    return list(files.values())
+
+
+def _compiled(kind: str, name: str, device: torch.device) -> Finding:
+    from compressnet.analysis.example import example
+
+    plain, net = modules.build(kind, name).to(device), modules.build(kind, name).to(device)
+    torch.manual_seed(1)
+    taken = example(plain, 2)
+    inputs = example(plain, 2, _SIDE if any(x.ndim == 4 for x in taken) else modules.SIZES.get(name, _STEPS))
+    compiled: Any = torch.compile(net)
+    off, where = compare.differences(
+        compare.gradients(compiled, inputs), _named(compare.gradients(plain, inputs))
+    )
+    with torch.no_grad():
+        off = max(off, compare.difference(compare.floats(compiled(*inputs)), compare.floats(plain(*inputs))))
+    return compare.near(off, _LIMIT, where)
+
+
+def _named(gradients: dict[str, Any]) -> dict[str, Any]:
+    """By the names that they have in a compiled module."""
+    return {name if name.startswith("input ") else f"_orig_mod.{name}": x for name, x in gradients.items()}
