@@ -28,7 +28,7 @@ def systems() -> list[str]:
     """The first model of each file."""
     from compressnet import registry
 
-    files = {}
+    files: dict[str, str] = {}
     for name, place in registry.MODELS.items():
         files.setdefault(place.partition(":")[0], name)
     return list(files.values())

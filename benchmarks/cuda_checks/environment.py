@@ -40,7 +40,7 @@ def _only_cuda(settings: Settings) -> None:
 
 def _triton() -> Finding:
     try:
-        import triton
+        import triton  # type: ignore[import-not-found,unused-ignore]
     except ImportError as error:
         raise Skip(f"not installed: {error}") from error
     return Finding(triton.__version__)

@@ -14,7 +14,7 @@ from benchmarks.cuda_checks.cases import Case, Cases, Failed, Finding, Settings,
 from benchmarks.cuda_checks.sizes import ARGUMENTS_OF_LAYERS, ARGUMENTS_OF_MODELS, SIZES
 
 _EXACT, _BFLOAT16 = 1e-4, 0.1  # of the scale
-_ROUNDING = 4  # times what float32 on the CPU is off float64: some networks amplify rounding
+_ROUNDING = 10  # times what float32 on the CPU is off float64: some networks amplify rounding
 _SIZE, _BATCH, _STEPS = 33, 3, 7
 
 

@@ -99,7 +99,7 @@ def _half(device: torch.device, kind: str) -> Finding:
         given[0] = given[0].to(dtype)
     else:
         given = [None if x is None else x.to(dtype) for x in given]
-    there = [None if x is None else x.to(device) for x in given]
+    there = compare.to(given, device)
     fast, slow = (results(there, False, False, reference=way) for way in (False, True))
     if wrong := [(x.dtype, y.dtype) for x, y in zip(fast, slow, strict=True) if x.dtype != y.dtype]:
         raise Failed(f"types differ: {wrong[0][0]} against {wrong[0][1]}")
@@ -116,15 +116,12 @@ def _layer(device: torch.device, switches: dict[str, Any], with_lengths: bool) -
     there.load_state_dict(here.state_dict())
     x = torch.randn(19, 5, width)
     lengths = torch.tensor([19, 1, 0, 7, 18]) if with_lengths else None
-    calls = [
-        _Call(net, None if lengths is None else lengths.to(place))
-        for net, place in ((here, "cpu"), (there, device))
-    ]
-    wanted, given = compare.floats(calls[0](x)), compare.floats(calls[1](x.to(device)))
-    off = compare.difference(given, wanted)
-    gradients = [
-        compare.gradients(call, (x.to(place),)) for call, place in zip(calls, ("cpu", device), strict=True)
-    ]
+    outputs, gradients = [], []
+    for net, place in ((here, torch.device("cpu")), (there, device)):
+        call = _Call(net, None if lengths is None else lengths.to(place))
+        outputs.append(compare.floats(call(x.to(place))))
+        gradients.append(compare.gradients(call, (x.to(place),)))
+    off = compare.difference(outputs[1], outputs[0])
     return compare.near(max(off, compare.differences(gradients[1], gradients[0])[0]), 1e-4)
 
 
@@ -147,7 +144,7 @@ def _huge(device: torch.device, quick: bool) -> Finding:
         raise Skip("of a GPU")
     if torch.cuda.mem_get_info(device)[0] < 1.3 * need:
         raise Skip(f"takes {need / 2**30:.0f} GiB")
-    half = {"device": device, "dtype": torch.bfloat16}
+    half: Any = {"device": device, "dtype": torch.bfloat16}
     u, highway = torch.empty(steps, batch, 3 * hidden, **half), torch.empty(steps, batch, hidden, **half)
     u.normal_()
     highway.normal_()
