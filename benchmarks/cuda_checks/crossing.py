@@ -86,9 +86,10 @@ def _apply(settings: Settings, recipe: str, origin: str) -> Finding:
     run = _run(settings, recipe, origin)
     folder = settings.work / "applied" / f"{recipe}-{origin}"
     folder.mkdir(parents=True, exist_ok=True)
-    if recipe.startswith("fip"):
+    kind = _reads(run)
+    if kind == "image":
         return _apply_to_picture(settings, run, folder)
-    given = _input(recipe, folder)
+    given = _input(kind, folder)
     documents = [program.as_json("apply", run, given, "--device", device) for device in _devices(settings)]
     figures = [list(_numbers(document)) for document in documents]
     if len(figures[0]) != len(figures[-1]) or not figures[0]:
@@ -114,15 +115,24 @@ def _apply_to_picture(settings: Settings, run: Path, folder: Path) -> Finding:
     return Finding(str(off), "of 255, the largest difference of a pixel")
 
 
-def _input(recipe: str, folder: Path) -> Path:
-    """A file that the network of a recipe takes."""
-    if recipe == "lstm_1997_tasks":
-        rows = [f"{number / 10},{float(number in (2, 7))}" for number in range(10)]
-        path, text = folder / "sequence.csv", "\n".join(rows)
-    else:
-        path, text = folder / "text.txt", _LINE
-    path.write_text(text + "\n")
-    return path
+def _reads(run: Path) -> str:
+    """The first kind of input that a run's task reads."""
+    from compressnet import registry
+    from compressnet.run import Run
+
+    task: Any = registry.find("task", Run.open(run).recipe.task.name)
+    return str(task.reads[0])
+
+
+def _input(kind: str, folder: Path) -> Path:
+    """A file of a kind of input; of rows one of the adding problem, with which recipes begin."""
+    rows = [f"{number / 10},{float(number in (2, 7))}" for number in range(10)]
+    texts = {"text": ("text.txt", _LINE), "rows": ("sequence.csv", "\n".join(rows))}
+    if kind not in texts:
+        raise Skip(f"there is no file here of the kind '{kind}'")
+    name, text = texts[kind]
+    (folder / name).write_text(text + "\n")
+    return folder / name
 
 
 def _numbers(document: Any) -> Any:

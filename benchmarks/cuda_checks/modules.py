@@ -45,18 +45,21 @@ def names() -> Iterator[tuple[str, str]]:
 
 
 def build(kind: str, name: str) -> nn.Module:
-    """A small one, always with the same weights, and without dropout.
+    """A small one, always with the same weights, and without dropout. Sizes that nothing names are 6.
 
     Raises:
-        Failed: a layer that needs arguments which `sizes.py` does not have.
+        Failed: a layer that needs other arguments, which `sizes.py` does not have.
     """
-    from compressnet import registry
+    from compressnet import registry, signature
 
     table = ARGUMENTS_OF_MODELS if kind == "model" else ARGUMENTS_OF_LAYERS
+    make = registry.find(kind, name)
+    needed = [key for key, what in signature.parameters(make).items() if what.default is what.empty]
+    guessed = {} if name in table else dict.fromkeys(needed, 6)
     torch.manual_seed(0)
     try:
-        module: nn.Module = registry.find(kind, name)(**table.get(name, {}))
-    except TypeError as error:
+        module: nn.Module = make(**{**guessed, **table.get(name, {})})
+    except (TypeError, ValueError) as error:
         raise Failed(
             f"benchmarks/cuda_checks/sizes.py has no arguments for {kind} '{name}': {error}"
         ) from error
@@ -67,7 +70,7 @@ def _away_from_start(module: nn.Module) -> nn.Module:
     """Parameters that begin at 0 or as an identity would hide what is wrong."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for parameter in module.parameters():
+        for parameter in filter(Tensor.is_floating_point, module.parameters()):
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
     return module
 

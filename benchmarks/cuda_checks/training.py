@@ -10,14 +10,6 @@ from typing import Any
 from benchmarks.cuda_checks import program
 from benchmarks.cuda_checks.cases import ROOT, Case, Cases, Failed, Finding, Settings, Skip
 
-# Of each task one, that trains on built-in samples. A task that has none here is a row that failed.
-OF_TASKS = {
-    "image_operator": "fip_sample",
-    "image_translation": None,  # trains as image_operator does, on pairs from a disk
-    "language_modelling": "lm_sample",
-    "sequence_classification": "sentences_sru",
-    "sequence_regression": "lstm_1997_tasks",
-}
 QUICK = ("fip_sample", "lm_sample")
 _KILLED = {"fip_sample": {"train.deterministic": False}, "lm_sample": {"train.deterministic": True}}
 _SAME = 1e-3  # of the scale, where kernels of a GPU sum in another order in each run
@@ -30,15 +22,24 @@ def cases(settings: Settings, seconds: float) -> Cases:
     ]
     rows.append(Case("one process under torchrun", partial(_torchrun, settings)))
     rows.append(Case("messages of one process", partial(_messages, settings)))
-    if not settings.quick:
-        rows += [Case(f"task {task} has a recipe here", partial(_known, task)) for task in _tasks()]
     return Cases(rows, parallel=4 if settings.kind == "cuda" else 2)
 
 
 def recipes(settings: Settings) -> list[str]:
     """One a task."""
-    found = [recipe for recipe in OF_TASKS.values() if recipe is not None]
-    return [recipe for recipe in found if recipe in QUICK] if settings.quick else found
+    return list(QUICK) if settings.quick else list(of_tasks().values())
+
+
+def of_tasks() -> dict[str, str]:
+    """A recipe of each task that has one; one that trains on built-in samples where there is a choice."""
+    import yaml
+
+    names = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
+    found: dict[str, str] = {}
+    for name in sorted(names, key=lambda name: not name.endswith("_sample")):
+        recipe = yaml.safe_load((ROOT / "recipes" / f"{name}.yaml").read_text())
+        found.setdefault(recipe["task"]["name"], name)
+    return found
 
 
 def smoke(settings: Settings, recipe: str, folder: Path, *words: object, seconds: float = 60.0) -> Any:
@@ -118,13 +119,3 @@ def _messages(settings: Settings) -> Finding:
     script = ROOT / "benchmarks/cuda_checks/one_rank.py"
     backend = program.run(program.TORCHRUN, script, settings.device, seconds=90).split()[-1]
     return Finding(message=f"{backend}: sums, objects, barrier, gradients of DistributedDataParallel")
-
-
-def _tasks() -> list[str]:
-    from compressnet import registry
-
-    return [task for task in registry.TASKS if task not in OF_TASKS]
-
-
-def _known(task: str) -> Finding:
-    raise Failed(f"cuda_checks/training.py: OF_TASKS has no recipe of the task '{task}'")
