@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -54,7 +55,8 @@ def build(kind: str, name: str) -> nn.Module:
 
     table = ARGUMENTS_OF_MODELS if kind == "model" else ARGUMENTS_OF_LAYERS
     make = registry.find(kind, name)
-    needed = [key for key, what in signature.parameters(make).items() if what.default is what.empty]
+    arguments = signature.parameters(make).values()
+    needed = [one.python_name for one in arguments if one.default is inspect.Parameter.empty]
     guessed = {} if name in table else dict.fromkeys(needed, 6)
     torch.manual_seed(0)
     try:

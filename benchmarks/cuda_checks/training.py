@@ -62,7 +62,7 @@ def _whole(settings: Settings, recipe: str) -> Finding:
 
 def _killed(settings: Settings, recipe: str) -> Finding:
     """The weights of a run that was killed at its first checkpoint, against those of one that was not."""
-    steps, every = (400, 5) if settings.kind == "cuda" else (9, 3)
+    steps, every = (200, 10) if settings.kind == "cuda" else (9, 3)
     changed = {**_KILLED[recipe], "train.steps": steps, "train.checkpoint_every": every}
     changed |= {"train.evaluate_every": steps, "train.previews": 0}
     if settings.quick and recipe.startswith("fip"):
