@@ -39,7 +39,7 @@ from benchmarks.cuda_checks.report import Results  # noqa: E402
 
 _HERE = "benchmarks.cuda_checks"
 SECTIONS = (
-    Section("environment", f"{_HERE}.environment:cases", 60),
+    Section("environment", f"{_HERE}.environment:cases", 100),
     Section("modules", f"{_HERE}.modules:cases", 90),
     Section("sru_triton", f"{_HERE}.sru_triton:cases", 60),
     Section("training", f"{_HERE}.training:cases", 90),
@@ -66,7 +66,8 @@ def main() -> int:
         fail(packages.how_to_install(lacking), 1)
     results = Results(make_folder(arguments.output))
     packages.put_on_path(settings.work / "packages")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     about = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "python": platform.python_version()}
     about |= {"command": " ".join(sys.argv), "minutes": arguments.minutes, "device": settings.device}
     end = began + 60 * arguments.minutes - _RESERVE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -44,21 +44,34 @@ def difference(one: Iterable[Tensor], other: Iterable[Tensor]) -> float:
 
 def differences(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> tuple[float, str]:
     """As `difference`, of named tensors; also the name of the pair that differs most."""
+    return _worst(one, other, lambda x: float(x.abs().max()))
+
+
+def gradient_differences(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> tuple[float, str]:
+    """The same by root mean squares.
+
+    At the kink of a ReLU rounding decides about a whole gradient: single values may differ by much.
+    """
+    return _worst(one, other, lambda x: float(x.square().mean().sqrt()))
+
+
+def _worst(
+    one: Mapping[str, Tensor], other: Mapping[str, Tensor], size: Callable[[Tensor], float]
+) -> tuple[float, str]:
     if one.keys() != other.keys():
         raise Failed(f"not the same tensors: {sorted(one.keys() ^ other.keys())[:3]}")
     wide = {name: tensor.detach().double().cpu() for name, tensor in other.items()}
-    greatest = max((float(x.abs().max()) for x in wide.values() if x.numel()), default=0.0)
+    greatest = max((size(x) for x in wide.values() if x.numel()), default=0.0)
     worst = (0.0, "")
     for name, tensor in one.items():
         if tensor.shape != wide[name].shape:
             raise Failed(f"{name}: {tuple(tensor.shape)} against {tuple(wide[name].shape)}")
         if not tensor.numel():
             continue
-        off = float((tensor.detach().double().cpu() - wide[name]).abs().max())
+        off = size(tensor.detach().double().cpu() - wide[name])
         if not math.isfinite(off):
             raise Failed(f"{name}: values are not finite")
-        scale = max(float(wide[name].abs().max()), _FLOOR * greatest) or 1.0
-        worst = max(worst, (off / scale, name))
+        worst = max(worst, (off / (max(size(wide[name]), _FLOOR * greatest) or 1.0), name))
     return worst
 
 

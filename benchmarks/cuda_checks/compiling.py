@@ -16,7 +16,7 @@ _LIMIT, _STEPS, _SIDE = 1e-3, 6, 48  # of the scale; loops over time are unrolle
 def cases(settings: Settings, seconds: float) -> Cases:
     device = compare.choose(settings.device)
     names = systems()[-1:] if settings.quick else systems()
-    rows = [Case(f"model {name}", partial(_compiled, "model", name, device), 90) for name in names]
+    rows = [Case(f"model {name}", partial(_compiled, "model", name, device), 150) for name in names]
     if not settings.quick:
         rows += [
             Case(f"layer {name}", partial(_compiled, "layer", name, device), 90) for name in ("sru", "lstmp")
@@ -42,7 +42,7 @@ def _compiled(kind: str, name: str, device: torch.device) -> Finding:
     taken = example(plain, 2)
     inputs = example(plain, 2, _SIDE if any(x.ndim == 4 for x in taken) else modules.SIZES.get(name, _STEPS))
     compiled: Any = torch.compile(net)
-    off, where = compare.differences(
+    off, where = compare.gradient_differences(
         compare.gradients(compiled, inputs), _named(compare.gradients(plain, inputs))
     )
     with torch.no_grad():

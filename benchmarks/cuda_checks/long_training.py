@@ -33,6 +33,8 @@ def _train(settings: Settings, until: float) -> Finding:
     before = last_step(folder)
     code = program.stopped(*words, "--device", settings.device, after=left, patience=_PATIENCE)
     step = last_step(folder)
+    if step <= before and code == 0:
+        raise Failed(f"the run was finished at step {step}: nothing was left to train")
     if step <= before:
         raise Failed(f"no checkpoint after step {before} was written")
     ended = "finished" if code == 0 else "stopped and saved"

@@ -106,6 +106,8 @@ class _Process:
             if not select.select([self.events], [], [], 0.05)[0]:
                 continue
             if not (read := os.read(self.events, 1 << 16)):
+                with suppress(subprocess.TimeoutExpired):
+                    self.child.wait(timeout=2.0)  # it may still be ending by itself
                 return "crash"
             *lines, rest = (rest + read).split(b"\n")
             for line in lines:
@@ -140,7 +142,8 @@ class _Process:
             elif spent > self.plan[name]:
                 self._fail(name, f"hung: killed after {self.plan[name]:.0f} s", spent)
         if not self.rows:  # it would do no better again
-            self._fail("start", f"the process ended with {self._exit()} before its first case", 0.0)
+            text = f"its process ended with {self._exit()} before the first case: {self._last_words()}"
+            self._fail("start", text, 0.0)
             return False
         return True
 
@@ -160,6 +163,11 @@ class _Process:
     def _exit(self) -> str:
         code = self.child.wait()
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+    def _last_words(self) -> str:
+        """The last line of the log: of a traceback its error."""
+        lines = self.log_path.read_text(errors="replace").split("\n")
+        return next((line.strip()[:200] for line in reversed(lines) if line.strip()), "it said nothing")
 
     def kill(self) -> None:
         """End it, and all that was started within it."""

@@ -86,7 +86,7 @@ def _kernel(
     slow = results(there, tanh, reverse, reference=True)
     exact = results([None if x is None else x.double() for x in given], tanh, reverse, reference=True)
     off, own = (compare.difference(found, exact) for found in (fast, slow))
-    return compare.near(off, max(2e-5, 4 * own))  # of a long recurrence the reference is off as well
+    return compare.near(off, max(2e-5, 10 * own))  # of a long recurrence the reference is off as well
 
 
 def _half(device: torch.device, kind: str) -> Finding:
