@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -121,11 +123,14 @@ def build_kernels(log: Path, seconds: float) -> tuple[bool, str]:
     if not (wanted := list(_unbuilt())):
         return True, "were there"
     log.parent.mkdir(parents=True, exist_ok=True)
+    # Python may have been built with a compiler that is not here.
+    compiler = {"CC": found} if (found := shutil.which("cc") or shutil.which("gcc")) else {}
     with log.open("a") as output:
         try:
             subprocess.run(
                 [sys.executable, "setup.py", "-q", "build_ext", "--inplace"],
                 cwd=ROOT,
+                env={**compiler, **os.environ},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
