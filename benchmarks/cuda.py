@@ -134,7 +134,7 @@ def finish(results: Results, about: dict[str, Any], began: float) -> None:
     spent = time.monotonic() - began
     results.write({**about, "seconds": round(spent, 1)})
     shutil.rmtree(results.folder / "work" / "packages", ignore_errors=True)
-    sys.stdout.write(f"{results.summary()} in {spent:.0f} s: {results.folder / 'cuda.md'}\n")
+    runner.say(sys.stdout, f"{results.summary()} in {spent:.0f} s: {results.folder / 'cuda.md'}")
 
 
 def fail(text: str, code: int) -> NoReturn:

@@ -208,5 +208,11 @@ def environment(settings: Settings) -> dict[str, str]:
 def tell(file: IO[str], row: Row) -> None:
     """A row for people, as it comes."""
     words = [f"{row.state:11} {row.section}: {row.case}", row.figure, row.message]
-    file.write("  ".join(filter(None, words)) + "\n")
-    file.flush()
+    say(file, "  ".join(filter(None, words)))
+
+
+def say(file: IO[str], line: str) -> None:
+    """A line, if there is still somebody who reads: the checks go on without (`| head`)."""
+    with suppress(BrokenPipeError):
+        file.write(f"{line}\n")
+        file.flush()
