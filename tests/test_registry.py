@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 import compressnet
+from benchmarks.cuda_checks.sizes import ARGUMENTS_OF_MODELS, SIZES
 from compressnet import registry, signature, weights
 from compressnet.errors import UsageError
 
@@ -35,11 +36,6 @@ def test_names_stand_for_distinct_things(kind: str) -> None:
 def test_an_unknown_name_suggests_the_nearest() -> None:
     with pytest.raises(UsageError, match="did you mean 'sample'"):
         registry.find("data", "samples")
-
-
-# Of models whose defaults are huge, smaller arguments; of those with a fixed window, the size it has.
-ARGUMENTS_OF_MODELS: dict[str, dict[str, Any]] = {"bytenet": {"hidden_size": 16, "sets": 1}}
-SIZES: dict[str, Any] = {}
 
 
 def floats(output: Any) -> list[Tensor]:

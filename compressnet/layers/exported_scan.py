@@ -17,6 +17,11 @@ Tensors = tuple[Tensor, ...]
 Weights = TypeVar("Weights")
 
 
+def is_exporting() -> bool:
+    """Whether `torch.export` traces. torch's own answer, up to 2.12, is yes within `torch.compile` too."""
+    return torch.compiler.is_exporting() and torch.compiler._is_exporting_flag
+
+
 def exported_scan(
     step: Callable[[Tensors, Tensors, Weights], tuple[Tensors, Tensors]],
     state: Tensors,

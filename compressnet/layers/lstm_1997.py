@@ -25,7 +25,7 @@ from compressnet.bounds import Real, Size
 from compressnet.cost import Term
 from compressnet.kernels import gradient
 from compressnet.kernels import lstm_1997 as kernel
-from compressnet.layers.exported_scan import Tensors, exported_scan
+from compressnet.layers.exported_scan import Tensors, exported_scan, is_exporting
 from compressnet.layers.sequences import check_shape, random_sequences
 
 Biases = Literal["none", "gates", "hidden", "all"]
@@ -139,7 +139,7 @@ class LSTM1997(nn.Module):
         if bias is not None and self.biases == "gates":
             bias = F.pad(bias, (self.sizes.cells, 0))
         sums = F.linear(x, self.weight_ih, bias)  # (T, B, n_h)
-        if torch.compiler.is_exporting():
+        if is_exporting():
             return self._exported(sums, fed_back, cells)
         if self.truncated and gradient.is_wanted(sums, self.weight_hh, fed_back, cells):
             units, cells = self._all_at_once(sums, fed_back, cells)

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from compressnet.kernels import lstm as kernel
 from compressnet.kernels.product import linear
-from compressnet.layers.exported_scan import Tensors, exported_scan
+from compressnet.layers.exported_scan import Tensors, exported_scan, is_exporting
 
 Exported = tuple[Tensor, Tensor | None, "StepWeights"]  # recurrent weight, projection, of the step
 Biases = Literal[0, 1, 2]
@@ -151,7 +151,7 @@ class LSTMCell(nn.Module):
         """
         bias = self.bias_ih if self.bias_hh is None or self.bias_ih is None else self.bias_ih + self.bias_hh
         sums = linear(x, self.weight_ih, bias if self.weight_norm is None else None)  # (T, B, G·n_c)
-        if torch.compiler.is_exporting():
+        if is_exporting():
             outputs, cells, shown = self._exported(sums, h, c, self.step_weights(bias))
         elif self._is_plain and kernel.serves(
             sums, h, c, self.weight_hh, self.weight_hr, self.weight_peephole

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from compressnet.kernels import sru as kernel
-from compressnet.layers.exported_scan import Tensors, exported_scan
+from compressnet.layers.exported_scan import Tensors, exported_scan, is_exporting
 
 Activation = Literal["identity", "tanh"]
 
@@ -65,7 +65,7 @@ def recurrence(
         ValueError: shapes that do not belong together; no step.
     """
     _check(u, highway, v, bias, c0)
-    if torch.compiler.is_exporting():
+    if is_exporting():
         return _exported(u, highway, v, bias, c0, activation == "tanh", reverse)
     if kernel.serves(u, highway, v, bias, c0):
         return kernel.recurrence(u, highway, v, bias, c0, activation == "tanh", reverse)

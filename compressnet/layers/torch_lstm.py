@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -44,6 +46,11 @@ class TorchLSTM(nn.LSTM):
             bidirectional=bidirectional,
             proj_size=proj_size,
         )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Of a copy: its weights lie apart, which cuDNN would warn of and put together at every call."""
+        super().__setstate__(state)
+        self.flatten_parameters()
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         """Sequences (T, B, input_size) to (T, B, out), from a state of zeros.

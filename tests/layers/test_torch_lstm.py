@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -69,6 +71,15 @@ def test_a_stream_is_the_whole(proj_size: int) -> None:
     torch.testing.assert_close(torch.cat(pieces), layer(x))
     with pytest.raises(ValueError, match="has no step"):
         TorchLSTM(3, 4, bidirectional=True).step(x, state)
+
+
+def test_weights_of_a_copy_are_put_together_for_cudnn() -> None:
+    layer = TorchLSTM(3, 4)
+    with patch.object(TorchLSTM, "flatten_parameters", autospec=True) as flatten:
+        copied = copy.deepcopy(layer)
+    flatten.assert_called_once_with(copied)
+    x = torch.randn(5, 2, 3)
+    torch.testing.assert_close(copied(x), layer(x), rtol=0, atol=0)
 
 
 def test_autocast_on_a_cpu_reaches_it() -> None:

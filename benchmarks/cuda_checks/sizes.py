@@ -1,0 +1,23 @@
+"""Arguments with which everything registered can be built small. Without torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# Of models whose defaults are huge, smaller arguments; of those with a fixed window, the size it has.
+ARGUMENTS_OF_MODELS: dict[str, dict[str, Any]] = {"bytenet": {"hidden_size": 16, "sets": 1}}
+SIZES: dict[str, Any] = {}
+# Of layers, what they cannot do without. Sizes are multiples of nothing, where a layer allows that.
+ARGUMENTS_OF_LAYERS: dict[str, dict[str, Any]] = {
+    "adaptive_norm": {"channels": 7},
+    "conv2d": {"in_channels": 3, "out_channels": 5, "kernel_size": 3},
+    "dilated_conv2d": {"in_channels": 6, "out_channels": 6, "dilation": 4},
+    "linear": {"in_features": 5, "out_features": 7},
+    "lstm": {"input_size": 5, "hidden_size": 13, "num_layers": 2},
+    "lstm_1997": {"input_size": 5, "blocks": 3, "block_size": 2, "output_size": 4},
+    "lstmp": {"input_size": 5, "hidden_size": 13, "proj_size": 6, "nonrecurrent_proj_size": 3},
+    "operator": {"operator": "rof"},
+    "recurrent_stack": {"cell": "lstm:peepholes=false", "input_size": 5, "hidden_size": 13},
+    "sru": {"input_size": 5, "hidden_size": 13, "num_layers": 2},
+    "torch_lstm": {"input_size": 5, "hidden_size": 13, "num_layers": 2},
+}
