@@ -109,7 +109,10 @@ def parse() -> argparse.Namespace:
 def make_folder(folder: Path) -> Path:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         fail(f"{folder}: is there and not an empty folder: name a new one with -o", 2)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        fail(f"{folder}: cannot be made: {error.strerror}", 2)
     return folder
 
 

@@ -49,7 +49,7 @@ def fold(
     if output is not None:
         _check_target(side, output, force, json)
     if "operator" in (side.subject.kind, side.subject.name):
-        raise CompressnetError(f"{side.text}: a classical operator is no network, there is nothing to fold")
+        raise CompressnetError(f"{side.text}: a classical operator is not a network: nothing to fold")
     module, architecture = _opened(side)
     done = folded(module, side.text)
     if output is not None:

@@ -50,7 +50,7 @@ Inputs = Annotated[
     typer.Option(
         "--input",
         metavar="SHAPE",
-        help="Of py:FILE.py:NAME: 1x3x224x224, or 1x35:int64, once for each input, if it has no `example`.",
+        help="For py:FILE.py:NAME without `example`: 1x3x224x224, or 1x35:int64, once for each input.",
     ),
 ]
 Device = Annotated[

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
@@ -15,9 +15,10 @@ from . import console, options
 def report(
     run: Annotated[str, typer.Argument(help="A run (RUN@last, RUN@step-500).")],
     output: options.Output = None,
-    results: Annotated[Path, typer.Option(metavar="DIR", help="The folder of recorded results.")] = Path(
-        "results"
-    ),
+    results: Annotated[
+        Optional[Path],
+        typer.Option(metavar="DIR", help="The folder of recorded results (default: results, if it is one)."),
+    ] = None,
     force: options.Force = False,
     json: options.Json = False,
 ) -> None:
@@ -37,6 +38,8 @@ def report(
     output = output or subject / "report.html"
     if output.is_dir():
         raise UsageError(f"{output} is a folder: name the file to write, -o {output / 'report.html'}")
+    if output.suffix.lower() not in (".html", ".htm") and not files.is_stream(output):
+        raise UsageError(f"{output}: name the page NAME.html")
     files.refuse_to_overwrite(output, force)
     data = page(read_contents(run, results)).encode()
     files.write_bytes(output, data)

@@ -60,7 +60,7 @@ Rounds = Annotated[
     Optional[int], typer.Option(min=2, help="Passes of each, at least (default: 10 to 200, about 2 seconds).")
 ]
 Processes = Annotated[
-    int, typer.Option(min=1, help="Measure in so many processes, one after the other; 1: in this one.")
+    int, typer.Option(min=1, help="How many processes to measure in, one after the other; 1: this one.")
 ]
 ClockName = Annotated[str, typer.Option(help="wall, or cpu: processor time, on machines that others use.")]
 Memory = Annotated[
@@ -107,8 +107,8 @@ def bench(
 ) -> None:
     """Time networks: warmed up, interleaved, in several processes, with the interval of every ratio.
 
-    Images are 512x512 and sequences 35 steps unless you say else. Gradients are those of the mean square,
-    of language models those of the mean loss.
+    Images are 512x512 and sequences 35 steps unless you say otherwise. Gradients are those of the mean
+    square, of language models those of the mean loss.
 
     Example: compressnet bench can24 vs can32 --backend eager,strips --input-size 1920x1080
     """

@@ -126,7 +126,9 @@ def show(report: Mapping[str, Any]) -> None:
     host = Machine.from_dict(report["machine"])
     console.print_text(f"{host.name}, {host.logical} processors, torch {host.torch}, oneDNN {host.onednn}")
     if report["processes"] == 1:
-        console.print_text("one process: intervals do not know how much processes differ (see --processes)")
+        console.print_text(
+            "one process: intervals do not include the variation between processes (--processes)"
+        )
     else:
         console.print_text(f"measured in {report['processes']} processes")
     for name, settings in report["cpu_settings"].items():

@@ -73,7 +73,7 @@ def fold(module: nn.Module, inputs: tuple[Any, ...] | None = None) -> nn.Module:
 
     Raises:
         CompressnetError: there is nothing to fold, or outputs differ by more than 1e-5 of the largest value.
-        UsageError: nobody knows what it takes.
+        UsageError: its inputs are unknown.
     """
     return folded(module, type(module).__name__, inputs).module
 

@@ -63,7 +63,7 @@ def interface(module: nn.Module, state: bool = False) -> Interface:
     Random numbers are always the same ones, and the caller's are left alone.
 
     Raises:
-        UsageError: nobody knows what it takes, it does not take it, or it has no state.
+        UsageError: its inputs are unknown, it does not take it, or it has no state.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(_SEED)

@@ -6,6 +6,7 @@ RUN[@checkpoint] -> run.json, metrics.jsonl, eval.json, previews/, the descripti
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, model_validator
 
 from compressnet import json_file, registry
-from compressnet.errors import CompressnetError, RecipeError, UsageError
+from compressnet.errors import CompressnetError, CompressnetNote, RecipeError, UsageError
 from compressnet.recipe import Recipe
 from compressnet.report.figures import number_of
 from compressnet.report.previews import Previews, read_previews
@@ -26,6 +27,8 @@ from compressnet.subject import names as names_of
 
 if TYPE_CHECKING:
     from compressnet.analysis.count import Count
+
+RESULTS = Path("results")
 
 
 class Confusion(json_file.Form):
@@ -109,21 +112,26 @@ class Contents:
         return bool(self.facts["status"] == "done")
 
 
-def read_contents(text: str, results: Path) -> Contents:
+def read_contents(text: str, results: Path | None = None) -> Contents:
     """Read a run.
 
     Args:
         text: the run as a subject: `RUN`, `RUN@last`, `RUN@step-500`.
-        results: the folder of recorded results: published figures are there.
+        results: the folder of recorded results: published figures are there. None: `results`, if it is one.
 
     Raises:
-        UsageError: something that is no run.
+        UsageError: something that is no run, or no folder of results.
         CompressnetError: the run is damaged.
     """
     subject = _run_subject(text)
     assert subject.path is not None
     run = Run.open(subject.path)
+    if results is not None and not (results / PUBLISHED).is_file():
+        raise UsageError(f"--results {results}: it is no folder of recorded results: it has no {PUBLISHED}")
     facts, rows = run.facts, run.metrics()
+    if run.steps() and not rows:
+        log = run.folder / "metrics.jsonl"
+        warnings.warn(CompressnetNote(f"{log}: missing or damaged: the page has no curves"), stacklevel=2)
     task: Any = registry.find("task", run.recipe.task.name)
     has_weights = subject.checkpoint != "best" or bool(run.steps())
     step = int(run.checkpoint(subject.checkpoint).name.removeprefix("step-")) if has_weights else None
@@ -139,7 +147,7 @@ def read_contents(text: str, results: Path) -> Contents:
         reached=max([facts.get("step") or 0, *(row["step"] for row in rows)]),
         validated=validated,
         evaluated=evaluated,
-        theirs=_theirs(run, evaluated, task.best[0], results) if evaluated else None,
+        theirs=_theirs(run, evaluated, task.best[0], results or RESULTS) if evaluated else None,
         previews=read_previews(run.folder / "previews", step, task),
         counted=_counted(run.checkpoints.weights(subject.checkpoint), subject) if has_weights else None,
     )

@@ -8,18 +8,21 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from PIL import Image as PILImage
 
 from compressnet.data.limits import refuse_many_pixels
 from compressnet.data.pillow_files import explained, opened
-from compressnet.errors import CompressnetError
+from compressnet.errors import CompressnetError, CompressnetNote
 from compressnet.regular_file import open_regular
 
+T = TypeVar("T")
 _FILE = re.compile(r"step-(\d{1,18})-(.+)\.(png|txt)", re.ASCII | re.DOTALL)
 _MOST_PICTURES, _MOST_TEXTS = 12, 12
 _BUDGET = 2_600_000  # bytes of all pictures together; as text they take a third more
@@ -59,12 +62,14 @@ class Previews:
 
     Attributes:
         left_out: how many there are beside these.
+        unread: how many of these could not be read; each was told by a `CompressnetNote`.
     """
 
     step: int
     pictures: Sequence[Pictures] = ()
     texts: Sequence[tuple[str, str]] = ()
     left_out: int = 0
+    unread: int = 0
 
 
 def read_previews(folder: Path, step: int | None, task: type) -> Previews | None:
@@ -73,9 +78,6 @@ def read_previews(folder: Path, step: int | None, task: type) -> Previews | None
     Args:
         folder: `RUN/previews`.
         task: the class of its task: it knows how its strips are cut.
-
-    Raises:
-        CompressnetError: one cannot be read.
     """
     by_step = _by_step(folder)
     if not by_step:
@@ -86,19 +88,30 @@ def read_previews(folder: Path, step: int | None, task: type) -> Previews | None
     texts = [(name, path) for name, path in files if path.suffix == ".txt"]
     shown = pictures[:_MOST_PICTURES]
     share = min(_LARGEST_SHARE, _BUDGET // max(1, len(shown)))
-    return Previews(
-        chosen,
-        [_pictures(name, path, task, share) for name, path in shown],
-        [(name, _text(path)) for name, path in texts[:_MOST_TEXTS]],
-        max(0, len(pictures) - _MOST_PICTURES) + max(0, len(texts) - _MOST_TEXTS),
-    )
+    seen = [_read(path, partial(_pictures, name, path, task, share)) for name, path in shown]
+    read = [(name, _read(path, partial(_text, path))) for name, path in texts[:_MOST_TEXTS]]
+    whole = [sample for sample in seen if sample is not None]
+    words = [(name, text) for name, text in read if text is not None]
+    unread = len(seen) - len(whole) + len(read) - len(words)
+    left_out = max(0, len(pictures) - _MOST_PICTURES) + max(0, len(texts) - _MOST_TEXTS)
+    return Previews(chosen, whole, words, left_out, unread)
+
+
+def _read(path: Path, read: Callable[[], T]) -> T | None:
+    """None: it cannot be read, which is no reason to show nothing of the run."""
+    try:
+        return read()
+    except CompressnetError as error:
+        warnings.warn(CompressnetNote(f"{error}; the page is without it"), stacklevel=2)
+        return None
 
 
 def _by_step(folder: Path) -> Mapping[int, list[tuple[str, Path]]]:
     """{step: [(name of the sample, file), ...]}, by name."""
     found: dict[int, list[tuple[str, Path]]] = {}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if (match := _FILE.fullmatch(path.name)) and path.is_file():
+    # What a link leads to is not the run's: a page is made to be sent.
+    for path in sorted(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else []:
+        if (match := _FILE.fullmatch(path.name)) and path.is_file() and not path.is_symlink():
             found.setdefault(int(match[1]), []).append((match[2], path))
     return found
 

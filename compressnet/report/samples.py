@@ -31,6 +31,7 @@ def texts(previews: Previews, split: str) -> Html:
 def _introduction(previews: Previews, split: str) -> Html:
     words = f"What the network made of {split} samples after step {previews.step:,}."
     more = f" {previews.left_out:,} more are in the run's folder." if previews.left_out else ""
+    more += f" {previews.unread:,} could not be read." if previews.unread else ""
     return tag("p", words + more, class_="quiet")
 
 

@@ -168,7 +168,7 @@ def test_what_would_change_the_outputs_is_not_written(
         ("zoo:rof -o x.safetensors", 1, "zoo:rof: nothing to fold: no batch normalisation, frozen adaptive"),
         ("can24:norm=bn -o x.safetensors", 2, 'can24:norm="bn": its weights are random: a file is made of'),
         ("fip_sample -o x.safetensors", 2, "fip_sample: its weights are random"),
-        ("operator:rof", 1, "operator:rof: a classical operator is no network, there is nothing to fold"),
+        ("operator:rof", 1, "operator:rof: a classical operator is not a network: nothing to fold"),
         ("net.safetensors -o x.onnx", 2, "x.onnx: name the weights file to write NAME.safetensors"),
         ("net.safetensors -o net.safetensors", 1, "net.safetensors exists: add --force to overwrite it"),
         ("net.safetensors -o /dev/stdout --json", 2, "both are written to stdout; choose one"),

@@ -256,10 +256,34 @@ def test_a_damaged_evaluation(
 def test_a_preview_that_is_no_strip(cli: Cli, place: Path, smoke_run: Path) -> None:
     run = copied(smoke_run, place)
     Pillow.new("RGB", (50, 10)).save(run / "previews/step-8-odd.png")
-    error = cli("report", f"./{run}", code=1).error
-    assert error.startswith("run/previews/step-8-odd.png: a picture 50 wide is no strip")
+    done = cli("report", f"./{run}")
+    assert "warning: run/previews/step-8-odd.png: a picture 50 wide is no strip" in done.stderr
+    assert "1 could not be read." in (run / "report.html").read_text()
     (run / "previews/step-8-odd.png").write_bytes(b"GIF89a")
-    assert "run/previews/step-8-odd.png: " in cli("report", f"./{run}", code=1).error
+    done = cli("report", f"./{run}", "--force")
+    assert "warning: run/previews/step-8-odd.png: " in done.stderr
+    assert "the page is without it" in done.stderr
+
+
+def test_what_links_lead_to_is_not_on_the_page(cli: Cli, place: Path, smoke_run: Path) -> None:
+    run = copied(smoke_run, place)
+    (place / "secret").write_text("root:x:0:0")
+    (run / "previews/step-8-x.txt").symlink_to(place / "secret")
+    cli("report", f"./{run}")
+    assert "root:x" not in (run / "report.html").read_text()
+
+
+def test_only_a_page_is_written(cli: Cli, place: Path, smoke_run: Path) -> None:
+    run = copied(smoke_run, place)
+    before = (run / "run.json").read_bytes()
+    for name in ("run/run.json", "-", "new"):
+        error = cli("report", f"./{run}", "-o", name, "--force", code=2).error
+        assert error == f"{name}: name the page NAME.html"
+    assert (run / "run.json").read_bytes() == before
+    wrong = cli("report", f"./{run}", "--results", "none", code=2).error
+    assert wrong == "--results none: it is no folder of recorded results: it has no published.json"
+    (run / "metrics.jsonl").write_bytes(b"\x00\xff")
+    assert "metrics.jsonl: missing or damaged: the page has no curves" in cli("report", f"./{run}").stderr
 
 
 def test_names_of_strangers_stay_names(cli: Cli, place: Path, smoke_run: Path) -> None:
