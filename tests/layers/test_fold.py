@@ -238,7 +238,7 @@ class Loop(nn.Module):
         self.first, self.last = nn.Linear(3, 3), nn.Linear(3, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        while x.square().mean() < 5:
+        for _ in range(3 if x.mean() > 0 else 2):
             x = 2 * self.body(x) + 1
         return self.last(self.first(x))
 
