@@ -17,7 +17,7 @@ def report(
     output: options.Output = None,
     results: Annotated[
         Optional[Path],
-        typer.Option(metavar="DIR", help="The folder of recorded results (default: results, if it is one)."),
+        typer.Option(metavar="DIR", help="The folder of recorded results."),
     ] = None,
     force: options.Force = False,
     json: options.Json = False,
