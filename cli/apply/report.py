@@ -59,14 +59,16 @@ def _print(subject: str, results: Results) -> None:
     """One table where every input has one row, else a table for each."""
     tables = [(source.name, artefact.rows()) for source, artefact in results]
     for (_, artefact), (_, rows) in zip(results, tables, strict=True):
-        if not rows:
+        if rows is None:
             console.print_text(artefact.as_json()["text"])
-    tables = [(name, rows) for name, rows in tables if rows]
-    if all(len(rows) == 1 for _, rows in tables):
-        _print_rows(subject, [{"input": name, **row} for name, rows in tables for row in rows])
+    found = [(name, rows) for name, rows in tables if rows is not None]
+    if all(len(rows) == 1 for _, rows in found):
+        _print_rows(subject, [{"input": name, **row} for name, rows in found for row in rows])
         return
-    for name, rows in tables:
+    for name, rows in found:
         _print_rows(name, rows)
+        if not rows:
+            console.print_path(f"{name}: nothing")
 
 
 def _print_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> None:

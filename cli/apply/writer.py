@@ -124,7 +124,8 @@ class Together:
         self.skipped: list[Path] = []
         self.failed = inputs.failed
         self._kept: list[tuple[Source, Artefact]] = []
-        if any(os.path.realpath(output) == os.path.realpath(source.name) for source in inputs.names):
+        paths = [source.path for source in inputs.names if source.path is not None]
+        if any(os.path.realpath(output) == os.path.realpath(path) for path in paths):
             raise UsageError(f"{output} is an input: choose another -o")
         if rules.skip_existing and os.path.exists(output) and not files.is_stream(output):
             self.sources, self.skipped = [], [output]

@@ -61,8 +61,8 @@ class Image:
         path.write_bytes(data)
         return lost
 
-    def rows(self) -> list[dict[str, Any]]:
-        return []
+    def rows(self) -> None:
+        return None
 
     def as_json(self) -> dict[str, Any]:
         return {}

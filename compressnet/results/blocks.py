@@ -54,7 +54,7 @@ SYSTEMS = (
         "rof_photos",
         "psnr",
         "dB",
-        "ROF smoothing, 6 photographs",
+        "ROF smoothing of photographs",
     ),
     System(
         "LSTM language model",
@@ -99,7 +99,7 @@ SYSTEMS = (
         "lstm_1997_adding_seed*",
         "wrong",
         "of sequences wrong",
-        "adding problem, 5 seeds",
+        "adding problem",
     ),
 )
 
@@ -197,7 +197,7 @@ def _row(
         f"{group[0]['parameters']:,}",
         f"**{mean:.{_digits(mean)}f}** {system.unit}",
         theirs,
-        system.measured,
+        system.measured + (f", {len(group)} seeds" if len(group) > 1 else ""),
     ]
 
 

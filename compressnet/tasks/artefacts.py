@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
+from compressnet.errors import CompressnetError
 from compressnet.source import Source
 
 ROW_SUFFIXES = (".tsv", ".csv")
@@ -35,8 +36,8 @@ class Artefact(Protocol):
             CompressnetError: the format cannot hold it at all.
         """
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Cells by the names of their columns; none of what is no table."""
+    def rows(self) -> list[dict[str, Any]] | None:
+        """Cells by the names of their columns; None: it is no table but text, or a picture."""
 
     def as_json(self) -> dict[str, Any]:
         """What stands beside `input` and `output`."""
@@ -54,24 +55,32 @@ class Text:
         path.write_bytes(_encoded(f"{self.text}\n"))
         return []
 
-    def rows(self) -> list[dict[str, Any]]:
-        return []
+    def rows(self) -> None:
+        return None
 
     def as_json(self) -> dict[str, Any]:
         return {"text": self.text}
 
 
-@dataclass(frozen=True)
-class Figures:
-    """What was measured on an input, by name."""
+class Table:
+    """What is rows: a class that has `rows` and `as_json` and inherits this is an `Artefact`."""
 
-    values: Mapping[str, float]
     suffixes: ClassVar[tuple[str, ...]] = ROW_SUFFIXES
     printed: ClassVar[bool] = True
 
     def write(self, path: Path) -> list[str]:
         write_rows(self.rows(), path)
         return []
+
+    def rows(self) -> list[dict[str, Any]]:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Figures(Table):
+    """What was measured on an input, by name."""
+
+    values: Mapping[str, float]
 
     def rows(self) -> list[dict[str, Any]]:
         return [dict(self.values)]
@@ -96,16 +105,10 @@ class Label(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Labels:
+class Labels(Table):
     """The classes of the lines of a text file."""
 
     lines: Sequence[Label]
-    suffixes: ClassVar[tuple[str, ...]] = ROW_SUFFIXES
-    printed: ClassVar[bool] = True
-
-    def write(self, path: Path) -> list[str]:
-        write_rows(self.rows(), path)
-        return []
 
     def rows(self) -> list[dict[str, Any]]:
         return [line._asdict() for line in self.lines]
@@ -120,7 +123,9 @@ def write_together(results: Iterable[tuple[Source, Artefact]], path: Path) -> No
     for source, artefact in results:
         if isinstance(artefact, Text):
             texts.append(f"{artefact.text}\n")
-        rows += [{"input": source.name, **row} for row in artefact.rows()]
+        rows += [{"input": source.name, **row} for row in artefact.rows() or ()]
+    if texts and rows:
+        raise CompressnetError("texts and rows are of two kinds, and cannot share a file")
     if texts:
         path.write_bytes(_encoded("".join(texts)))
     else:
@@ -130,6 +135,9 @@ def write_together(results: Iterable[tuple[Source, Artefact]], path: Path) -> No
 def write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """A heading and the rows: parted by commas where the suffix is .csv, else by tabs."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
+    if not rows:
+        path.write_bytes(b"")
+        return
     table = [columns, *([row.get(column, "") for column in columns] for row in rows)]
     if path.suffix.lower() == ".csv":
         text = io.StringIO()

@@ -133,6 +133,10 @@ def test_sounds_become_events(
     assert Path("events.csv").read_text() == f"input,begin,end,label\n{door},0.1,0.3,loud\n"
     cli("apply", "run", door, "-o", "each")
     assert Path("each/door.tsv").read_text().splitlines()[1] == "0.0\t0.1\tquiet"
+    silent = sound(place / "silent.wav", "...")
+    assert cli("apply", "run", silent, "--set", "only=loud").stdout == f"{silent}: nothing\n"
+    cli("apply", "run", silent, "--set", "only=loud", "-o", "none.tsv")
+    assert Path("none.tsv").read_bytes() == b""
     wrong = cli("apply", "run", door, "--set", "only=bang", code=2).error
     assert wrong.startswith("'only' should be 'all', 'loud' or 'quiet'")
     assert "use one of .tsv .csv" in cli("apply", "run", door, "-o", "events.wav", code=2).error

@@ -23,7 +23,7 @@ from compressnet.data.protocol import Key
 from compressnet.errors import CompressnetError
 from compressnet.reporter import Reporter
 from compressnet.source import Source
-from compressnet.tasks.artefacts import ROW_SUFFIXES, Artefact, Text, write_rows
+from compressnet.tasks.artefacts import Artefact, Table, Text
 from compressnet.tasks.protocol import Answers, Loss, State, answers
 
 REGISTERED = {
@@ -254,16 +254,10 @@ class Event(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Events:
+class Events(Table):
     """What was heard, in seconds."""
 
     events: Sequence[Event]
-    suffixes: ClassVar[tuple[str, ...]] = ROW_SUFFIXES
-    printed: ClassVar[bool] = True
-
-    def write(self, path: Path) -> list[str]:
-        write_rows(self.rows(), path)
-        return []
 
     def rows(self) -> list[dict[str, Any]]:
         return [event._asdict() for event in self.events]
