@@ -10,6 +10,7 @@ from typing import Any
 from compressnet.errors import UsageError, named, short
 
 TASKS = {
+    "image_classification": "compressnet.tasks.image_classification:ImageClassification",
     "image_operator": "compressnet.tasks.image_processing:ImageOperator",
     "image_translation": "compressnet.tasks.image_processing:ImageTranslation",
     "language_modelling": "compressnet.tasks.language_modelling:LanguageModelling",
@@ -17,10 +18,14 @@ TASKS = {
     "sequence_regression": "compressnet.tasks.sequence_regression:SequenceRegression",
 }
 MODELS = {
+    "alexnet": "compressnet.models.alexnet:AlexNet",
     "bytenet": "compressnet.models.bytenet:ByteNet",
     "can24": "compressnet.models.can:can24",
     "can32": "compressnet.models.can:can32",
     "language_model": "compressnet.models.language_model:LanguageModel",
+    "resnet10": "compressnet.models.resnet:resnet10",
+    "resnet18": "compressnet.models.resnet:resnet18",
+    "resnet20": "compressnet.models.resnet:resnet20",
     "sequence_classifier": "compressnet.models.sequence_classifier:SequenceClassifier",
     "lstm_1997_network": "compressnet.models.lstm_1997:lstm_1997_network",
 }
@@ -41,6 +46,7 @@ LAYERS = {
     "torch_lstm": "compressnet.layers.torch_lstm:TorchLSTM",
 }
 DATASETS = {
+    "cifar10": "compressnet.data.cifar10:CIFAR10",
     "fivek": "compressnet.data.fivek:FiveK",
     "hutter": "compressnet.data.text_sets:Hutter",
     "paired_folder": "compressnet.data.paired_folder:PairedFolder",

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from PIL import Image as PILImage
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -28,7 +27,7 @@ from compressnet.errors import CompressnetError, NotFinite
 from compressnet.reporter import Reporter
 from compressnet.source import Source
 from compressnet.tasks.artefacts import Label, Labels
-from compressnet.tasks.confusion import confusion_details, confusion_picture
+from compressnet.tasks.class_metrics import ClassMetrics
 from compressnet.tasks.protocol import Answers, Loss, NoMeasures, State, answers
 from compressnet.weights import Architecture
 
@@ -162,50 +161,3 @@ class SequenceClassification:
             (self.classes[number], probability)
             for number, probability in zip(best.tolist(), probabilities.tolist(), strict=True)
         ]
-
-
-class ClassMetrics:
-    """Sums over sentences, class by class.
-
-    Args:
-        classes: their names.
-    """
-
-    def __init__(self, classes: Sequence[str]) -> None:
-        self.classes = list(classes)
-        self.sums = torch.zeros(2, len(classes), dtype=torch.float64)  # sentences, -ln p
-        self.confusion = torch.zeros(len(classes), len(classes), dtype=torch.float64)  # true, predicted
-
-    def update(self, output: Tensor, batch: SentenceBatch) -> None:
-        labels = batch.labels.cpu()
-        losses = F.nll_loss(output.double(), labels, reduction="none")
-        ones = torch.ones_like(losses)
-        self.sums.index_add_(1, labels, torch.stack([ones, losses]))
-        self.confusion.index_put_((labels, output.argmax(-1)), ones, accumulate=True)
-
-    def state(self) -> list[list[float]]:
-        sums: list[list[float]] = torch.cat([self.sums, self.confusion]).tolist()
-        return sums
-
-    def merge(self, states: list[list[list[float]]]) -> None:
-        self.sums, self.confusion = torch.tensor(states, dtype=torch.float64).sum(0).tensor_split([2])
-
-    def compute(self) -> dict[str, float]:
-        counts, losses = self.sums.tolist()
-        right = self.confusion.diagonal().tolist()
-        total = sum(counts)
-        figures = {"loss": sum(losses) / total, "accuracy": sum(right) / total}
-        for name, count, hits, loss in zip(self.classes, counts, right, losses, strict=True):
-            if count:
-                figures |= {
-                    f"loss/{name}": loss / count,
-                    f"accuracy/{name}": hits / count,
-                    f"count/{name}": count,
-                }
-        return figures
-
-    def details(self) -> dict[str, Any]:
-        return {"confusion": confusion_details(self.classes, self.confusion.numpy())}
-
-    def pictures(self) -> Iterator[tuple[str, PILImage.Image]]:
-        yield "confusion", confusion_picture(self.classes, self.confusion.numpy())
