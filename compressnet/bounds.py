@@ -46,9 +46,11 @@ Piece = Annotated[
 Factor = Annotated[float, Field(ge=0, le=_LARGE)]
 Real = Annotated[float, Field(ge=-_LARGE, le=_LARGE)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 HeldOut = Annotated[float, Field(ge=0, le=50)]  # percent of the training data
 Temperature = Annotated[float, Field(ge=0, le=_LARGE), AfterValidator(_no_overflow)]
 
 One = Annotated[Literal[1], BeforeValidator(_int)]  # the 1 of a Literal is True and 1.0 to pydantic
+UpToTwo = Annotated[Literal[0, 1, 2], BeforeValidator(_int)]
 OneOrTwo = Annotated[Literal[1, 2], BeforeValidator(_int)]

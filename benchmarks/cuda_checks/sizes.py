@@ -10,13 +10,37 @@ SIZES: dict[str, Any] = {}
 # Of layers, what they cannot do without. Sizes are multiples of nothing, where a layer allows that.
 ARGUMENTS_OF_LAYERS: dict[str, dict[str, Any]] = {
     "adaptive_norm": {"channels": 7},
+    "batch_norm2d": {"num_features": 7},
+    "chain": {
+        "layers": [
+            {"layer": "conv2d", "args": {"in_channels": 3, "out_channels": 5, "kernel_size": [3, 1]}},
+            {"layer": "dilated_conv2d", "args": {"in_channels": 5, "out_channels": 6, "dilation": 2}},
+        ]
+    },
     "conv2d": {"in_channels": 3, "out_channels": 5, "kernel_size": 3},
     "dilated_conv2d": {"in_channels": 6, "out_channels": 6, "dilation": 4},
+    "embedding": {"num_embeddings": 19, "embedding_dim": 5},
+    "factored_embedding": {"num_embeddings": 19, "embedding_dim": 7, "rank": 3},
+    "factored_softmax": {"hidden_size": 7, "vocab_size": 19, "rank": 3},
+    "full_softmax": {"hidden_size": 7, "vocab_size": 19},
+    "layer_norm": {"normalized_shape": 7},
     "linear": {"in_features": 5, "out_features": 7},
     "lstm": {"input_size": 5, "hidden_size": 13, "num_layers": 2},
     "lstm_1997": {"input_size": 5, "blocks": 3, "block_size": 2, "output_size": 4},
+    "lstm_full": {
+        "input_size": 5,
+        "hidden_size": 13,
+        "proj_size": 6,
+        "peepholes": True,
+        "layer_norm": True,
+        "cell_clip": 0.8,
+        "proj_clip": 0.6,
+        "biases": 2,
+        "bidirectional": True,
+    },
     "lstmp": {"input_size": 5, "hidden_size": 13, "proj_size": 6, "nonrecurrent_proj_size": 3},
     "operator": {"operator": "rof"},
+    "product_linear": {"in_features": 5, "out_features": 7},
     "recurrent_stack": {"cell": "lstm:peepholes=false", "input_size": 5, "hidden_size": 13},
     "sru": {"input_size": 5, "hidden_size": 13, "num_layers": 2},
     "torch_lstm": {"input_size": 5, "hidden_size": 13, "num_layers": 2},

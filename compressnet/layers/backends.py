@@ -20,7 +20,7 @@ from compressnet.errors import UsageError
 from compressnet.kernels import cross_entropy, lstm, lstm_1997, sru
 from compressnet.layers.lstm_1997 import LSTM1997
 from compressnet.layers.lstm_cell import LSTMCell
-from compressnet.layers.softmax import ClassSoftmax, FullSoftmax
+from compressnet.layers.softmax import ClassSoftmax, FactoredSoftmax, FullSoftmax
 from compressnet.layers.sru import SRU
 
 # A layer and its kernel: NAME.py with `available()` and `reference()`, operations `compressnet::NAME_...`.
@@ -32,6 +32,7 @@ _KERNELS: tuple[tuple[type[nn.Module], ModuleType], ...] = (
 # Of what only a loss has: an inference does without, so that nobody can be sure to see it used.
 _OF_LOSSES: tuple[tuple[type[nn.Module], ModuleType], ...] = (
     (FullSoftmax, cross_entropy),
+    (FactoredSoftmax, cross_entropy),
     (ClassSoftmax, cross_entropy),
 )
 

@@ -22,12 +22,14 @@ from typing import Any
 from torch import fx, nn
 
 from compressnet.errors import UsageError, named
+from compressnet.layers.chain import Chain
 
 Wanted = Callable[[nn.Module], bool]
+_ROWS = (nn.Sequential, Chain)  # each module in them takes what the one before it returns
 
 
 def chains(module: nn.Module, is_wanted: Wanted) -> Iterator[list[str]]:
-    """Paths of modules that follow each other; in the place of an `nn.Sequential` those in it.
+    """Paths of modules that follow each other; in the place of an `nn.Sequential` or a `Chain` those in it.
 
     Args:
         is_wanted: whether a module may be one of them; what holds none is not looked into.
@@ -37,6 +39,9 @@ def chains(module: nn.Module, is_wanted: Wanted) -> Iterator[list[str]]:
     """
     if callable(getattr(module, "foldable", None)):
         yield from _declared("", module)
+        return
+    if type(module) is Chain:  # what else it is called with keeps it from being traced
+        yield [path.removeprefix(".") for path in _within("", module)]
         return
     outer: list[str] = []
     for path, child in module.named_modules():
@@ -61,15 +66,15 @@ def _declared(prefix: str, module: nn.Module) -> Iterator[list[str]]:
 
 
 def _within(path: str, part: nn.Module) -> list[str]:
-    if type(part) is not nn.Sequential:
+    if type(part) not in _ROWS:
         return [path]
     return [inner for name, child in part.named_children() for inner in _within(f"{path}.{name}", child)]
 
 
 def is_guess(module: nn.Module, is_wanted: Wanted) -> bool:
     """Whether `chains` knows no more than what stands in an `nn.Sequential`."""
-    declared = callable(getattr(module, "foldable", None))
-    return not declared and _count(module, is_wanted) > 1 and _traced_safely(module, is_wanted) is None
+    is_known = callable(getattr(module, "foldable", None)) or type(module) is Chain
+    return not is_known and _count(module, is_wanted) > 1 and _traced_safely(module, is_wanted) is None
 
 
 def _count(module: nn.Module, is_wanted: Wanted) -> int:
@@ -80,7 +85,7 @@ def _found(module: nn.Module, is_wanted: Wanted) -> list[list[str]]:
     """By tracing, else within `nn.Sequential`."""
     if (traced := _traced_safely(module, is_wanted)) is not None:
         return traced
-    rows = [(path, part) for path, part in module.named_modules() if type(part) is nn.Sequential]
+    rows = [(path, part) for path, part in module.named_modules() if type(part) in _ROWS]
     return [[f"{path}.{name}".removeprefix(".") for name, _ in part.named_children()] for path, part in rows]
 
 

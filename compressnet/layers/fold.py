@@ -22,7 +22,8 @@ from torch.utils._pytree import tree_leaves
 
 from compressnet.architecture import Edit, Layer, apply_edit
 from compressnet.layers.adaptive_norm import AdaptiveNorm
-from compressnet.layers.fold_plan import NORMS, Group, described, groups
+from compressnet.layers.described import described
+from compressnet.layers.fold_plan import NORMS, Group, groups, resized
 
 _ROUNDINGS = 8  # units of the last place
 
@@ -71,7 +72,7 @@ def folding(module: nn.Module) -> Folding | None:
         if not all(torch.isfinite(value).all() for value in values if value is not None):
             continue
         first, *others = group.paths
-        modules[first] = described(old, group.sizes.outputs, group.sizes.groups, bias is not None)
+        modules[first] = resized(described(old), group.sizes, bias is not None)
         modules |= {path: {"layer": "identity", "args": {}} for path in others}
         tensors[first] = values
         done.append(group.paths)

@@ -11,20 +11,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from compressnet import registry, signature
 from compressnet.architecture import Layer
+from compressnet.kernels import product
 from compressnet.layers.adaptive_norm import AdaptiveNorm
 from compressnet.layers.data_flow import chains
+from compressnet.layers.described import can_be_described, paddings
 from compressnet.layers.dilated_conv import DilatedConv2d
 
 # Exact types: a subclass may compute something else.
-LAYERS: dict[type[nn.Module], str] = {
-    nn.Linear: "linear",
-    nn.Conv1d: "conv1d",
-    nn.Conv2d: "conv2d",
-    DilatedConv2d: "dilated_conv2d",
-    nn.ConvTranspose2d: "conv_transpose2d",
-}
+LAYERS = (nn.Linear, product.Linear, nn.Conv1d, nn.Conv2d, DilatedConv2d, nn.ConvTranspose2d)
 NORMS: dict[type[nn.Module], tuple[int, ...]] = {  # after layers of so many axes besides batch and channels
     nn.BatchNorm1d: (0, 1),
     nn.BatchNorm2d: (2,),
@@ -128,34 +123,17 @@ def _grown(stack: Sequence[Group], path: str, part: nn.Module) -> list[Group] | 
 
 def _layer(path: str, part: Any) -> Group | None:
     """A layer that can take up others; None for what the registry cannot write."""
-    kind = type(part)
-    if kind not in LAYERS or part.weight.layout != torch.strided or not part.weight.is_floating_point():
+    if type(part) not in LAYERS or part.weight.layout != torch.strided or not can_be_described(part):
         return None
-    if kind is nn.Linear:
-        sizes, pointwise = Sizes(0, part.in_features, part.out_features, 1, 1), True
-    else:
-        padding = _padding(part)
-        if part.padding_mode != "zeros" or padding is None:
-            return None
-        axes, taps = len(part.kernel_size), math.prod(part.kernel_size)
-        sizes = Sizes(axes, part.in_channels, part.out_channels, taps, part.groups)
-        alike = {*part.kernel_size, *part.stride, part.groups} == {1}
-        pointwise = alike and not part.transposed and not any(padding)
-    layer = described(part, sizes.outputs, sizes.groups, True)
-    if signature.check(registry.find("layer", layer["layer"]), layer["args"])[1]:
+    if not part.weight.is_floating_point():
         return None
+    if isinstance(part, nn.Linear):
+        return Group((path,), (part,), Sizes(0, part.in_features, part.out_features, 1, 1), True)
+    axes, taps = len(part.kernel_size), math.prod(part.kernel_size)
+    sizes = Sizes(axes, part.in_channels, part.out_channels, taps, part.groups)
+    alike = {*part.kernel_size, *part.stride, part.groups} == {1}
+    pointwise = alike and not part.transposed and not any(paddings(part) or ())
     return Group((path,), (part,), sizes, pointwise)
-
-
-def _padding(part: Any) -> tuple[int, ...] | None:
-    """In numbers; None: "same" that is not the same on both sides."""
-    if not isinstance(part.padding, str):
-        return tuple(part.padding)
-    pairs = list(zip(part.kernel_size, part.dilation, strict=True))
-    if part.padding == "valid":
-        return (0,) * len(pairs)
-    whole = [dilation * (kernel - 1) for kernel, dilation in pairs]
-    return None if any(number % 2 for number in whole) else tuple(number // 2 for number in whole)
 
 
 def _is_fixed(norm: Any) -> bool:
@@ -194,29 +172,10 @@ def _storages(module: nn.Module) -> set[object]:
     return {(p.layout == torch.strided and p.untyped_storage().data_ptr()) or p for p in held}
 
 
-def described(part: Any, outputs: int, sets: int, bias: bool) -> Layer:
-    """The layer as the registry names it, with so many outputs."""
-    kind = type(part)
-    if kind is nn.Linear:
-        args = {"in_features": part.in_features, "out_features": outputs}
-    elif kind is DilatedConv2d:
-        args = {"in_channels": part.in_channels, "out_channels": outputs, "dilation": part.dilation[0]}
-    else:
-        padding = _padding(part)
-        assert padding is not None
-        args = {
-            "in_channels": part.in_channels,
-            "out_channels": outputs,
-            "kernel_size": _short(part.kernel_size),
-            "stride": _short(part.stride),
-            "padding": _short(padding),
-            "dilation": _short(part.dilation),
-            "groups": sets,
-        }
-        if part.transposed:
-            args["output_padding"] = _short(part.output_padding)
-    return {"layer": LAYERS[kind], "args": {**args, "bias": bias}}
-
-
-def _short(sizes: Sequence[int]) -> int | list[int]:
-    return sizes[0] if len(set(sizes)) == 1 else list(sizes)
+def resized(layer: Layer, sizes: Sizes, bias: bool) -> Layer:
+    """A linear layer or convolution with so many outputs and groups, and with or without a bias."""
+    arguments = {**layer["args"], "bias": bias}
+    arguments["out_features" if sizes.axes == 0 else "out_channels"] = sizes.outputs
+    if "groups" in arguments:
+        arguments["groups"] = sizes.groups
+    return {"layer": layer["layer"], "args": arguments}

@@ -11,8 +11,9 @@ With ' for the step before, · elementwise, s the logistic function (Sak et al. 
 H. Sak, A. Senior, F. Beaufays: Long Short-Term Memory Based Recurrent Neural Network Architectures for Large
 Vocabulary Speech Recognition. 2014, arXiv 1402.1128; and Interspeech 2014 (eleven networks).
 
-`lstm` and `lstmp` are the networks of that paper by name: peepholes, one bias a gate. The first LSTM is in
-`lstm_1997.py`, converters from and to `nn.LSTM` in `lstm_convert.py`.
+`lstm` and `lstmp` are the networks of that paper by name: peepholes, one bias a gate; `lstm_full` is the
+class with every switch. The first LSTM is in `lstm_1997.py`, converters from and to `nn.LSTM` in
+`lstm_convert.py`.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compressnet.bounds import Factor, Layers, OneOrTwo, OptionalSize, Real, Size
+from compressnet.bounds import Factor, Layers, OneOrTwo, OptionalSize, Real, Size, UpToTwo
 from compressnet.cost import Term
-from compressnet.layers.lstm_cell import Biases, LSTMCell
+from compressnet.layers.lstm_cell import LSTMCell
 from compressnet.layers.lstm_cost import cost_of
 from compressnet.layers.sequences import check_shape, checked_lengths, random_sequences
 
@@ -71,7 +72,7 @@ class LSTM(nn.Module):
         coupled_gates: bool = False,
         cell_clip: Factor = 0.0,
         proj_clip: Factor = 0.0,
-        biases: Biases = 1,
+        biases: UpToTwo = 1,
         forget_bias: Real = 0.0,
         bidirectional: bool = False,
     ) -> None:

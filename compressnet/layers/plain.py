@@ -7,9 +7,11 @@ from typing import Annotated
 from pydantic import Field
 from torch import nn
 
-from compressnet.bounds import Kernel, OptionalSize, Size
+from compressnet.bounds import Fraction, Kernel, OptionalSize, Share, Size
+from compressnet.kernels import product
 
 Pair = Kernel | Annotated[list[Kernel], Field(min_length=2, max_length=2)]
+Shape = Size | Annotated[list[Size], Field(min_length=1, max_length=8)]
 PaddingPair = OptionalSize | Annotated[list[OptionalSize], Field(min_length=2, max_length=2)]
 
 
@@ -110,3 +112,27 @@ def _pair(size: int | list[int]) -> tuple[int, int]:
 def linear(in_features: Size, out_features: Size, bias: bool = True) -> nn.Linear:
     """`torch.nn.Linear`."""
     return nn.Linear(in_features, out_features, bias=bias)
+
+
+def product_linear(in_features: Size, out_features: Size, bias: bool = True) -> product.Linear:
+    """`torch.nn.Linear`, by oneDNN where that pays: the linear layers of ByteNet and SRU."""
+    return product.Linear(in_features, out_features, bias=bias)
+
+
+def embedding(num_embeddings: Size, embedding_dim: Size) -> nn.Embedding:
+    """`torch.nn.Embedding`."""
+    return nn.Embedding(num_embeddings, embedding_dim)
+
+
+def batch_norm2d(
+    num_features: Size, eps: Fraction = 1e-5, momentum: Share | None = 0.1, affine: bool = True
+) -> nn.BatchNorm2d:
+    """`torch.nn.BatchNorm2d`, with running statistics; `momentum` None: their mean over all batches."""
+    return nn.BatchNorm2d(num_features, eps, momentum, affine)
+
+
+def layer_norm(
+    normalized_shape: Shape, eps: Fraction = 1e-5, elementwise_affine: bool = True, bias: bool = True
+) -> nn.LayerNorm:
+    """`torch.nn.LayerNorm`, over the last axes."""
+    return nn.LayerNorm(normalized_shape, eps, elementwise_affine, bias)

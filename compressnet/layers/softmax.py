@@ -4,6 +4,7 @@
     layer(hidden (N, d), words (N,)) -> negative log-probabilities of these words (N,)
 
     FullSoftmax       V·d products a word
+    FactoredSoftmax   r·d + V·r: a matrix of rank r in two factors
     ClassSoftmax      C·d + |V_c|·d: the class first, then the word in its class (Goodman 2001); as in
                       M. Sundermeyer, R. Schlüter, H. Ney: LSTM Neural Networks for Language Modeling.
                       Interspeech 2012
@@ -15,6 +16,7 @@ Words are numbers 0 to V - 1 by falling frequency in the training text.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 
@@ -23,9 +25,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compressnet import cost
+from compressnet.bounds import Size
 from compressnet.cost import Term
 from compressnet.kernels.cross_entropy import cross_entropy
 from compressnet.kernels.product import linear
+from compressnet.layers.sequences import random_sequences
 
 
 class FullSoftmax(nn.Module):
@@ -43,14 +47,77 @@ class FullSoftmax(nn.Module):
             nn.init.normal_(self.weight, std=hidden_size**-0.5)
 
     def forward(self, hidden: Tensor, words: Tensor | None = None) -> Tensor:
-        scores = linear(hidden, self.weight, self.bias).float()
-        if words is None:
-            return F.log_softmax(scores, dim=-1)
-        return cross_entropy(scores, words)
+        return _answers(linear(hidden, self.weight, self.bias), words)
+
+    def example(self, batch: int = 1, size: int | None = None) -> tuple[Tensor]:
+        """Inputs for counting and timing: `batch` hidden vectors, at `size` steps.
+
+        Raises:
+            ValueError: a size of images.
+        """
+        return _hidden(batch, size, self.weight.shape[1])
 
     def cost(self, input_shape: tuple[int, ...]) -> list[Term]:
         """Of hidden vectors (N, d): all words."""
-        return cost.linear(input_shape[-1], len(self.bias), rows=input_shape[0])
+        return cost.linear(input_shape[-1], len(self.bias), rows=math.prod(input_shape[:-1]))
+
+
+def full_softmax(hidden_size: Size, vocab_size: Size) -> FullSoftmax:
+    """`FullSoftmax` with a matrix of its own; what shares an embedding's is tied to it afterwards."""
+    return FullSoftmax(hidden_size, vocab_size)
+
+
+class FactoredSoftmax(nn.Module):
+    """A matrix of rank r over all words, in two factors, and a bias.
+
+        hidden (N, d) -> projection -> (N, r) -> table, bias -> scores (N, V)
+
+    Args:
+        hidden_size: d.
+        vocab_size: V.
+        rank: r; the factors are smaller than their product below V·d / (V + d).
+
+    Attributes:
+        projection: (r, d).
+        table: (V, r); both are of the shapes that `FactoredEmbedding` has, and can be tied to its.
+        bias: (V,).
+    """
+
+    def __init__(self, hidden_size: Size, vocab_size: Size, rank: Size) -> None:
+        super().__init__()
+        self.projection = nn.Parameter(torch.empty(rank, hidden_size))
+        self.table = nn.Parameter(torch.empty(vocab_size, rank))
+        self.bias = nn.Parameter(torch.zeros(vocab_size))
+        nn.init.normal_(self.projection, std=hidden_size**-0.5)
+        nn.init.normal_(self.table, std=rank**-0.5)
+
+    @property
+    def weight(self) -> Tensor:
+        """The product of the factors, (V, d): that of the `FullSoftmax` which computes the same."""
+        return self.table @ self.projection
+
+    def forward(self, hidden: Tensor, words: Tensor | None = None) -> Tensor:
+        return _answers(linear(linear(hidden, self.projection), self.table, self.bias), words)
+
+    def example(self, batch: int = 1, size: int | None = None) -> tuple[Tensor]:
+        """Inputs for counting and timing: `batch` hidden vectors, at `size` steps.
+
+        Raises:
+            ValueError: a size of images.
+        """
+        return _hidden(batch, size, self.projection.shape[1])
+
+    def cost(self, input_shape: tuple[int, ...]) -> list[Term]:
+        """Of hidden vectors (N, d): all words."""
+        vocab_size, rank = self.table.shape
+        symbols = {"d": input_shape[-1], "r": rank, "V": vocab_size}
+        weights = [
+            Term("parameters", "projection", "d·r", symbols),
+            Term("parameters", "table", "r·V", symbols),
+        ]
+        rows = {"N": math.prod(input_shape[:-1])}
+        macs = [term.times(rows, "macs") for term in weights]
+        return [*weights, Term("parameters", "bias", "V", symbols), *macs]
 
 
 class ClassSoftmax(nn.Module):
@@ -128,6 +195,18 @@ class AdaptiveSoftmax(nn.AdaptiveLogSoftmaxWithLoss):
                 return losses
             # A cluster without a word has a gradient too, of zeros: ranks must agree on which have one.
             return losses + 0 * sum(weight.sum() for weight in self.tail.parameters())
+
+
+def _answers(scores: Tensor, words: Tensor | None) -> Tensor:
+    """What an output layer returns, from its scores (N, V) of all words."""
+    scores = scores.float()
+    return F.log_softmax(scores, dim=-1) if words is None else cross_entropy(scores, words)
+
+
+def _hidden(batch: int, size: int | None, width: int) -> tuple[Tensor]:
+    if size is None:
+        return (torch.rand(batch, width),)
+    return random_sequences(batch, size, width)
 
 
 def over_time(layer: nn.Module, hidden: Tensor, targets: Tensor | None) -> Tensor:

@@ -35,19 +35,33 @@ IMAGES = [(1, 1, 1), (2, 31, 57), (1, 130, 8), (3, 64, 64), (1, 301, 203)]  # ba
 # Every name of the registry but those that are no networks: arguments small enough to be quick.
 NAMED: dict[str, dict[str, Any]] = {
     "adaptive_norm": {"channels": 4},
+    "batch_norm2d": {"num_features": 3},
     "bytenet": {"vocab_size": 12, "hidden_size": 4, "sets": 1},
     "can24": {},
     "can32": {"norm": "bn"},
+    "chain": {
+        "layers": [
+            {"layer": "product_linear", "args": {"in_features": 5, "out_features": 2}},
+            {"layer": "full_softmax", "args": {"hidden_size": 2, "vocab_size": 12}},
+        ]
+    },
     "conv1d": {"in_channels": 3, "out_channels": 4, "kernel_size": 3, "padding": 1, "groups": 1},
     "conv2d": {"in_channels": 3, "out_channels": 4, "kernel_size": 3, "padding": 1, "stride": 2},
     "conv_transpose2d": {"in_channels": 4, "out_channels": 6, "kernel_size": 3, "stride": 2, "groups": 2},
     "dilated_conv2d": {"in_channels": 3, "out_channels": 4, "dilation": 2},
+    "embedding": {"num_embeddings": 12, "embedding_dim": 5},
+    "factored_embedding": {"num_embeddings": 12, "embedding_dim": 5, "rank": 2},
+    "factored_softmax": {"hidden_size": 5, "vocab_size": 12, "rank": 2},
+    "full_softmax": {"hidden_size": 5, "vocab_size": 12},
     "language_model": {"vocab_size": 12, "hidden_size": 6, "cell": "torch_lstm"},
+    "layer_norm": {"normalized_shape": 5},
     "linear": {"in_features": 5, "out_features": 3},
     "lstm": {"input_size": 5, "hidden_size": 6},
     "lstm_1997": {"input_size": 5, "blocks": 2, "block_size": 3, "output_size": 2, "biases": "gates"},
     "lstm_1997_network": {"problem": "temporal_order_6b", "input_size": 8, "output_size": 8},
+    "lstm_full": {"input_size": 5, "hidden_size": 6, "layer_norm": True, "bidirectional": True},
     "lstmp": {"input_size": 5, "hidden_size": 6, "proj_size": 4, "nonrecurrent_proj_size": 2},
+    "product_linear": {"in_features": 5, "out_features": 3},
     "recurrent_stack": {"cell": "sru", "input_size": 5, "hidden_size": 6},
     "sru": {"input_size": 5, "hidden_size": 6},
     "torch_lstm": {"input_size": 5, "hidden_size": 6, "proj_size": 4, "bidirectional": True},

@@ -12,10 +12,18 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from compressnet.layers.softmax import AdaptiveSoftmax, ClassSoftmax, FullSoftmax, frequency_classes
+from compressnet.layers.factored_embedding import FactoredEmbedding
+from compressnet.layers.softmax import (
+    AdaptiveSoftmax,
+    ClassSoftmax,
+    FactoredSoftmax,
+    FullSoftmax,
+    frequency_classes,
+)
 
 LAYERS: dict[str, Callable[[], Any]] = {
     "full": lambda: FullSoftmax(6, 20),
+    "factored": lambda: FactoredSoftmax(6, 20, 3),
     "classes": lambda: ClassSoftmax(6, [1, 4, 5, 10]),
     "adaptive": lambda: AdaptiveSoftmax(6, 20, [4, 10]),
 }
@@ -71,6 +79,21 @@ def test_the_class_factored_softmax_by_hand() -> None:
 def test_a_full_softmax_can_share_its_matrix() -> None:
     shared = nn.Parameter(torch.randn(20, 6))
     assert FullSoftmax(6, 20, shared).weight is shared
+
+
+def test_factors_compute_what_their_product_does_and_can_be_tied() -> None:
+    torch.manual_seed(0)
+    factored, full = FactoredSoftmax(6, 20, 3).double(), FullSoftmax(6, 20).double()
+    embedding, hidden = FactoredEmbedding(20, 6, 3).double(), torch.randn(5, 6, dtype=torch.float64)
+    embedding.table, embedding.projection = factored.table, factored.projection
+    with torch.no_grad():
+        factored.bias.normal_()
+        full.weight.copy_(factored.weight)
+        full.bias.copy_(factored.bias)
+    torch.testing.assert_close(factored(hidden), full(hidden))
+    words = torch.randint(20, (4, 2))
+    torch.testing.assert_close(embedding(words), nn.functional.embedding(words, embedding.weight))
+    assert (embedding.num_embeddings, embedding.embedding_dim) == (20, 6)
 
 
 def test_classes_of_equal_mass() -> None:
