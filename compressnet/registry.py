@@ -85,6 +85,13 @@ BACKENDS = {
     "folded": "compressnet.layers.folded:backend",
     "onnxruntime": "compressnet.export.backend:backend",
 }
+TRANSFORMS = {  # of trained networks: `compress --method`
+    "channel_in": "compressnet.compression.channel_in:ChannelIn",
+    "channel_out": "compressnet.compression.channel_out:ChannelOut",
+    "spatial": "compressnet.compression.spatial:Spatial",
+    "svd": "compressnet.compression.svd:SVD",
+    "tucker": "compressnet.compression.tucker:Tucker",
+}
 OPERATORS = {
     "l0": "compressnet.operators.l0:L0",
     "rof": "compressnet.operators.rof:ROF",
@@ -98,6 +105,7 @@ REGISTRIES: dict[str, dict[str, str]] = {
     "backend": BACKENDS,
     "data": DATASETS,
     "operator": OPERATORS,
+    "method": TRANSFORMS,
 }
 
 

@@ -83,7 +83,7 @@ def groups(module: nn.Module) -> Iterator[Group]:
     Raises:
         UsageError: as of `data_flow.chains`.
     """
-    alone = _Alone(module)
+    alone = Alone(module)
     seen: set[str] = set()
     for chain in chains(module, is_wanted):
         stack: list[Group] = []
@@ -145,7 +145,7 @@ def _channels(norm: Any) -> int:
     return int(norm.channels if isinstance(norm, AdaptiveNorm) else norm.num_features)
 
 
-class _Alone:
+class Alone:
     """Whether a module can be replaced: it has one place, weights of its own, and nobody listens to it."""
 
     def __init__(self, whole: nn.Module) -> None:

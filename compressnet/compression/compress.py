@@ -1,0 +1,197 @@
+"""A trained network made smaller: methods one after the other, each one edit, and what became of every layer.
+
+network, calibration data -> [method -> edit and values -> batch norms re-estimated] x methods -> network
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from torch import nn
+
+from compressnet import registry, signature
+from compressnet.architecture import Edit
+from compressnet.compression.change import Change, Replaced, together
+from compressnet.compression.network import Calibration, Kept, Network, Selection
+from compressnet.errors import CompressnetError, UsageError
+from compressnet.reporter import Reporter, Silent
+from compressnet.training.evaluate import evaluating
+
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+class Transform(Protocol):
+    """A method, constructed with its arguments."""
+
+    def changes(self, network: Network) -> Iterator[Replaced | Kept]:
+        """What becomes of the layers that the network's selection names, and why others stay."""
+
+
+@dataclass
+class Compressed:
+    """A network, and what was done to it.
+
+    Attributes:
+        module: a copy; the one that was given is as it was.
+        edits: one a method, in order: `apply_edit` repeats them on a fresh network.
+        replaced: by each method.
+        kept: layers that no method changed, with what the last one said of them.
+        reestimated: whether statistics of batch norms were made anew.
+        warnings: one line each.
+    """
+
+    module: nn.Module
+    edits: list[Edit] = field(default_factory=list)
+    replaced: list[tuple[str, Replaced]] = field(default_factory=list)
+    kept: list[Kept] = field(default_factory=list)
+    reestimated: bool = False
+    warnings: list[str] = field(default_factory=list)
+
+    def method_of(self, path: str) -> list[tuple[str, Replaced]]:
+        """What was done to a layer, and to what came in its place."""
+        return [
+            (method, done)
+            for method, done in self.replaced
+            if any(p == path or p.startswith(f"{path}.") for p in done.paths)
+        ]
+
+
+def compressed(
+    module: nn.Module,
+    calibration: Calibration,
+    methods: Sequence[str],
+    selection: Selection | None = None,
+    reporter: Reporter | None = None,
+) -> Compressed:
+    """Apply methods to a copy of a network.
+
+    Args:
+        methods: names with arguments, `tucker:ratio=0.5`.
+
+    Raises:
+        UsageError: an unknown method or argument, a pattern that matches nothing, or a method that fits no
+            layer: the message says why, for each.
+        NotFinite: what the network computes of the calibration data is not finite.
+    """
+    selection, reporter = selection or Selection(), reporter or Silent()
+    transforms = [(method, build(method)) for method in methods]
+    if not transforms:
+        raise UsageError("there is no method: name one, tucker:ratio=0.5")
+    selection.check(module)
+    whole = copy.deepcopy(module).eval()
+    result = Compressed(whole)
+    for method, transform in transforms:
+        reporter.stage(method, 1, "methods")
+        network = Network(whole, calibration, selection)
+        outcomes = list(transform.changes(network))
+        replaced = [outcome for outcome in outcomes if isinstance(outcome, Replaced)]
+        kept = [outcome for outcome in outcomes if isinstance(outcome, Kept)]
+        if not replaced:
+            raise UsageError(_fits_nothing(method, kept or network.kept))
+        change = together(done.change for done in replaced)
+        _apply(whole, change, calibration, method)
+        result.edits.append(change.edit)
+        result.replaced += [(method, done) for done in replaced]
+        touched = {path for _, done in result.replaced for path in done.paths}
+        result.kept = [one for one in (*kept, *network.kept) if one.path not in touched]
+        if thin := [done.paths[0] for done in replaced if done.is_thin]:
+            result.warnings.append(
+                f"{method}: fewer than ten rows of calibration data a dimension for {_some(thin)}: more "
+                "samples make better factors"
+            )
+        if calibration.is_data:
+            result.reestimated |= reestimate(whole, calibration)
+        reporter.advance(1)
+    return result
+
+
+def build(method: str) -> Transform:
+    """The transform that a text names.
+
+    Raises:
+        UsageError: unknown, or an argument is.
+    """
+    name, arguments = signature.read_named(method)
+    if name not in registry.TRANSFORMS:
+        known = registry.suggestion(name, registry.TRANSFORMS)
+        raise UsageError(f"there is no method '{name[:80]}'{known}")
+    transform: Transform = signature.build("method", name, arguments)
+    return transform
+
+
+def reestimate(module: nn.Module, calibration: Calibration) -> bool:
+    """Make the statistics of batch norms anew: the mean over the calibration batches, each counting alike.
+
+    What was put in the place of a layer does not put out the same mean and variance. Other modules stay in
+    evaluation: nothing is dropped out.
+
+    Returns:
+        whether there were any.
+    """
+    norms: list[Any] = [
+        part for part in module.modules() if isinstance(part, _NORMS) and _has_statistics(part)
+    ]
+    if not norms:
+        return False
+    with evaluating(module):
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a cumulative mean
+            norm.train()
+        try:
+            calibration.train(module)
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
+                norm.eval()
+    return True
+
+
+def _has_statistics(norm: Any) -> bool:
+    return bool(norm.track_running_stats and norm.running_mean is not None)
+
+
+def _apply(module: nn.Module, change: Change, calibration: Calibration, method: str) -> None:
+    """Apply a change, and see that the network still runs.
+
+    Raises:
+        CompressnetError: it does not: its code reads something of a layer that its replacement has not.
+    """
+    change.apply(module)
+    try:
+        calibration.first(module)
+    except (AttributeError, TypeError, RuntimeError) as error:
+        layers = _some(list(change.edit["modules"]))
+        reason = " ".join(str(error).split())[:200]
+        raise CompressnetError(
+            f"{method}: with {layers} replaced the network does not run ({reason}); leave out what its code "
+            "looks into with --skip"
+        ) from error
+
+
+def _fits_nothing(method: str, kept: Sequence[Kept]) -> str:
+    if not kept:
+        return f"method {method}: the network has no layer for it"
+    by_reason: dict[str, list[str]] = {}
+    for one in kept:
+        by_reason.setdefault(one.reason, []).append(one.path)
+    reasons = "; ".join(f"{_some(paths)}: {reason}" for reason, paths in list(by_reason.items())[:4])
+    return f"method {method}: it fits no layer ({reasons})"
+
+
+def _some(paths: Sequence[str]) -> str:
+    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+    return ", ".join(paths[:3]) + more
+
+
+def repeat(module: nn.Module, edits: Sequence[Edit]) -> nn.Module:
+    """Apply the edits of a `Compressed` to a fresh network of the same kind: layers as they were started."""
+    from compressnet.architecture import apply_edit
+
+    for edit in edits:
+        apply_edit(module, edit)
+    return module

@@ -1,0 +1,233 @@
+"""A network on its calibration data: which layers it calls, on which grids, in which order.
+
+module + Calibration -> Network -> parts (in the order of their first calls), moments of any layer
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from compressnet.compression.moments import Second, Side, collect
+from compressnet.compression.part import KINDS, Part
+from compressnet.errors import UsageError, named
+from compressnet.layers.data_flow import chains
+from compressnet.layers.fold_plan import NORMS, Alone
+from compressnet.training.evaluate import evaluating
+
+Call = Callable[[nn.Module], object]
+"""Runs a network on one batch."""
+
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+
+
+class Calibration:
+    """What a network is run on, as often as it takes.
+
+    Args:
+        batches: makes calls, one a batch, anew each time.
+        about: what a report says of it: which data, how many samples.
+        is_data: False: the batches are random, and good for shapes alone (`--data-free`).
+    """
+
+    def __init__(
+        self, batches: Callable[[], Iterable[Call]], about: Mapping[str, Any], is_data: bool = True
+    ) -> None:
+        self._batches, self.about, self.is_data = batches, dict(about), is_data
+
+    @classmethod
+    def of(cls, inputs: Sequence[Any] | None, module: nn.Module) -> Calibration:
+        """Of the arguments of calls: a tensor or a tuple each; None: of random inputs, for shapes."""
+        from compressnet.analysis.example import example
+
+        calls = [example(module)] if inputs is None else [_arguments(given) for given in inputs]
+        if not calls:
+            raise UsageError("there is no calibration data: give inputs, or say data_free=True")
+        count = sum(len(call[0]) if isinstance(call[0], Tensor) and call[0].ndim else 1 for call in calls)
+
+        def batches() -> Iterator[Call]:
+            for call in calls:
+                yield lambda model, call=call: model(*call)
+
+        return cls(batches, {"samples": count}, inputs is not None)
+
+    def __call__(self, module: nn.Module) -> None:
+        """Run over everything."""
+        with evaluating(module), torch.no_grad():
+            for call in self._batches():
+                call(module)
+
+    def first(self, module: nn.Module) -> None:
+        """Run the first batch."""
+        with evaluating(module), torch.no_grad():
+            next(iter(self._batches()))(module)
+
+    def train(self, module: nn.Module) -> None:
+        """Run over everything with the modes of its modules as they are."""
+        with torch.no_grad():
+            for call in self._batches():
+                call(module)
+
+
+class Kept(NamedTuple):
+    """A layer that stays as it is, and why."""
+
+    path: str
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which layers may be changed: paths by shell patterns.
+
+    Attributes:
+        only: none but these; empty: all.
+        skip: not these.
+    """
+
+    only: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+
+    def __contains__(self, path: str) -> bool:
+        wanted = not self.only or any(fnmatch.fnmatchcase(path, pattern) for pattern in self.only)
+        return wanted and not any(fnmatch.fnmatchcase(path, pattern) for pattern in self.skip)
+
+    def check(self, module: nn.Module) -> None:
+        """See that every pattern means something.
+
+        Raises:
+            UsageError: one matches no layer.
+        """
+        paths = [path for path, _ in module.named_modules() if path]
+        for flag, patterns in (("only", self.only), ("skip", self.skip)):
+            for pattern in patterns:
+                if not fnmatch.filter(paths, pattern):
+                    some = ", ".join(path for path in paths if "." not in path)
+                    raise UsageError(
+                        f"--{flag} {named(pattern)}: no layer has such a path (there are {some})"
+                    )
+
+
+class Network:
+    """A module with what it is run on.
+
+    Args:
+        module: looked at and run, never changed.
+    """
+
+    def __init__(self, module: nn.Module, calibration: Calibration, selection: Selection) -> None:
+        self.module, self.calibration, self.selection = module, calibration, selection
+
+    @cached_property
+    def parts(self) -> list[Part]:
+        """Linear layers and convolutions that can be replaced, in the order of their first calls."""
+        alone = Alone(self.module)
+        seen = self._calls
+        return [
+            Part(path, layer, *seen[path], path in self._normed)
+            for path, layer in self._called
+            if type(layer) in KINDS and path in self.selection and alone(path)
+        ]
+
+    @cached_property
+    def kept(self) -> list[Kept]:
+        """Layers with matrices that no transform of weights can look at, and why."""
+        alone = Alone(self.module)
+        called = {path for path, _ in self._called}
+        kept = []
+        for path, layer in self.module.named_modules():
+            if path not in self.selection or not _has_matrix(layer):
+                continue
+            if type(layer) not in KINDS:
+                reason = _REASONS.get(type(layer).__name__, "no transform is for this kind of layer")
+            elif path not in called:
+                reason = "its weights are used, but it is not called: others would not find them"
+            elif not alone(path):
+                reason = "it shares its weights, or stands in two places"
+            else:
+                continue
+            kept.append(Kept(path, type(layer).__name__, reason))
+        return kept
+
+    def moments(self, wanted: Mapping[str, Iterable[Side]]) -> dict[tuple[str, Side], Second]:
+        """Moments of layers over the calibration data; nothing where there is none.
+
+        Raises:
+            NotFinite: a value on the way is not finite.
+        """
+        return collect(self.module, wanted, self.calibration) if self.calibration.is_data else {}
+
+    @property
+    def _called(self) -> list[tuple[str, nn.Module]]:
+        return [(path, self.module.get_submodule(path)) for path in self._calls]
+
+    @cached_property
+    def _calls(self) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Grids in and out of every layer, in the order of the first calls."""
+        found: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
+
+        def seen(path: str, layer: Any, inputs: Any, output: Any) -> None:
+            axes = layer.weight.ndim - 2
+            inside, outside = (tuple(x.shape[-axes:]) if axes else () for x in (inputs[0], output))
+            found.setdefault(path, (inside, outside))
+
+        with _watched(self.module, lambda layer: type(layer) in KINDS, seen):
+            self.calibration.first(self.module)
+        return found
+
+    @cached_property
+    def _normed(self) -> set[str]:
+        """Layers whose outputs go to a batch norm and nowhere else."""
+        normed = set()
+        for chain in chains(self.module, lambda part: type(part) in KINDS or type(part) in NORMS):
+            for path, after in zip(chain, chain[1:], strict=False):
+                if type(self.module.get_submodule(after)) in _BATCH_NORMS:
+                    normed.add(path)
+        return normed
+
+
+@contextmanager
+def _watched(
+    module: nn.Module, is_wanted: Callable[[nn.Module], bool], seen: Callable[..., None]
+) -> Iterator[None]:
+    """Call `seen(path, layer, inputs, output)` after each call of a layer."""
+    handles = []
+    for path, layer in module.named_modules():
+        if is_wanted(layer):
+            handles.append(layer.register_forward_hook(_hook(path, seen)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _hook(path: str, seen: Callable[..., None]) -> Callable[..., None]:
+    def hook(layer: nn.Module, inputs: Any, output: Any) -> None:
+        seen(path, layer, inputs, output)
+
+    return hook
+
+
+def _arguments(given: Any) -> tuple[Any, ...]:
+    return tuple(given) if isinstance(given, tuple | list) else (given,)
+
+
+def _has_matrix(layer: nn.Module) -> bool:
+    own = [p for p in layer._parameters.values() if p is not None]
+    return any(p.ndim > 1 for p in own) or type(layer).__name__ in _REASONS
+
+
+_REASONS = {
+    "AdaptiveNorm": "its statistics are those of each image",
+    "AdaptiveSoftmax": "its matrix is used in slices, a cluster of words each",
+    "ClassSoftmax": "its matrix is used in slices, a class of words each",
+}

@@ -1,0 +1,125 @@
+"""How large the factors of a layer may be: by a share of its MACs, by a rank, or by the energy that stays."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+from pydantic import Field
+from torch import Tensor
+
+from compressnet.bounds import Fraction, Size
+from compressnet.compression.part import Part, Sizes
+from compressnet.errors import CompressnetError
+
+Ratio = Fraction
+Energy = Annotated[float, Field(gt=0, le=1)]
+Rank = Size | Annotated[list[Size], Field(min_length=2, max_length=2)]
+Ranks = tuple[int, ...]
+FEW = 8  # channels: of fewer none can be spared
+_FINE, _COARSE = 16, 8  # up to so many every rank; above, multiples of 8: vectors have 8 or 16 lanes
+
+
+class KeptLayer(CompressnetError):
+    """A layer stays as it is; the message says why."""
+
+
+def ladder(full: int) -> list[int]:
+    """The ranks that are worth a try, rising: all up to 16, multiples of 8 above."""
+    return [rank for rank in range(1, full + 1) if rank <= _FINE or rank % _COARSE == 0]
+
+
+def in_proportion(full: Ranks) -> list[Ranks]:
+    """Ranks of two sides that shrink alike, rising; that of the last side is on the ladder.
+
+    A side of few channels (the colours of a picture) keeps all.
+    """
+    return [(*(_near(rank * side / full[-1], side) for side in full[:-1]), rank) for rank in ladder(full[-1])]
+
+
+def _near(wanted: float, full: int) -> int:
+    return full if full < FEW else min(ladder(full), key=lambda rank: abs(rank - wanted))
+
+
+def chosen(
+    part: Part,
+    full: Ranks,
+    sizes: Callable[[Ranks], Sequence[Sizes]],
+    spectra: Callable[[], Sequence[Tensor]],
+    ratio: float | None,
+    rank: Rank | None,
+    energy: float | None,
+) -> Ranks:
+    """The ranks of a layer's factors.
+
+    Args:
+        full: ranks at which nothing is lost.
+        sizes: of the pieces, by their ranks.
+        spectra: energies along each side, falling; only called where `energy` asks.
+
+    Raises:
+        KeptLayer: none makes the layer smaller.
+        CompressnetError: a rank above full.
+    """
+
+    def macs(ranks: Ranks) -> int:
+        return sum(piece.macs for piece in sizes(ranks))
+
+    dense = part.whole.macs
+    rungs = in_proportion(full)
+    smaller = [ranks for ranks in rungs if macs(ranks) < dense]
+    if rank is None and energy is None:
+        share = 0.5 if ratio is None else ratio
+        fitting = [ranks for ranks in rungs if macs(ranks) <= share * dense]
+        if not fitting:
+            least = macs(rungs[0]) / dense
+            raise KeptLayer(f"rank 1 already costs {least:.0%} of its MACs")
+        return fitting[-1]
+    if rank is not None:
+        ranks = _given(part, full, rank)
+        if macs(ranks) >= dense:
+            raise KeptLayer(f"rank {shown(ranks)} makes it larger: {_limit(full, macs, dense)}")
+        return ranks
+    assert energy is not None
+    ranks = tuple(_enough(spectrum, energy) for spectrum in spectra())
+    if macs(ranks) >= dense:
+        raise KeptLayer(
+            f"{energy:.2%} of its energy take rank {shown(ranks)}, which makes it larger: "
+            f"{_limit(full, macs, dense)}"
+        )
+    return ranks if smaller else rungs[0]
+
+
+def shown(ranks: Ranks) -> str:
+    """`24`, `24x48`."""
+    return "x".join(map(str, ranks))
+
+
+def _given(part: Part, full: Ranks, rank: Rank) -> Ranks:
+    given = tuple(rank) if isinstance(rank, list) else (rank,)
+    if len(given) == 1 and len(full) > 1:
+        given = (*(max(1, round(given[0] * side / full[-1])) for side in full[:-1]), given[0])
+    if len(given) != len(full):
+        raise CompressnetError(f"{part.path}: two ranks {list(given)} for factors of one: give one")
+    if any(one > most for one, most in zip(given, full, strict=True)):
+        raise KeptLayer(f"rank {shown(given)} is above its full rank {shown(full)}")
+    return given
+
+
+def _limit(full: Ranks, macs: Callable[[Ranks], int], dense: int) -> str:
+    """Up to which rank the factors are smaller than the layer."""
+    every = range(1, full[-1] + 1)
+    pairs = [(*(max(1, round(rank * side / full[-1])) for side in full[:-1]), rank) for rank in every]
+    under = list(itertools.takewhile(lambda ranks: macs(ranks) < dense, pairs))
+    return f"it breaks even above rank {shown(under[-1])}" if under else "no rank makes it smaller"
+
+
+def _enough(spectrum: Tensor, energy: float) -> int:
+    """The fewest values that hold this share of the sum, rounded up to the ladder."""
+    total = float(spectrum.sum())
+    if not total > 0:
+        return 1
+    shares = spectrum.cumsum(0) / total
+    count = int((shares < energy - 1e-12).sum()) + 1
+    return next((rank for rank in ladder(len(spectrum)) if rank >= count), len(spectrum))
