@@ -131,9 +131,7 @@ def reestimate(module: nn.Module, calibration: Calibration) -> bool:
     Returns:
         whether there were any.
     """
-    norms: list[Any] = [
-        part for part in module.modules() if isinstance(part, _NORMS) and _has_statistics(part)
-    ]
+    norms: list[Any] = [part for part in module.modules() if _has_statistics(part)]
     if not norms:
         return False
     with evaluating(module):
@@ -151,8 +149,8 @@ def reestimate(module: nn.Module, calibration: Calibration) -> bool:
     return True
 
 
-def _has_statistics(norm: Any) -> bool:
-    return bool(norm.track_running_stats and norm.running_mean is not None)
+def _has_statistics(part: nn.Module) -> bool:
+    return isinstance(part, _NORMS) and part.running_mean is not None
 
 
 def _apply(module: nn.Module, change: Change, calibration: Calibration, method: str) -> None:

@@ -9,7 +9,8 @@ import fnmatch
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -53,8 +54,7 @@ class Calibration:
         count = sum(len(call[0]) if isinstance(call[0], Tensor) and call[0].ndim else 1 for call in calls)
 
         def batches() -> Iterator[Call]:
-            for call in calls:
-                yield lambda model, call=call: model(*call)
+            yield from (partial(_called_with, call) for call in calls)
 
         return cls(batches, {"samples": count}, inputs is not None)
 
@@ -188,7 +188,7 @@ class Network:
         """Layers whose outputs go to a batch norm and nowhere else."""
         normed = set()
         for chain in chains(self.module, lambda part: type(part) in KINDS or type(part) in NORMS):
-            for path, after in zip(chain, chain[1:], strict=False):
+            for path, after in pairwise(chain):
                 if type(self.module.get_submodule(after)) in _BATCH_NORMS:
                     normed.add(path)
         return normed
@@ -215,6 +215,10 @@ def _hook(path: str, seen: Callable[..., None]) -> Callable[..., None]:
         seen(path, layer, inputs, output)
 
     return hook
+
+
+def _called_with(call: tuple[Any, ...], module: nn.Module) -> object:
+    return module(*call)
 
 
 def _arguments(given: Any) -> tuple[Any, ...]:
