@@ -86,17 +86,17 @@ def compressed(
     for method, transform in transforms:
         reporter.stage(method, 1, "methods")
         network = Network(whole, calibration, selection)
-        outcomes = list(transform.changes(network))
+        outcomes, others = list(transform.changes(network)), network.kept
         replaced = [outcome for outcome in outcomes if isinstance(outcome, Replaced)]
         kept = [outcome for outcome in outcomes if isinstance(outcome, Kept)]
         if not replaced:
-            raise UsageError(_fits_nothing(method, kept or network.kept))
+            raise UsageError(_fits_nothing(method, kept or others))
         change = together(done.change for done in replaced)
         _apply(whole, change, calibration, method)
         result.edits.append(change.edit)
         result.replaced += [(method, done) for done in replaced]
         touched = {path for _, done in result.replaced for path in done.paths}
-        result.kept = [one for one in (*kept, *network.kept) if one.path not in touched]
+        result.kept = [one for one in (*kept, *others) if one.path not in touched]
         if thin := [done.paths[0] for done in replaced if done.is_thin]:
             result.warnings.append(
                 f"{method}: fewer than ten rows of calibration data a dimension for {_some(thin)}: more "

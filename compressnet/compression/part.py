@@ -107,9 +107,8 @@ class Part:
 
     @property
     def is_pointwise(self) -> bool:
-        """It mixes channels alone; nothing is padded."""
-        ones = {*self.kernel, *self.axes("stride")} <= {1}
-        return ones and not any(self.axes("padding"))
+        """It mixes channels alone, of all pixels or every second; nothing is padded."""
+        return {*self.kernel} <= {1} and not any(self.axes("padding"))
 
     def axes(self, name: str) -> tuple[int, ...]:
         """`stride`, `padding` or `dilation` along each axis; () of a linear layer."""

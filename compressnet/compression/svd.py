@@ -77,7 +77,7 @@ class SVD:
             wide, inverse = channel_root(part, moments)
             first, second = balanced(basis.T @ inverse, matrix @ wide @ basis)
             bias = input_bias(part, moments, (second @ first).view_as(part.weight))
-        return part.pointwise(first), part.pointwise(second, bias)
+        return part.spread(first.view(r, *part.weight.shape[1:])), part.pointwise(second, bias)
 
     def _found(self, part: Part, moments: Moments) -> tuple[Tensor, Tensor]:
         matrix = part.weight.flatten(1)
