@@ -28,12 +28,14 @@ from . import (
 )
 from .apply.command import apply
 from .bench.command import bench
+from .compress.command import compress
 from .console import fail, show_traceback, warn
 from .count.command import count_params
 
 _LESS_MEMORY = {
     "apply": "give --max-memory MB (of photographs), or smaller inputs",
     "bench": "give a smaller --batch, --input-size or --seq-len",
+    "compress": "give a smaller --calibration, --batch or --input-size",
     "count-params": "give a smaller --batch, --input-size or --seq-len",
     "eval": "set a smaller eval.batch in the run's recipe.yaml, or evaluate on smaller inputs",
     "export": "export a smaller network",
@@ -57,6 +59,7 @@ app.command("apply")(apply)
 app.command("count-params")(count_params)
 app.command("bench")(bench)
 app.command("export")(export.export)
+app.command("compress")(compress)
 app.command("fold")(fold.fold)
 app.command("import")(import_.import_)
 app.command("report")(report.report)

@@ -12,6 +12,7 @@ Of any torch.nn.Module:
 compressnet.count(module, (torch.rand(1, 3, 224, 224),)).macs
 compressnet.compare({"mine": lambda: mine(x), "theirs": lambda: theirs(x)}).timings[1].ratio
 compressnet.export(module, "net.onnx")            # a module with example(batch, size)
+compressnet.compress(module, inputs, ["tucker:ratio=0.5"])   # a smaller copy, and a report of it
 compressnet.fold(module)                          # a copy for inference without batch normalisation
 """
 
@@ -24,12 +25,14 @@ if TYPE_CHECKING:
     from compressnet.analysis.count import count
     from compressnet.analysis.fold import fold
     from compressnet.analysis.timing import compare
+    from compressnet.compression import compress
     from compressnet.export import export
     from compressnet.subject import create, load
 
-__all__ = ["compare", "count", "create", "export", "fold", "load"]
+__all__ = ["compare", "compress", "count", "create", "export", "fold", "load"]
 _ROOMS = {
     "compare": "compressnet.analysis.timing",
+    "compress": "compressnet.compression",
     "count": "compressnet.analysis.count",
     "create": "compressnet.subject",
     "fold": "compressnet.analysis.fold",

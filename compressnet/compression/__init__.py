@@ -1,1 +1,63 @@
 """Trained networks made smaller: one file a transform, and what applies, checks and reports them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from compressnet.architecture import Edit
+    from compressnet.compression.report import Report
+
+
+def compress(
+    module: nn.Module,
+    inputs: Sequence[Any] | None,
+    methods: str | Sequence[str],
+    *,
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    timed: bool = True,
+) -> tuple[nn.Module, Report]:
+    """A smaller copy of a trained network, and a report of what that cost and gained.
+
+    Args:
+        module: of any class; it is left as it is.
+        inputs: calibration data: of each call a tensor or a tuple of arguments; the more alike what the network
+            is used on, the better. None: the weights alone are looked at.
+        methods: names of `registry.TRANSFORMS` with their arguments, one after the other:
+            `["fold", "tucker:ratio=0.5"]`.
+        only, skip: paths of layers by shell patterns: change these alone; leave these as they are.
+        timed: time every layer and both networks on the first of the inputs.
+
+    Raises:
+        UsageError: an unknown method, a pattern that matches nothing, or a method that fits no layer.
+        NotFinite: what the network computes of the inputs is not finite.
+    """
+    from compressnet.analysis.example import example
+    from compressnet.compression.compress import compressed
+    from compressnet.compression.network import Calibration, Selection, arguments_of
+    from compressnet.compression.report import report
+
+    calibration = Calibration.of(inputs, module)
+    names = [methods] if isinstance(methods, str) else list(methods)
+    result = compressed(module, calibration, names, Selection(tuple(only), tuple(skip)))
+    first = example(module) if inputs is None else arguments_of(inputs[0])
+    return result.module, report(module.eval(), result, calibration, first, timed=timed)
+
+
+def apply(module: nn.Module, edits: Sequence[Edit]) -> nn.Module:
+    """Repeat the edits of a compressed network on a fresh one of the same kind, in place; returns it.
+
+    The new layers have the weights that such layers start with: load those of the compressed network.
+
+    Raises:
+        UsageError: an edit does not fit.
+    """
+    from compressnet.architecture import apply_edit
+
+    for edit in edits:
+        apply_edit(module, edit)
+    return module

@@ -6,7 +6,7 @@ network, calibration data -> [method -> edit and values -> batch norms re-estima
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -65,11 +65,14 @@ def compressed(
     methods: Sequence[str],
     selection: Selection | None = None,
     reporter: Reporter | None = None,
+    seen: Callable[[str, nn.Module], None] | None = None,
 ) -> Compressed:
     """Apply methods to a copy of a network.
 
     Args:
         methods: names with arguments, `tucker:ratio=0.5`.
+        seen: called with the network after the last method, "converted", and once more, "re-estimated", where
+            batch norms were.
 
     Raises:
         UsageError: an unknown method or argument, a pattern that matches nothing, or a method that fits no
@@ -102,8 +105,13 @@ def compressed(
                 f"{method}: fewer than ten rows of calibration data a dimension for {_some(thin)}: more "
                 "samples make better factors"
             )
-        if calibration.is_data:
-            result.reestimated |= reestimate(whole, calibration)
+        is_last = len(result.edits) == len(transforms)
+        if seen is not None and is_last:
+            seen("converted", whole)
+        if calibration.is_data and reestimate(whole, calibration):
+            result.reestimated = True
+            if seen is not None and is_last:
+                seen("re-estimated", whole)
         reporter.advance(1)
     return result
 
@@ -184,12 +192,3 @@ def _fits_nothing(method: str, kept: Sequence[Kept]) -> str:
 def _some(paths: Sequence[str]) -> str:
     more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
     return ", ".join(paths[:3]) + more
-
-
-def repeat(module: nn.Module, edits: Sequence[Edit]) -> nn.Module:
-    """Apply the edits of a `Compressed` to a fresh network of the same kind: layers as they were started."""
-    from compressnet.architecture import apply_edit
-
-    for edit in edits:
-        apply_edit(module, edit)
-    return module

@@ -48,7 +48,7 @@ class Calibration:
         """Of the arguments of calls: a tensor or a tuple each; None: of random inputs, for shapes."""
         from compressnet.analysis.example import example
 
-        calls = [example(module)] if inputs is None else [_arguments(given) for given in inputs]
+        calls = [example(module)] if inputs is None else [arguments_of(given) for given in inputs]
         if not calls:
             raise UsageError("there is no calibration data: give inputs, or say data_free=True")
         count = sum(len(call[0]) if isinstance(call[0], Tensor) and call[0].ndim else 1 for call in calls)
@@ -221,7 +221,8 @@ def _called_with(call: tuple[Any, ...], module: nn.Module) -> object:
     return module(*call)
 
 
-def _arguments(given: Any) -> tuple[Any, ...]:
+def arguments_of(given: Any) -> tuple[Any, ...]:
+    """Of a call: a tensor is the only one."""
     return tuple(given) if isinstance(given, tuple | list) else (given,)
 
 

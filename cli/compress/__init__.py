@@ -1,0 +1,1 @@
+"""`compressnet compress`: a trained network made smaller, and what that cost and gained."""

@@ -1,0 +1,171 @@
+"""`compressnet compress`: a trained network made smaller, in closed form, with an honest report."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from compressnet.errors import CompressnetError, UsageError
+
+from .. import console, options
+from . import report as reporting
+
+if TYPE_CHECKING:
+    from compressnet.compression.job import Done, Job
+
+Methods = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        "--method",
+        metavar="NAME:KEY=VALUE,...",
+        help="What to do: svd, tucker, channel_out, ... with ratio, rank or energy (default: ratio=0.5). "
+        "Repeatable: one after the other.",
+    ),
+]
+Only = Annotated[
+    Optional[list[str]],
+    typer.Option("--only", metavar="GLOB", help="Change these layers alone, by their paths. Repeatable."),
+]
+Skip = Annotated[
+    Optional[list[str]],
+    typer.Option("--skip", metavar="GLOB", help="Leave these layers as they are. Repeatable."),
+]
+Data = Annotated[
+    Optional[str],
+    typer.Option(
+        metavar="NAME:KEY=VALUE,...", help="Calibrate and validate on other data than the run was trained on."
+    ),
+]
+Samples = Annotated[
+    int,
+    typer.Option("--calibration", min=1, metavar="N", help="Samples of the training data to calibrate on."),
+]
+DataFree = Annotated[
+    bool, typer.Option("--data-free", help="Look at the weights alone: no data is read, nothing is measured.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; time and write nothing.")]
+Batch = Annotated[int, typer.Option(min=1, help="Images or sequences of one pass.")]
+SeqLen = Annotated[Optional[int], typer.Option(min=1, help="Steps of sequences (default: 35).")]
+ClockName = Annotated[str, typer.Option(help="wall, or cpu: processor time, on machines that others use.")]
+Record = Annotated[
+    Optional[str],
+    typer.Option(metavar="NAME", help="Write results/NAME.json, which RESULTS.md is made from."),
+]
+Results = Annotated[Path, typer.Option(metavar="DIR", help="The folder of recorded results.")]
+
+
+def compress(
+    subject: Annotated[
+        str,
+        typer.Argument(
+            help="A run, a weights file, zoo:NAME; of py:FILE.py:NAME the report alone.",
+            autocompletion=options.complete_subject,
+        ),
+    ],
+    method: Methods = None,
+    only: Only = None,
+    skip: Skip = None,
+    output: options.Output = None,
+    data: Data = None,
+    calibration: Samples = 2048,
+    data_free: DataFree = False,
+    dry_run: DryRun = False,
+    batch: Batch = 1,
+    input_size: options.InputSize = None,
+    inputs: options.Inputs = None,
+    seq_len: SeqLen = None,
+    clock: ClockName = "wall",
+    record: Record = None,
+    results: Results = Path("results"),
+    runs: options.Runs = Path("runs"),
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    data_root: options.DataRoot = None,
+    cache: options.CacheDir = None,
+    force: options.Force = False,
+    json: options.Json = False,
+) -> None:
+    """Make a trained network smaller: factors in the place of layers, folded norms, no training.
+
+    What is made of a run is a run beside it, which every command opens; of a weights file another
+    (-o NAME.safetensors). Factors are chosen on training data, such that the outputs of each layer change
+    least; batch norms are re-estimated. Every layer is timed before and after: what is slower is called slower.
+
+    Example: compressnet compress runs/cls_sample-1 --method fold --method tucker:ratio=0.5
+    """
+    from compressnet.compression.job import Job
+    from compressnet.results.records import record_path
+
+    if not method:
+        raise UsageError(
+            "name a method: --method tucker:ratio=0.5 (`compressnet compress --help` lists them)"
+        )
+    if clock not in ("wall", "cpu"):
+        raise UsageError(f"--clock {clock}: choose from wall, cpu")
+    if record:
+        record_path(results, record, overwrite=force)  # refuses before the work, not after it
+    screen = console.Screen()
+    try:
+        job = Job.open(
+            subject,
+            tuple(method),
+            only=tuple(only or ()),
+            skip=tuple(skip or ()),
+            data=data,
+            samples=calibration,
+            data_free=data_free,
+            inputs=tuple(inputs or ()),
+            device=device,
+            reporter=screen,
+        )
+        _check_target(job, output, record, dry_run=dry_run, force=force)
+        size = options.parse_size(input_size)
+        if size is not None and seq_len is not None:
+            raise UsageError("--input-size and --seq-len: a network takes one of them")
+        done = job.go(batch, seq_len if size is None else size, clock, is_dry=dry_run)
+    finally:
+        screen.close()
+    place = None if dry_run or not job.is_stored else _written(job, done, output, runs)
+    reporting.show(job, done, place, json)
+    if record:
+        from compressnet.results.compression import write_record
+
+        command = shlex.join(["compressnet", *sys.argv[1:]])
+        console.note(f"recorded: {write_record(results, record, done.as_dict(), command, overwrite=force)}")
+
+
+def _check_target(job: Job, output: Path | None, record: str | None, *, dry_run: bool, force: bool) -> None:
+    """Refuse what cannot be written before the work, not after it."""
+    from compressnet import files
+
+    if dry_run:
+        if output is not None or record:
+            raise UsageError("--dry-run writes nothing: leave out -o and --record")
+        return
+    if not job.is_stored:
+        if output is not None:
+            raise UsageError(
+                f"{job.text}: a weights file describes networks of this project only: in Python, "
+                "compressnet.compress(module, inputs, methods) returns the smaller one"
+            )
+        return
+    if record and job.is_smoke:
+        raise CompressnetError(f"{job.text} is a smoke run: its figures mean nothing and are not recorded")
+    if output is None:
+        if job.recipe is None:
+            raise UsageError(f"{job.text}: there is no recipe for a run: name a file, -o NAME.safetensors")
+    elif output.suffix == ".safetensors":
+        files.refuse_to_overwrite(output, force)
+    elif job.recipe is None:
+        raise UsageError(f"{output}: name the weights file to write NAME.safetensors")
+    elif output.exists():
+        raise CompressnetError(f"{output} exists: choose another -o")
+
+
+def _written(job: Job, done: Done, output: Path | None, runs: Path) -> Path:
+    """Write the run or the file; where it is."""
+    return job.write(done, output, runs, ["compressnet", *sys.argv[1:]])

@@ -1,0 +1,88 @@
+"""What `compress` shows: a row for every layer, the whole below it, and the metric at every stage."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .. import console
+
+if TYPE_CHECKING:
+    from compressnet.compression.job import Done, Job
+    from compressnet.compression.report import Report, Row
+
+_HEAD = ["layer", "size", "parameters", "MACs", "ms", "times as fast [95 %]", "error"]
+
+
+def show(job: Job, done: Done, place: Path | None, json: bool) -> None:
+    """Print it, as tables or as JSON."""
+    found = done.report
+    if json:
+        console.print_json({"output": None if place is None else str(place), **done.as_dict()})
+        return
+    mark = " (smoke run: figures mean nothing)" if job.is_smoke else ""
+    shapes = " + ".join("x".join(map(str, shape)) for shape in found.inputs)
+    rows = [_row(row) for row in found.rows]
+    rows.append(_whole(found))
+    title = f"{job.text}, {', '.join(done.facts['methods'])}, input {shapes}{mark}"
+    console.print_table(title, _HEAD, rows, numeric=2)
+    _show_onnxruntime(found)
+    _show_kept(found)
+    if done.figures:
+        stages = ", ".join(f"{stage} {value:.4f}" for stage, value in done.figures.items())
+        console.print_text(f"{done.metric.replace('_', ' ')} on validation data: {stages}")
+    for line in found.warnings:
+        console.note(f"warning: {line}")
+    if place is not None:
+        console.print_text(f"{place}: {found.after.parameters:,} parameters, {found.after.bytes:,} bytes")
+
+
+def _row(row: Row) -> list[str]:
+    return [
+        row.path,
+        ", ".join(size for _, size in row.methods),
+        _both(row.before.parameters, row.after.parameters),
+        _both(row.before.macs, row.after.macs),
+        _times(row),
+        row.verdict,
+        "-" if row.error is None else f"{row.error:.3f}",
+    ]
+
+
+def _whole(found: Report) -> list[str]:
+    return [
+        "network",
+        "",
+        _both(found.before.parameters, found.after.parameters),
+        _both(found.before.macs, found.after.macs),
+        _times(found),
+        found.verdict,
+        "",
+    ]
+
+
+def _both(before: int, after: int) -> str:
+    return f"{console.short(before)} > {console.short(after)}"
+
+
+def _times(what: Row | Report) -> str:
+    if what.timing is None:
+        return "-"
+    before, after = (1e3 * what.timing[when].median for when in ("before", "after"))
+    return f"{before:.3g} > {after:.3g}"
+
+
+def _show_onnxruntime(found: Report) -> None:
+    timings = {} if found.timing is None else {timing.name: timing for timing in found.timing.timings}
+    both = [1e3 * t.median for name, t in timings.items() if name.endswith("ONNX Runtime")]
+    if len(both) == 2:
+        console.print_text(f"in ONNX Runtime: {both[0]:.3g} > {both[1]:.3g} ms")
+
+
+def _show_kept(found: Report) -> None:
+    reasons = Counter(one.reason for one in found.kept)
+    for reason, count in reasons.items():
+        paths = [one.path for one in found.kept if one.reason == reason]
+        more = f" and {count - 3} more" if count > 3 else ""
+        console.print_text(f"kept: {', '.join(paths[:3])}{more}: {reason}")

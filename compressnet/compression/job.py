@@ -1,0 +1,267 @@
+"""One compression from a subject to what is written: data opened, network changed, everything measured.
+
+subject -> Job (network, task, data) -> go -> Done (network, report, figures) -> write -> run or weights file
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from compressnet import files, weights
+from compressnet.analysis.example import Size, example
+from compressnet.compression import picture, stored
+from compressnet.compression.calibration import SAMPLES, calibration_of
+from compressnet.compression.compress import Compressed, build, compressed
+from compressnet.compression.network import Calibration, Selection
+from compressnet.compression.report import Report, report
+from compressnet.data.protocol import NoSuchSplit
+from compressnet.errors import CompressnetError, UsageError
+from compressnet.recipe import Component, Eval, Recipe
+from compressnet.reporter import Reporter
+from compressnet.side import Side, read_sides
+from compressnet.signature import split_arguments
+from compressnet.subject import Loaded, load
+from compressnet.training import cpu_settings
+from compressnet.training import device as devices
+from compressnet.training.evaluate import measured
+
+_SEQUENCE_LENGTH = 35
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came out.
+
+    Attributes:
+        figures: the task's metric on validation data by stage: parent, converted, re-estimated.
+    """
+
+    result: Compressed
+    report: Report
+    figures: dict[str, float]
+    metric: str
+    facts: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: compress.json and `--json`."""
+        return {
+            **self.facts,
+            "metric": self.metric,
+            "validation": self.figures,
+            **self.report.as_dict(),
+            "edits": self.result.edits,
+        }
+
+
+class Job:
+    """A compression, set up. `Job.open` is the way in."""
+
+    def __init__(
+        self,
+        side: Side,
+        module: nn.Module,
+        loaded: Loaded | None,
+        methods: tuple[str, ...],
+        selection: Selection,
+        calibration: Calibration,
+        val: Any,
+        device: torch.device,
+        reporter: Reporter,
+    ) -> None:
+        self.text = side.text
+        self.module, self.loaded, self.methods, self.selection = module, loaded, methods, selection
+        self.calibration, self.val, self.device, self.reporter = calibration, val, device, reporter
+
+    @classmethod
+    def open(
+        cls,
+        subject: str,
+        methods: tuple[str, ...],
+        *,
+        only: tuple[str, ...] = (),
+        skip: tuple[str, ...] = (),
+        data: str | None = None,
+        samples: int = SAMPLES,
+        data_free: bool = False,
+        inputs: Sequence[str] = (),
+        device: str = "auto",
+        reporter: Reporter,
+    ) -> Job:
+        """Open the network, and the data unless `data_free`.
+
+        Raises:
+            UsageError: a method or pattern that is none, an operator, or no data to calibrate on.
+            CompressnetError: files are missing or damaged.
+        """
+        for method in methods:
+            build(method)
+        (side,) = read_sides([subject], {}, inputs)
+        if "operator" in (side.subject.kind, side.subject.name):
+            raise CompressnetError(f"{side.text}: a classical operator is not a network: nothing to compress")
+        if not side.is_stored and side.subject.kind != "py":
+            raise UsageError(
+                f"{side.text}: its weights are random: compress takes a run, a weights file, zoo:NAME or "
+                "py:FILE.py:NAME"
+            )
+        chosen = devices.choose(device)
+        loaded = load(side.subject) if side.is_stored else None
+        cpu_settings.set_up(chosen, loaded.run.recipe.train.cpu_matmul if loaded and loaded.run else "auto")
+        module = (loaded.model if loaded else side.module()).eval().to(chosen)
+        selection = Selection(only, skip)
+        selection.check(module)
+        if data_free or loaded is None:
+            if data is not None and data_free:
+                raise UsageError("--data and --data-free contradict each other: keep one")
+            if not data_free:
+                raise UsageError(
+                    f"{side.text}: it has no task that says how data goes in: add --data-free or, in Python, "
+                    "give inputs to compressnet.compress"
+                )
+            calibration, val = Calibration.of(None, module), None
+        else:
+            calibration, val = _data(loaded, data, samples, chosen, reporter)
+        return cls(side, module, loaded, methods, selection, calibration, val, chosen, reporter)
+
+    @property
+    def is_stored(self) -> bool:
+        return self.loaded is not None
+
+    @property
+    def is_smoke(self) -> bool:
+        architecture = self.loaded.architecture if self.loaded else None
+        return bool(architecture and architecture.smoke)
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """That of the run which it is."""
+        return self.loaded.run.recipe if self.loaded and self.loaded.run else None
+
+    def go(
+        self, batch: int, size: Size, clock: Literal["wall", "cpu"] | str, *, is_dry: bool = False
+    ) -> Done:
+        """Compress, and measure all there is to measure.
+
+        Args:
+            size: of the inputs to count and time with; None: a usual one.
+            is_dry: leave out times and metrics.
+        """
+        began = time.monotonic()
+        figures: dict[str, float] = {}
+        if not is_dry:
+            self._measure("parent", self.module, figures)
+
+        def seen(stage: str, module: nn.Module) -> None:
+            if not is_dry:
+                self._measure(stage, module, figures)
+
+        result = compressed(self.module, self.calibration, self.methods, self.selection, self.reporter, seen)
+        inputs = self._example(batch, size)
+        self.reporter.stage("timing", 1, "networks")
+        found = report(
+            self.module, result, self.calibration, inputs, "cpu" if clock == "cpu" else "wall", not is_dry
+        )
+        facts = {
+            "subject": self.text,
+            "parent": self._digest(self.module),
+            "digest": self._digest(result.module, result),
+            "methods": list(self.methods),
+            "only": list(self.selection.only),
+            "skip": list(self.selection.skip),
+            "smoke": self.is_smoke,
+            "device": devices.name(self.device),
+            "threads": torch.get_num_threads(),
+            "seconds": round(time.monotonic() - began, 1),
+        }
+        metric = self.loaded.task.best[0] if self.loaded else ""
+        return Done(result, found, figures, metric, facts)
+
+    def write(self, done: Done, output: Path | None, runs: Path, command: Sequence[str]) -> Path:
+        """Write a weights file, or a run; returns where it is.
+
+        Raises:
+            CompressnetError: it cannot be written.
+        """
+        assert self.loaded is not None and self.loaded.architecture is not None
+        architecture = stored.with_edits(self.loaded.architecture, done.result.edits)
+        module = done.result.module.cpu()
+        if output is not None and output.suffix == ".safetensors":
+            weights.save(output, module, architecture)
+            files.write_json(output.with_suffix(".compress.json"), done.as_dict())
+            return output
+        assert self.recipe is not None
+        parent = {"run": self.text, "digest": str(done.facts["parent"])}
+        name = stored.name_of(self.recipe.name, self.methods)
+        run = stored.write_run(
+            self.recipe, module, architecture, parent, command, done.as_dict(), name, output, runs
+        )
+        files.write_bytes(run.folder / "compress.png", picture.png(done.report, self.text))
+        return run.folder
+
+    def _measure(self, stage: str, module: nn.Module, figures: dict[str, float]) -> None:
+        if self.val is None or self.loaded is None:
+            return
+        task = self.loaded.task
+        settings = self.recipe.eval if self.recipe else Eval()
+        found = measured(
+            task, module, self.val, self.device, self.reporter, settings, title=f"validation, {stage}"
+        )
+        figures[stage] = found.compute()[task.best[0]]
+
+    def _example(self, batch: int, size: Size) -> tuple[Any, ...]:
+        if size is None and hasattr(self.module, "init_state"):
+            size = _SEQUENCE_LENGTH
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return example(self.module, batch, size)
+
+    def _digest(self, module: nn.Module, result: Compressed | None = None) -> str | None:
+        if self.loaded is None or self.loaded.architecture is None:
+            return None
+        architecture = self.loaded.architecture
+        if result is not None:
+            architecture = replace(architecture, edits=[*architecture.edits, *result.edits])
+        return weights.digest(weights.tensors_of(module), architecture)
+
+
+def _data(
+    loaded: Loaded, text: str | None, samples: int, device: torch.device, reporter: Reporter
+) -> tuple[Calibration, Any]:
+    """Calibration on the training split, and the validation split, if there is one."""
+    component = _component(loaded, text)
+    data_set = component.build()
+    if data_set.sample_type not in loaded.task.sample_types:
+        raise UsageError(
+            f"data set '{component.name}' gives {data_set.sample_type} samples, "
+            f"'{loaded.subject.name}' takes {' or '.join(loaded.task.sample_types)}"
+        )
+    seed = loaded.run.recipe.seed if loaded.run else 0
+    try:
+        train = data_set.open("train", loaded.assets, seed)
+    except CompressnetError as error:
+        raise CompressnetError(f"{error}; --data-free compresses without data") from error
+    try:
+        val = data_set.open("val", loaded.assets, seed)
+    except NoSuchSplit:
+        val = None
+    calibration = calibration_of(loaded.task, component, train, device, seed, samples, reporter=reporter)
+    return calibration, val if val is not None and len(val) else None
+
+
+def _component(loaded: Loaded, text: str | None) -> Component:
+    if text is not None:
+        name, _, arguments = text.partition(":")
+        return Component(kind="data", name=name, arguments=split_arguments(arguments))
+    if loaded.run is not None:
+        return loaded.run.recipe.data
+    if loaded.architecture and loaded.architecture.data.get("name") == "sample":
+        return Component(kind="data", name="sample", arguments={})
+    raise UsageError(
+        f"{loaded.subject.text} does not say where data is: add --data NAME:root=DIR, or --data-free"
+    )

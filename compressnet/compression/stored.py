@@ -1,0 +1,84 @@
+"""Compressed networks on disk: a run of their own beside its parent, or a weights file.
+
+runs/<recipe>-<method>-<n>/     recipe.yaml of the parent, run.json with `parent` and `command`,
+                                checkpoints/step-0, compress.json, compress.png
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from compressnet import files, weights
+from compressnet.architecture import Architecture, Edit
+from compressnet.recipe import Recipe
+from compressnet.run import Run
+from compressnet.training import cpu_settings
+from compressnet.training import device as devices
+from compressnet.training.train import commit, versions
+
+REPORT = "compress.json"
+
+
+def with_edits(architecture: Architecture, edits: Sequence[Edit]) -> Architecture:
+    """The description of a network that was edited further."""
+    return replace(architecture, edits=[*architecture.edits, *edits])
+
+
+def name_of(recipe: str, methods: Sequence[str]) -> str:
+    """`cls_cifar10-fold-tucker`: the recipe, and what was done."""
+    return "-".join([recipe, *(method.partition(":")[0] for method in methods)])
+
+
+def write_run(
+    recipe: Recipe,
+    module: nn.Module,
+    architecture: Architecture,
+    parent: dict[str, str],
+    command: Sequence[str],
+    report: dict[str, Any],
+    name: str,
+    folder: Path | None = None,
+    runs: Path = Path("runs"),
+) -> Run:
+    """A run whose only checkpoint, of step 0, is a compressed network.
+
+    Args:
+        recipe: the parent's.
+        parent: the subject it was made of, and the digest of its weights.
+        folder: where; None: the next free `<name>-<n>` below `runs`.
+
+    Raises:
+        CompressnetError: the folder is in use, or cannot be written to.
+    """
+    recipe = recipe.model_copy(update={"name": name, "is_smoke": architecture.smoke})
+    run = Run.create(recipe, runs, folder)
+    with run.lock():
+        with files.new_folder(run.checkpoints.of(0), replace=True) as made:
+            weights.save(made / "model.safetensors", module, architecture)
+        for pointer in ("last", "best"):
+            run.point(pointer, 0)
+        run.update(
+            parent=parent,
+            command=list(command),
+            step=0,
+            total_steps=0,
+            train_seconds=0.0,
+            device=devices.name(torch.device("cpu")),
+            threads=torch.get_num_threads(),
+            cpu=cpu_settings.current().as_dict(),
+            versions=versions(),
+            commit=commit(),
+            data=architecture.data,
+            compressed=True,
+            digest=weights.digest(weights.tensors_of(module), architecture),
+        )
+        run.log("start", step=0)
+        files.write_json(run.folder / REPORT, report)
+        run.finish("done", "")
+    return run
