@@ -60,6 +60,8 @@ def can_be_described(module: nn.Module) -> bool:
 def with_input(layer: Layer, width: int) -> Layer:
     """The same layer for inputs of another width: features, channels, or of output layers hidden units.
 
+    An SRU may have other matrices then: a highway of its own only where its inputs are not as wide as it is.
+
     Raises:
         CompressnetError: no argument says alone how wide its inputs are.
     """
