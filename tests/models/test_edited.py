@@ -129,6 +129,7 @@ def test_gradients_reach_all_also_under_autocast(name: str, lower: bool) -> None
     assert [n for n, p in net.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_torchlib")
 def test_an_edited_network_is_exported(tmp_path: Path) -> None:
     net = LanguageModel(30, 12, "torch_lstm", num_layers=1).eval()
