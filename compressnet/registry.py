@@ -52,6 +52,7 @@ LAYERS = {
     "product_linear": "compressnet.layers.plain:product_linear",
     "recurrent_stack": "compressnet.layers.recurrent_stack:RecurrentStack",
     "sru": "compressnet.layers.sru:SRU",
+    "svdf": "compressnet.layers.svdf:SVDF",
     "torch_lstm": "compressnet.layers.torch_lstm:TorchLSTM",
 }
 DATASETS = {

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-# Of models whose defaults are huge, smaller arguments; of those with a fixed window, the size it has.
+# Of models whose defaults are huge, smaller arguments; of what has a fixed window, the size it has.
 ARGUMENTS_OF_MODELS: dict[str, dict[str, Any]] = {"bytenet": {"hidden_size": 16, "sets": 1}}
-SIZES: dict[str, Any] = {}
+SIZES: dict[str, Any] = {"svdf": None}
 # Of layers, what they cannot do without. Sizes are multiples of nothing, where a layer allows that.
 ARGUMENTS_OF_LAYERS: dict[str, dict[str, Any]] = {
     "adaptive_norm": {"channels": 7},
@@ -43,5 +43,6 @@ ARGUMENTS_OF_LAYERS: dict[str, dict[str, Any]] = {
     "product_linear": {"in_features": 5, "out_features": 7},
     "recurrent_stack": {"cell": "lstm:peepholes=false", "input_size": 5, "hidden_size": 13},
     "sru": {"input_size": 5, "hidden_size": 13, "num_layers": 2},
+    "svdf": {"features": 5, "units": 7, "memory": 6, "rank": 2, "activation": "relu"},
     "torch_lstm": {"input_size": 5, "hidden_size": 13, "num_layers": 2},
 }

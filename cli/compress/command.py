@@ -93,17 +93,16 @@ def compress(
 
     What is made of a run is a run beside it, which every command opens; of a weights file another
     (-o NAME.safetensors). Factors are chosen on training data, such that the outputs of each layer change
-    least; batch norms are re-estimated. Every layer is timed before and after: what is slower is called slower.
+    least; batch norms are re-estimated. Every layer is timed before and after; slower ones are called slower.
 
     Example: compressnet compress runs/cls_sample-1 --method fold --method tucker:ratio=0.5
     """
+    from compressnet import registry
     from compressnet.compression.job import Job
     from compressnet.results.records import record_path
 
     if not method:
-        raise UsageError(
-            "name a method: --method tucker:ratio=0.5 (`compressnet compress --help` lists them)"
-        )
+        raise UsageError(f"name a method, --method NAME: {', '.join(sorted(registry.TRANSFORMS))}")
     if clock not in ("wall", "cpu"):
         raise UsageError(f"--clock {clock}: choose from wall, cpu")
     if record:

@@ -25,8 +25,8 @@ def compress(
 
     Args:
         module: of any class; it is left as it is.
-        inputs: calibration data: of each call a tensor or a tuple of arguments; the more alike what the network
-            is used on, the better. None: the weights alone are looked at.
+        inputs: calibration data: of each call a tensor or a tuple of arguments, such as the network will see.
+            None: the weights alone are looked at.
         methods: names of `registry.TRANSFORMS` with their arguments, one after the other:
             `["fold", "tucker:ratio=0.5"]`.
         only, skip: paths of layers by shell patterns: change these alone; leave these as they are.
@@ -37,7 +37,7 @@ def compress(
         NotFinite: what the network computes of the inputs is not finite.
     """
     from compressnet.analysis.example import example
-    from compressnet.compression.compress import compressed
+    from compressnet.compression.methods import compressed
     from compressnet.compression.network import Calibration, Selection, arguments_of
     from compressnet.compression.report import report
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,7 +18,7 @@ from compressnet import files, weights
 from compressnet.analysis.example import Size, example
 from compressnet.compression import picture, stored
 from compressnet.compression.calibration import SAMPLES, calibration_of
-from compressnet.compression.compress import Compressed, build, compressed
+from compressnet.compression.methods import Compressed, build, compressed
 from compressnet.compression.network import Calibration, Selection
 from compressnet.compression.report import Report, report
 from compressnet.data.protocol import NoSuchSplit
@@ -143,13 +143,12 @@ class Job:
         """That of the run which it is."""
         return self.loaded.run.recipe if self.loaded and self.loaded.run else None
 
-    def go(
-        self, batch: int, size: Size, clock: Literal["wall", "cpu"] | str, *, is_dry: bool = False
-    ) -> Done:
+    def go(self, batch: int, size: Size, clock: str, *, is_dry: bool = False) -> Done:
         """Compress, and measure all there is to measure.
 
         Args:
             size: of the inputs to count and time with; None: a usual one.
+            clock: "wall" or "cpu", see `analysis.timing`.
             is_dry: leave out times and metrics.
         """
         began = time.monotonic()
@@ -188,7 +187,8 @@ class Job:
         Raises:
             CompressnetError: it cannot be written.
         """
-        assert self.loaded is not None and self.loaded.architecture is not None
+        assert self.loaded is not None
+        assert self.loaded.architecture is not None
         architecture = stored.with_edits(self.loaded.architecture, done.result.edits)
         module = done.result.module.cpu()
         if output is not None and output.suffix == ".safetensors":

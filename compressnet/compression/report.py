@@ -20,7 +20,7 @@ from compressnet import registry
 from compressnet.analysis.count import Count, count
 from compressnet.analysis.rounds import Effort
 from compressnet.analysis.timing import Clock, Comparison, compare
-from compressnet.compression.compress import Compressed
+from compressnet.compression.methods import Compressed
 from compressnet.compression.network import Calibration, Kept
 from compressnet.compression.part import KINDS
 from compressnet.errors import UsageError

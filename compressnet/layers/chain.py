@@ -8,7 +8,8 @@ from typing import Annotated, Any
 from pydantic import Field
 from torch import nn
 
-from compressnet import signature
+from compressnet import cost, signature
+from compressnet.cost import Term
 from compressnet.errors import UsageError, shown
 
 _DEEPEST = 4  # chains in each other
@@ -40,6 +41,15 @@ class Chain(nn.Sequential):
         for layer in first:
             x = layer(x)
         return last(x, *others)
+
+
+def linear_terms(module: nn.Module, rows: int) -> list[Term]:
+    """The cost of a linear layer, or of a chain of them, on `rows` vectors; [] of anything else."""
+    if isinstance(module, Chain):
+        return [term for layer in module for term in linear_terms(layer, rows)]
+    if not isinstance(module, nn.Linear):
+        return []
+    return cost.linear(module.in_features, module.out_features, rows=rows, bias=module.bias is not None)
 
 
 def _built(number: int, entry: Any) -> nn.Module:

@@ -25,6 +25,7 @@ from compressnet.layers.lstm_1997 import LSTM1997
 from compressnet.layers.recurrent_stack import RecurrentStack
 from compressnet.layers.softmax import FactoredSoftmax, FullSoftmax
 from compressnet.layers.sru import SRU
+from compressnet.layers.svdf import SVDF
 from compressnet.layers.torch_lstm import TorchLSTM
 
 _INPUTS = ("in_features", "in_channels", "input_size", "hidden_size")  # the first that a layer takes
@@ -58,6 +59,8 @@ def can_be_described(module: nn.Module) -> bool:
 
 def with_input(layer: Layer, width: int) -> Layer:
     """The same layer for inputs of another width: features, channels, or of output layers hidden units.
+
+    An SRU may have other matrices then: a highway of its own only where its inputs are not as wide as it is.
 
     Raises:
         CompressnetError: no argument says alone how wide its inputs are.
@@ -193,6 +196,11 @@ def _factored_softmax(module: FactoredSoftmax) -> dict[str, Any]:
     return {"hidden_size": hidden_size, "vocab_size": len(module.bias), "rank": rank}
 
 
+def _svdf(module: SVDF) -> dict[str, Any]:
+    names = ("features", "units", "memory", "rank", "activation")
+    return {**{name: getattr(module, name) for name in names}, "bias": module.bias is not None}
+
+
 def _chain(module: Chain) -> dict[str, Any]:
     return {"layers": [described(layer) for layer in module]}
 
@@ -279,6 +287,7 @@ _KINDS: Mapping[type[nn.Module], tuple[str, Callable[[Any], dict[str, Any]]]] = 
     LSTM: ("lstm_full", _lstm),
     TorchLSTM: ("torch_lstm", _torch_lstm),
     SRU: ("sru", _sru),
+    SVDF: ("svdf", _svdf),
     LSTM1997: ("lstm_1997", _lstm_1997),
     RecurrentStack: ("recurrent_stack", _stack),
 }

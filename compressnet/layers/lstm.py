@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from compressnet.bounds import Factor, Layers, OneOrTwo, OptionalSize, Real, Size, UpToTwo
 from compressnet.cost import Term
+from compressnet.layers.chain import linear_terms
 from compressnet.layers.lstm_cell import LSTMCell
 from compressnet.layers.lstm_cost import cost_of
 from compressnet.layers.sequences import check_shape, checked_lengths, random_sequences
@@ -182,8 +183,10 @@ class LSTM(nn.Module):
     def cost(self, input_shape: tuple[int, ...]) -> list[Term]:
         """Of sequences (T, B, n_i)."""
         steps, batch, _ = input_shape
-        output_size = 0 if self.output is None else self.output.out_features
-        return cost_of(self.first, self.num_layers, self.directions, output_size, steps, batch)
+        output: nn.Module | None = self.output
+        size = output.out_features if isinstance(output, nn.Linear) else 0
+        terms = cost_of(self.first, self.num_layers, self.directions, size, steps, batch)
+        return terms + (linear_terms(output, steps * batch) if output is not None and not size else [])
 
     def _read(
         self, which: int, x: Tensor, h: Tensor, c: Tensor, lengths: Tensor | None

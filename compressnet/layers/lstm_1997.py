@@ -25,6 +25,7 @@ from compressnet.bounds import Real, Size
 from compressnet.cost import Term
 from compressnet.kernels import gradient
 from compressnet.kernels import lstm_1997 as kernel
+from compressnet.layers.chain import linear_terms
 from compressnet.layers.exported_scan import Tensors, exported_scan, is_exporting
 from compressnet.layers.sequences import check_shape, random_sequences
 
@@ -177,8 +178,13 @@ class LSTM1997(nn.Module):
     def cost(self, input_shape: tuple[int, ...]) -> list[Term]:
         """Of sequences (T, B, n_i)."""
         steps, batch, _ = input_shape
-        costs = []
-        for term in cost_cells.lstm_1997(*self.sizes, biases=self.biases):
+        split = not isinstance(self.output, nn.Linear)  # by an edit
+        costs = linear_terms(self.output, steps * batch) if split else []
+        for term in cost_cells.lstm_1997(
+            *self.sizes, biases="hidden" if split and self.biases == "all" else self.biases
+        ):
+            if split and term.name == "output":
+                continue
             rows = {"macs": {"T": steps, "B": batch}, "state": {"B": batch}}.get(term.kind, {})
             costs.append(term.times(rows, term.kind, traced=term.traced))
         return costs

@@ -22,6 +22,7 @@ from compressnet import cost_cells
 from compressnet.bounds import Layers, OneOrTwo, OptionalSize, Probability, Real, Size
 from compressnet.cost import Term
 from compressnet.kernels.product import Linear
+from compressnet.layers.chain import linear_terms
 from compressnet.layers.sequences import check_shape, checked_lengths, random_sequences
 from compressnet.layers.sru_recurrence import Activation, recurrence
 
@@ -204,7 +205,12 @@ class SRU(nn.Module):
             terms.append(Term("elementwise", "tanh", "L·D·n_c", symbols))
         rows = {"parameters": {}, "state": {"B": batch}}
         every = {"T": steps, "B": batch}
-        return [term.times(rows.get(term.kind, every), term.kind, traced=term.traced) for term in terms]
+        matrices = [part for layer in self.layers for part in layer.matrices()]
+        split = [] if all(isinstance(part, nn.Linear) for part in matrices) else matrices  # by an edit
+        if split:
+            terms = [term for term in terms if not term.name.startswith(("matrices", "projection"))]
+        scaled = [term.times(rows.get(term.kind, every), term.kind, traced=term.traced) for term in terms]
+        return scaled + [term for part in split for term in linear_terms(part, steps * batch)]
 
     def extra_repr(self) -> str:
         return (
@@ -243,6 +249,11 @@ class SRULayer(nn.Module):
         self.cells: Sequence[SRUCell] = nn.ModuleList(  # type: ignore[assignment]
             SRUCell(inner, hidden, own_highway, version) for _ in range(directions)
         )
+
+    def matrices(self) -> list[nn.Module]:
+        """All that it multiplies sequences with."""
+        of_cells = [part for cell in self.cells for part in (cell.transform, cell.highway)]
+        return [part for part in (self.project, *of_cells) if part is not None]
 
 
 class SRUCell(nn.Module):

@@ -106,9 +106,9 @@ class ByteNet(nn.Module):
         self, batch: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> State:
         """Zeros: what each dilated convolution last saw, ((k - 1)·dilation, batch, d)."""
-        weight = self.embedding.weight
+        like = next(self.parameters())
         return tuple(
-            weight.new_zeros(dilated.memory, batch, dilated.channels, device=device, dtype=dtype)
+            like.new_zeros(dilated.memory, batch, dilated.channels, device=device, dtype=dtype)
             for dilated in self._dilated()
         )
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compressnet.bounds import Factor, Layers, OptionalSize, Positive, Probability, Size
+from compressnet.layers.readers import Readers, readers_in_row
 from compressnet.layers.recurrent_stack import RecurrentStack, flat
 from compressnet.layers.softmax import AdaptiveSoftmax, ClassSoftmax, FullSoftmax, over_time
 from compressnet.signature import DERIVED, Named
@@ -113,7 +114,7 @@ class LanguageModel(nn.Module):
         """
         x = self._embedded(words)  # (T, B, d_e)
         after: list[Tensor] = []
-        state = state or self.init_state(words.shape[1], x.device, x.dtype)
+        state = state or self.init_state(words.shape[1], x.device)
         for (cell, part), dropout in zip(self.cells.with_states(state), self.dropouts, strict=False):
             x, part = self._read(cell, self._drop(x, dropout), part)
             after += flat(part)
@@ -130,8 +131,16 @@ class LanguageModel(nn.Module):
     def init_state(
         self, batch: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> State:
-        """Zeros: the states of all cells, one after the other."""
+        """Zeros: the states of all cells, one after the other.
+
+        Args:
+            device, dtype: None: those of the weights.
+        """
         return self.cells.init_state(batch, device, dtype)
+
+    def readers(self) -> dict[str, Readers]:
+        """Who reads the outputs of each cell (`layers/readers.py`): the next cell, or the output layer."""
+        return readers_in_row(self, ["cells", "output"])
 
     def example(self, batch: int = 1, size: int = 35) -> tuple[Tensor]:
         """Inputs for counting and timing: `size` steps of `batch` texts.
@@ -151,11 +160,11 @@ class LanguageModel(nn.Module):
         return torch.func.functional_call(cell, dropped, (x, state))
 
     def _embedded(self, words: Tensor) -> Tensor:
+        embedded: Tensor = self.embedding(words)
         if not (self.embedding_dropout and self.training):
-            embedded: Tensor = self.embedding(words)
             return embedded
-        weight = self.embedding.weight
-        return F.embedding(words, weight * F.dropout(weight.new_ones(len(weight), 1), self.embedding_dropout))
+        kept = F.dropout(embedded.new_ones(self.embedding.num_embeddings, 1), self.embedding_dropout)
+        return embedded * F.embedding(words, kept)
 
     def _drop(self, x: Tensor, dropout: float) -> Tensor:
         if self.locked_dropout and dropout and self.training:

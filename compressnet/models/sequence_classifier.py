@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compressnet.bounds import Layers, Probability, Size
+from compressnet.layers.readers import Readers, readers_in_row
 from compressnet.layers.recurrent_stack import RecurrentStack
 from compressnet.layers.sequences import checked_lengths
 from compressnet.signature import DERIVED, Named
@@ -70,12 +71,16 @@ class SequenceClassifier(nn.Module):
             ValueError: lengths that do not fit the words.
         """
         x = F.dropout(self.embedding(words), self.dropout, self.training)  # (T, B, d_e)
-        state = self.cells.init_state(x.shape[1], x.device, x.dtype)
+        state = self.cells.init_state(x.shape[1], x.device)
         for cell, part in self.cells.with_states(state):
             x, _ = cell.step(x, part)  # (T, B, d)
             x = F.dropout(x, self.dropout, self.training)
         scores: Tensor = self.output(self._last(x, lengths))
         return scores
+
+    def readers(self) -> dict[str, Readers]:
+        """Who reads the outputs of each cell (`layers/readers.py`): the next cell, or the output layer."""
+        return readers_in_row(self, ["cells", "output"])
 
     def example(self, batch: int = 1, size: int = 35) -> tuple[Tensor, Tensor]:
         """Inputs for counting and timing: `batch` sentences of `size` words.

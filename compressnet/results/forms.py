@@ -124,6 +124,36 @@ class SpeedRecord(Report):
     commit: str | None
 
 
+class Size(Form):
+    """What a layer or a network takes."""
+
+    parameters: Count
+    bytes: Count
+    macs: Count
+
+
+class CompressionRecord(Form):
+    """A record of `compress`."""
+
+    name: str
+    kind: Literal["compression"]
+    subject: str
+    methods: list[str]
+    metric: str
+    validation: dict[str, Figure]
+    before: Size
+    after: Size
+    layers: list[dict[str, Any]]
+    timing: dict[str, Any] | None
+    calibration: dict[str, Any]
+    command: str
+    device: str
+    threads: Annotated[int, Field(ge=1)]
+    date: str
+    versions: Versions
+    commit: str | None
+
+
 class Published(Form):
     """Others' figures: of an operator or of a recipe."""
 

@@ -17,7 +17,7 @@ from compressnet.results.records import markdown, record_path, store, symbolic
 from compressnet.signature import canonical
 from compressnet.subject import Loaded
 
-from . import evaluations, speed
+from . import compression, evaluations, speed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -172,13 +172,14 @@ def results_page(records: Sequence[Mapping[str, Any]], published: Sequence[Mappi
         summary_table(records, published),
     ]
     parts += evaluations.details(records)
+    parts += compression.sections(records)
     parts += speed.sections(records)
     parts += [_section(record) for record in records if _is_of_images(record)]
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
 
 def _is_of_images(record: Mapping[str, Any]) -> bool:
-    return not speed.is_speed(record) and not evaluations.is_other(record)
+    return record.get("kind") is None and not evaluations.is_other(record)
 
 
 def _training_of(loaded: Loaded) -> dict[str, Any] | None:

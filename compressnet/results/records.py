@@ -91,15 +91,17 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
         CompressnetError: one is damaged.
     """
     from compressnet import json_file  # forms take time to make, and `--help` comes past here
-    from compressnet.results.forms import Evaluation, SpeedRecord
+    from compressnet.json_file import Form
+    from compressnet.results.forms import CompressionRecord, Evaluation, SpeedRecord
 
     records = []
     for path in sorted(folder.glob("*.json")):
         if path.name == PUBLISHED:
             continue
         record = json_file.read(path)
-        is_speed = isinstance(record, dict) and record.get("kind") is not None
-        form: type[SpeedRecord | Evaluation] = SpeedRecord if is_speed else Evaluation
+        kind = record.get("kind") if isinstance(record, dict) else None
+        form: type[Form] = Evaluation if kind is None else SpeedRecord
+        form = CompressionRecord if kind == "compression" else form
         records.append(json_file.check(form, record, str(path)).model_dump())
     return records
 

@@ -27,7 +27,7 @@ from compressnet.signature import Named
 from compressnet.source import Source
 from compressnet.tasks.image_apply import Applier, Options, infer
 from compressnet.tasks.image_metrics import ImageMetrics
-from compressnet.tasks.protocol import Answers, Loss, NoMeasures, State, answers
+from compressnet.tasks.protocol import Answers, Loss, NoMeasures, Outputs, State, answers
 from compressnet.weights import Architecture
 
 _PANES = ("input", "target", "network", "error x 8")
@@ -73,6 +73,10 @@ class ImageTranslation:
         output = model(_unit(batch.inputs))  # (B, 3, H, W)
         mean = F.mse_loss(output.float(), _unit(batch.targets))
         return Loss(mean, batch.targets.numel(), {}, ())
+
+    def outputs(self, model: nn.Module, batch: ImageBatch, state: State) -> Outputs:
+        """The processed images, (B, 3, H, W) in float32, neither rounded nor clipped."""
+        return Outputs(model(_unit(batch.inputs)).float(), "values", ())
 
     def predict(self, model: nn.Module, batch: ImageBatch, state: State) -> tuple[Tensor, State]:
         """The processed images as uint8 (B, 3, H, W), rounded (the paper's code truncates)."""

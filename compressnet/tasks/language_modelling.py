@@ -33,7 +33,7 @@ from compressnet.layers.softmax import frequency_classes
 from compressnet.reporter import Reporter
 from compressnet.source import Source
 from compressnet.tasks.artefacts import Figures, Text
-from compressnet.tasks.protocol import Answers, Loss, NoMeasures, State, answers
+from compressnet.tasks.protocol import Answers, Loss, NoMeasures, Outputs, State, answers
 from compressnet.weights import Architecture
 
 _PREVIEW = 200  # symbols
@@ -123,6 +123,11 @@ class LanguageModelling:
     def loss(self, model: nn.Module, batch: TextBatch, state: State) -> Loss:
         losses, state = model(batch.inputs, state, batch.targets)  # (T, B)
         return Loss(losses.mean(), losses.numel(), {}, state)
+
+    def outputs(self, model: nn.Module, batch: TextBatch, state: State) -> Outputs:
+        """Log-probabilities of all symbols after each of the batch, (T·B, V), without penalties."""
+        scores, state = model(batch.inputs, state)  # (T, B, V)
+        return Outputs(scores.flatten(0, 1), "logits", state)
 
     def predict(self, model: nn.Module, batch: TextBatch, state: State) -> tuple[Tensor, State]:
         """-ln p of the targets, (T, B)."""

@@ -3,6 +3,7 @@
           prepare(train split, parent) -> assets, model_args  (once; stored with the weights)
           use(assets)                                         (before all that follows)
 batch --> loss(model, batch, state)  -> loss, count, logs, state
+batch --> outputs(model, batch, state) -> values, kind, state               (what another network learns from)
 batch --> predict(model, batch, state) -> output, state --> metrics.update(output, batch) -> compute, details,
                                                                                              pictures
 sources --> apply(model, inputs, options) -> (source, artefact), ...
@@ -41,6 +42,21 @@ class Loss(NamedTuple):
     mean: Tensor
     count: int  # type: ignore[assignment]  # shadows tuple.count
     logs: dict[str, Tensor]
+    state: State
+
+
+class Outputs(NamedTuple):
+    """What `Task.outputs` returns.
+
+    Attributes:
+        values: with gradients. "logits": (N, K), of N decisions; their softmax over K is what the network
+            says, so log-probabilities are some. "values": numbers of any shape, whose squared distance from
+            those of another network means something.
+        state: as of `Loss`.
+    """
+
+    values: Tensor
+    kind: Literal["logits", "values"]
     state: State
 
 
@@ -116,6 +132,12 @@ class Task(Protocol):
         """
 
     def loss(self, model: nn.Module, batch: Any, state: State) -> Loss: ...
+
+    def outputs(self, model: nn.Module, batch: Any, state: State) -> Outputs:
+        """What the network says of a batch before anything is rounded, chosen or compared with targets.
+
+        Of the same batch all networks of a task have the same shape and kind: one can learn from another.
+        """
 
     def predict(self, model: nn.Module, batch: Any, state: State) -> tuple[Any, State]: ...
 

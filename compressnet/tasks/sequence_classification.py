@@ -28,7 +28,7 @@ from compressnet.reporter import Reporter
 from compressnet.source import Source
 from compressnet.tasks.artefacts import Label, Labels
 from compressnet.tasks.class_metrics import ClassMetrics
-from compressnet.tasks.protocol import Answers, Loss, NoMeasures, State, answers
+from compressnet.tasks.protocol import Answers, Loss, NoMeasures, Outputs, State, answers
 from compressnet.weights import Architecture
 
 
@@ -95,6 +95,10 @@ class SequenceClassification:
     def loss(self, model: nn.Module, batch: SentenceBatch, state: State) -> Loss:
         scores = model(batch.words, batch.lengths)  # (B, K)
         return Loss(F.cross_entropy(scores, batch.labels), len(batch.labels), {}, ())
+
+    def outputs(self, model: nn.Module, batch: SentenceBatch, state: State) -> Outputs:
+        """Scores of the classes, (B, K)."""
+        return Outputs(model(batch.words, batch.lengths), "logits", ())
 
     def predict(self, model: nn.Module, batch: SentenceBatch, state: State) -> tuple[Tensor, State]:
         """ln p of the classes, (B, K)."""

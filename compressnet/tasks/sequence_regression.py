@@ -31,7 +31,7 @@ from compressnet.errors import CompressnetError
 from compressnet.reporter import Reporter
 from compressnet.source import Source
 from compressnet.tasks.artefacts import Figures
-from compressnet.tasks.protocol import Answers, Loss, NoMeasures, State, answers
+from compressnet.tasks.protocol import Answers, Loss, NoMeasures, Outputs, State, answers
 from compressnet.weights import Architecture
 
 
@@ -106,6 +106,11 @@ class SequenceRegression:
             wrong = are_wrong(outputs, batch, self.tolerance).float().mean()
             logs = {"error": off.abs().mean(), "wrong": wrong}
         return Loss(off.square().sum() / (2 * count), count, logs, ())
+
+    def outputs(self, model: nn.Module, batch: SequenceBatch, state: State) -> Outputs:
+        """The outputs of the steps that have a target, (scored, n_o)."""
+        outputs, _ = self.predict(model, batch, ())
+        return Outputs(outputs[batch.scored], "values", ())
 
     def predict(self, model: nn.Module, batch: SequenceBatch, state: State) -> tuple[Tensor, State]:
         """The outputs of all steps, (T, B, n_o)."""

@@ -24,7 +24,7 @@ from compressnet.errors import CompressnetError
 from compressnet.reporter import Reporter
 from compressnet.source import Source
 from compressnet.tasks.artefacts import Artefact, Table, Text
-from compressnet.tasks.protocol import Answers, Loss, State, answers
+from compressnet.tasks.protocol import Answers, Loss, Outputs, State, answers
 
 REGISTERED = {
     "TASKS": {"toy_clips": "Clips", "toy_sounds": "Sounds"},
@@ -201,6 +201,9 @@ class Classifier:
 
     def loss(self, model: nn.Module, batch: Batch, state: State) -> Loss:
         return Loss(F.cross_entropy(model(batch.figures), batch.labels), len(batch.labels), {}, ())
+
+    def outputs(self, model: nn.Module, batch: Batch, state: State) -> Outputs:
+        return Outputs(model(batch.figures), "logits", ())
 
     def predict(self, model: nn.Module, batch: Batch, state: State) -> tuple[Tensor, State]:
         return model(batch.figures), ()

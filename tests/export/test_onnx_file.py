@@ -64,6 +64,7 @@ NAMED: dict[str, dict[str, Any]] = {
     "product_linear": {"in_features": 5, "out_features": 3},
     "recurrent_stack": {"cell": "sru", "input_size": 5, "hidden_size": 6},
     "sru": {"input_size": 5, "hidden_size": 6},
+    "svdf": {"features": 4, "units": 6, "memory": 5, "rank": 2, "activation": "relu"},
     "torch_lstm": {"input_size": 5, "hidden_size": 6, "proj_size": 4, "bidirectional": True},
 }
 FORMS: dict[str, Callable[[], nn.Module]] = {
@@ -108,7 +109,7 @@ def sizes(module: nn.Module) -> list[Tensor]:
         return [torch.randn(b, shape[1], length) for b, length in ((1, 1), (3, 50))]
     if len(shape) == 3:
         return [torch.randn(t, b, shape[2]) for t, b in SEQUENCES]
-    return [torch.randn(b, shape[1]) for b in (1, 5)]
+    return [torch.randn(b, shape[1]) for b in (1, 5, 30)]
 
 
 def example(module: nn.Module) -> Tensor:

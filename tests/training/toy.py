@@ -15,7 +15,7 @@ from compressnet.data.sampler import generator
 from compressnet.reporter import Reporter
 from compressnet.source import Source
 from compressnet.tasks.artefacts import Artefact, Text
-from compressnet.tasks.protocol import Answers, Loss, State
+from compressnet.tasks.protocol import Answers, Loss, Outputs, State
 
 RECIPE = """\
 version: 1
@@ -118,6 +118,11 @@ class ToyTask:
         y, h = model(batch.x, h)
         error = (y - batch.y).square()
         return Loss(error.mean(), error.numel(), {"largest": error.max()}, (h,))
+
+    def outputs(self, model: nn.Module, batch: Batch, state: State) -> Outputs:
+        h = state[0] if state else torch.zeros(len(batch.x), 4, device=batch.x.device)
+        y, h = model(batch.x, h)
+        return Outputs(y, "values", (h,))
 
     def predict(self, model: nn.Module, batch: Batch, state: State) -> tuple[Tensor, State]:
         return model(batch.x, torch.zeros(len(batch.x), 4, device=batch.x.device))[0], ()
