@@ -100,6 +100,7 @@ def apply(
     smoke = bool(loaded.architecture and loaded.architecture.smoke)
     if json:
         words = [entry["text"] for entry in texts]
+        entries += [{key: entry[key] for key in ("input", "output")} for entry in texts if "output" in entry]
         report.print_document(loaded.subject.text, smoke, writer, entries, words)
     else:
         report.show(loaded.subject.text, smoke, writer, [*texts, *entries], left, target)

@@ -56,9 +56,7 @@ def check_forms(forms: object, function: str) -> None:
         if isinstance(form, nn.Module | Loaded):
             raise UsageError(f"{function}: '{name}' needs its inputs: write lambda: module(x)")
         if not callable(form):
-            raise UsageError(
-                f"{function}: '{name}' is {_kind(form)}: write what is to be timed as lambda: ..."
-            )
+            raise UsageError(f"{function}: '{name}' is {_kind(form)}: give a callable, as lambda: module(x)")
 
 
 def _kind(thing: object) -> str:

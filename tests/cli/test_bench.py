@@ -16,6 +16,7 @@ from compressnet_cli.bench.report import recorded_metric
 from compressnet_cli.bench.worker import Worker
 from PIL import Image as Pillow
 
+import compressnet
 from compressnet.analysis.bench import Case, Plan
 from compressnet.analysis.machine import facts
 from compressnet.errors import CompressnetError
@@ -58,6 +59,15 @@ def test_the_table(cli: Cli) -> None:
     done = cli("bench", *SMALL, "--backend", "eager,strips", "--dtype", "float32,bfloat16")
     for word in ("can24 eager float32", "can24 strips bfloat16", "MP/s", "CPU settings auto", "1x3x16x16"):
         assert word in done.stdout
+
+
+def test_a_folded_network_is_as_large_as_what_runs(cli: Cli) -> None:
+    words = "can24:norm=bn", "--input-size", "16", "--backend", "eager,folded", *QUICK
+    whole, folded = measured(cli, *words)["rows"]
+    module = compressnet.fold(compressnet.create("can24", norm="bn"))
+    parameters = sum(p.numel() for p in module.parameters())
+    assert folded["parameters"] == parameters < whole["parameters"]
+    assert folded["tensor_bytes"] == folded["file_bytes"] == 4 * parameters
 
 
 @pytest.mark.parametrize("mode", ["forward", "forward+backward", "train-step"])
