@@ -108,6 +108,17 @@ def test_several_processes(cli: Cli, place: Path) -> None:
     assert [len(row["seconds"]) for row in report["rows"]] == [4, 4]  # two each
 
 
+def test_a_record_has_the_command_that_ran(cli: Cli, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = "torch_lstm:input_size=4,hidden_size=5"
+    shared = "--threads", "1,all", "--memory", "--force", "--processes=2", "--set", "hidden_size=6"
+    words = "bench", *shared, net, *QUICK, "--set", "input_size=3", "--record", "one"
+    monkeypatch.setattr(sys, "argv", ["compressnet", *words])
+    cli(*words)
+    told = json.loads(Path("results/one.json").read_text())["command"].split()
+    kept = "--force", "--set", "hidden_size=6", net, *QUICK, "--set", "input_size=3", "--record", "one"
+    assert told == ["compressnet", "bench", *kept]
+
+
 def test_an_error_in_a_process_is_told_as_here(cli: Cli) -> None:
     words = "can24", "--backend", "c", "--processes", "2", "--no-memory"
     assert cli("bench", *words, code=2).error.startswith("--backend c: can24 has")
