@@ -33,7 +33,7 @@ sys.path[:] = [
     *(place for place in sys.path if Path(place or ".").resolve() != ROOT / "benchmarks"),
 ]
 
-from benchmarks.cuda_checks import packages, runner  # noqa: E402
+from benchmarks.cuda_checks import gpu, packages, runner  # noqa: E402
 from benchmarks.cuda_checks.cases import Row, Section, Settings  # noqa: E402
 from benchmarks.cuda_checks.report import Results  # noqa: E402
 
@@ -64,6 +64,9 @@ def main() -> int:
     )
     if lacking := packages.missing():
         fail(packages.how_to_install(lacking), 1)
+    check_folder(arguments.output)
+    if why := gpu.lacking(settings.device):
+        fail(f"--device {settings.device}: {why}; --device cpu --quick tries the checks themselves", 1)
     results = Results(make_folder(arguments.output))
     packages.put_on_path(settings.work / "packages")
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -106,9 +109,12 @@ def parse() -> argparse.Namespace:
     return arguments
 
 
-def make_folder(folder: Path) -> Path:
+def check_folder(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         fail(f"{folder}: is there and not an empty folder: name a new one with -o", 2)
+
+
+def make_folder(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

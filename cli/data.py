@@ -25,13 +25,13 @@ def check(
     set_: options.Overrides = None,
     data_root: options.DataRoot = None,
     headers: Annotated[
-        bool, typer.Option("--headers", help="Read headers only: quick, blind to what is truncated.")
+        bool, typer.Option("--headers", help="Read headers only: quick, but truncated files go unnoticed.")
     ] = False,
     json: options.Json = False,
 ) -> None:
     """Check the data of a recipe: counts, missing pairs, unreadable files, all listed.
 
-    Pictures are decoded as training will decode them, by all processors.
+    Pictures are decoded as training will decode them, on all processors.
 
     Example: compressnet data check photo_folder:root=photos
     """

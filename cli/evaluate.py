@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -21,6 +19,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
+    context: typer.Context,
     subject: Annotated[
         str, typer.Argument(help="A run (RUN@last, RUN@step-500), a weights file or zoo:NAME.")
     ],
@@ -54,7 +53,7 @@ def evaluate(
     force: options.Force = False,
     json: options.Json = False,
 ) -> None:
-    """Evaluate a subject; --set says how to measure, where its task has a choice.
+    """Evaluate a network on data; --set says how to measure, where its task has a choice.
 
     Example: compressnet eval runs/fip_sample-1 --split test
     """
@@ -75,7 +74,7 @@ def evaluate(
 
         write_json(loaded.run.folder / "eval.json", report)
     if record:
-        command = shlex.join(["compressnet", *sys.argv[1:]])
+        command = options.command_line(context)
         path = write_record(results, record, report, loaded, command, overwrite=force)
         console.note(f"recorded: {path}")
 

@@ -20,8 +20,8 @@ def export(
     subject: Annotated[
         str,
         typer.Argument(
-            help="A run, a weights file or zoo:NAME; models, layers, recipes and py:FILE.py:NAME have the "
-            "weights that they are made with.",
+            help="A run, a weights file or zoo:NAME; a model, layer, recipe or py:FILE.py:NAME is "
+            "exported with the weights it is made with.",
             autocompletion=options.complete_subject,
         ),
     ],
@@ -29,13 +29,13 @@ def export(
     set_: options.Overrides = None,
     inputs: options.Inputs = None,
     opset: Annotated[
-        int, typer.Option(metavar="N", help="Version of ONNX's operators, 18 to 23; 18 runs in most places.")
+        int, typer.Option(metavar="N", help="Version of the ONNX operators, 18 to 23; most runtimes read 18.")
     ] = _DEFAULT_OPSET,
     state: Annotated[
         bool,
         typer.Option(
             "--state",
-            help="For streams: inputs state_0, state_1, ... and outputs next_state_0, ... beside the others.",
+            help="For streams: inputs state_0, state_1, ... and outputs next_state_0, ... are added.",
         ),
     ] = False,
     force: options.Force = False,
@@ -43,9 +43,9 @@ def export(
 ) -> None:
     """Write a network as an ONNX file, checked against torch in ONNX Runtime.
 
-    Batch, height and width, or batch and time, are open: the file takes any. It holds the network in float32
-    and not what `apply` does around it. Recurrent layers are exported without lengths; without --state they
-    begin at zero and put out no state. Needs the extra `export`.
+    Batch, height and width, or batch and time, are open: the file takes any size. It holds the network
+    in float32, and not what `apply` does around it. Recurrent layers are exported without lengths; without
+    --state they start from zero and return no state. Needs the extra `export`.
 
     Example: compressnet export zoo:rof -o rof.onnx
     """

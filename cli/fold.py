@@ -24,7 +24,7 @@ def fold(
     subject: Annotated[
         str,
         typer.Argument(
-            help="A run, a weights file or zoo:NAME; of others (py:FILE.py:NAME, a model) the report alone.",
+            help="A run, a weights file or zoo:NAME; for others (py:FILE.py:NAME, a model) only the report.",
             autocompletion=options.complete_subject,
         ),
     ],
@@ -38,7 +38,7 @@ def fold(
     layers in a row, or a convolution and a 1x1 convolution, into one.
 
     The outputs stay the same, to 1e-5 of the largest value: this is checked on several inputs before the file
-    is written. Every command opens the file. Without -o, only what would change is shown.
+    is written. Every command can open the file. Without -o, only what would change is shown.
 
     Example: compressnet fold runs/fip_sample-1 -o folded.safetensors
     """

@@ -27,13 +27,16 @@ def import_(
     ],
     output: options.Output = None,
     operator: Annotated[
-        Optional[str], typer.Option(metavar="NAME", help="The operator it imitates, for `eval`, e.g. l0.")
+        Optional[str],
+        typer.Option(
+            metavar="NAME", help="The operator that the network imitates, e.g. l0; `eval` needs it."
+        ),
     ] = None,
     force: options.Force = False,
     json: options.Json = False,
 ) -> None:
-    """Make a weights file: of the authors' released networks, without TensorFlow; of a weights file that was
-    edited, which all other commands refuse; of one of version 0.1.
+    """Make a weights file from the authors' released networks (without TensorFlow), from a weights file that
+    was edited, which all other commands refuse, or from one of version 0.1.
 
     Example: compressnet import CAN24_AN/L0_smoothing -o l0_released.safetensors
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Optional, TypeVar
@@ -42,7 +44,7 @@ InputSize = Annotated[
     typer.Option(
         "--input-size",
         metavar="WxH|N",
-        help="Images as 1920x1080 (or 256), sequences by their steps (default: a usual size).",
+        help="Size of images, 1920x1080 or 256, or length of sequences in steps (default: a usual size).",
     ),
 ]
 Inputs = Annotated[
@@ -50,20 +52,20 @@ Inputs = Annotated[
     typer.Option(
         "--input",
         metavar="SHAPE",
-        help="For py:FILE.py:NAME without `example`: 1x3x224x224, or 1x35:int64, once for each input.",
+        help="Shape of an input of py:FILE.py:NAME, 1x3x224x224 or 1x35:int64; once for each input.",
     ),
 ]
 Device = Annotated[
     str, typer.Option("--device", metavar="DEVICE", help="auto (a GPU if there is one), cpu, cuda or cuda:N.")
 ]
 _LARGEST = 1_000_000  # of an image's sides: what is above is a slip of the keyboard
-THREADS_HELP = "CPU threads (default: torch's choice); of bench a list (default: 1,all)."
+THREADS_HELP = "CPU threads (default: torch's choice); for bench a list (default: 1,all)."
 Threads = Annotated[Optional[int], typer.Option("--threads", min=1, callback=_set_threads, help=THREADS_HELP)]
 DataRoot = Annotated[
     Optional[Path],
     typer.Option(
         "--data-root", callback=_set_data_root,
-        help=f"Where relative data roots are looked up (default: ${DATA_VARIABLE}, else here).",
+        help=f"Where relative data roots are looked up (default: ${DATA_VARIABLE}, else the current folder).",
     ),
 ]  # fmt: skip
 CacheDir = Annotated[
@@ -74,7 +76,7 @@ CacheDir = Annotated[
     ),
 ]  # fmt: skip
 Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="The folder that holds the runs.")]
-Json = Annotated[bool, typer.Option("--json", help="JSON alone on stdout.")]
+Json = Annotated[bool, typer.Option("--json", help="Print only JSON on stdout.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]
 _OUTPUT = typer.Option("-o", "--output", metavar="OUT", help="Where to write: a file or folder.")
 Output = Annotated[Optional[Path], _OUTPUT]
@@ -88,7 +90,7 @@ ShardText = Annotated[
     typer.Option(
         "--shard",
         metavar="K/N",
-        help="Do every N-th input, from the K-th on: eight processes with 1/8 to 8/8 share a folder.",
+        help="Process every N-th input, from the K-th on: eight processes share a folder with 1/8 to 8/8.",
     ),
 ]
 
@@ -111,6 +113,31 @@ def parse_shard(text: Optional[str]) -> Shard:
 def share(inputs: Sequence[T], shard: Shard) -> Sequence[T]:
     """Which of the sorted inputs a shard does."""
     return inputs[shard[0] - 1 :: shard[1]]
+
+
+def command_line(context: typer.Context) -> str:
+    """What was typed, for a record, without the options that later ones have overridden."""
+    command = context.command
+    replaced: dict[str, str] = {}  # the options of which the last one counts -> their parameters
+    valued = set()
+    for parameter in command.params:
+        if parameter.param_type_name == "option" and not parameter.multiple:
+            names = [*parameter.opts, *parameter.secondary_opts]
+            replaced |= dict.fromkeys(names, str(parameter.name))
+            valued |= set() if parameter.is_flag else set(names)  # type: ignore[attr-defined]
+    parts: dict[object, list[str]] = {}
+    words = iter(sys.argv[1:])
+    for number, word in enumerate(words):
+        name, equals, _ = word.partition("=")
+        part = [word]
+        if name in valued and not equals:
+            part += [next(words, "")]
+        key = replaced.get(name, number)
+        parts.pop(key, None)
+        parts[key] = part
+        if word == "--":
+            break
+    return shlex.join(["compressnet", *(word for part in parts.values() for word in part), *words])
 
 
 def complete_subject(incomplete: str) -> list[str]:

@@ -52,7 +52,7 @@ def copy(
     force: options.Force = False,
     json: options.Json = False,
 ) -> None:
-    """Copy a recipe, to change it.
+    """Copy a recipe to change it.
 
     Example: compressnet recipes cp fip_fivek mine.yaml
     """
@@ -75,7 +75,7 @@ def validate(
     set_: options.Overrides = None,
     json: options.Json = False,
 ) -> None:
-    """Check recipes: every mistake at once, with its line. Reads no data.
+    """Check recipes and list every mistake with its line. Reads no data.
 
     Example: compressnet recipes validate mine.yaml --set train.lr=1e-4
     """

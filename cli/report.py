@@ -31,17 +31,17 @@ def report(
     Example: compressnet report runs/fip_sample-1 -o report.html
     """
     from compressnet import files
-    from compressnet.report.contents import read_contents, run_of
+    from compressnet.report.contents import choose, read_contents
     from compressnet.report.page import page
 
-    subject = run_of(run)  # refuses before the work, not after it
-    output = output or subject / "report.html"
+    chosen = choose(run)  # refuses before the work, not after it
+    output = output or chosen.run.folder / "report.html"
     if output.is_dir():
         raise UsageError(f"{output} is a folder: name the file to write, -o {output / 'report.html'}")
     if output.suffix.lower() not in (".html", ".htm") and not files.is_stream(output):
         raise UsageError(f"{output}: name the page NAME.html")
     files.refuse_to_overwrite(output, force)
-    data = page(read_contents(run, results)).encode()
+    data = page(read_contents(chosen, results)).encode()
     files.write_bytes(output, data)
     if json:
         console.print_json({"output": str(output), "bytes": len(data)})

@@ -30,11 +30,11 @@ def train(
         Optional[str],
         typer.Option(
             metavar="RUN|auto",
-            help="Continue a run, or from RUN@step-<n>; auto: the newest unfinished one of RECIPE, if any.",
+            help="Continue a run (RUN@step-<n>: from there); auto: the newest unfinished one, if any.",
         ),
     ] = None,
     smoke: Annotated[
-        bool, typer.Option("--smoke", help="A few steps on built-in samples: shows that it runs.")
+        bool, typer.Option("--smoke", help="Train a few steps on built-in samples, to see that it runs.")
     ] = False,
     output: options.Output = None,
     runs: options.Runs = Path("runs"),

@@ -9,7 +9,7 @@ fresh = compressnet.create("can24", variant="paper")
 
 Of any torch.nn.Module:
 
-compressnet.count(module, (torch.rand(1, 3, 224, 224),)).macs
+compressnet.count(module, torch.rand(1, 3, 224, 224)).macs
 compressnet.compare({"mine": lambda: mine(x), "theirs": lambda: theirs(x)}).timings[1].ratio
 compressnet.export(module, "net.onnx")            # a module with example(batch, size)
 compressnet.compress(module, inputs, ["tucker:ratio=0.5"])   # a smaller copy, and a report of it

@@ -154,7 +154,8 @@ class Recipe(_Settings):
                 f"cannot read the recipe {path}: not UTF-8, save it as that ({error})"
             ) from error
         except (OSError, ValueError) as error:
-            raise CompressnetError(f"cannot read the recipe {path}: {error}") from error
+            reason = getattr(error, "strerror", None) or error
+            raise CompressnetError(f"cannot read the recipe {path}: {reason}") from error
         return cls.parse(text, str(path), overrides, smoke=smoke)
 
     @classmethod

@@ -6,6 +6,7 @@ runs/fip_sample-1[@last|@best|@step-500]                    a path: it has a sep
 
 from __future__ import annotations
 
+import difflib
 import errno
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
 
 STORED = ("run", "weights", "zoo")
 KINDS = ("zoo", "operator", "recipe", "model", "layer")
+RUN = "run"  # a kind that has no prefix: runs are paths
+RUNS = Path("runs")  # where they are looked for by name
 _LISTS = {"zoo": "zoo", "operator": "operators", "recipe": "recipes", "model": "models", "layer": "layers"}
+_LISTS |= {RUN: "runs"}
 RECIPE_SUFFIXES = (".yaml", ".yml")
 WEIGHTS_SUFFIX = ".safetensors"
 
@@ -121,11 +125,12 @@ def _of_paths(answers: Answers, raising: bool) -> Iterator[tuple[Path, Any]]:
         yield Path(source.name), artefact
 
 
-def parse(text: str, takes: Sequence[str] = KINDS) -> Subject:
+def parse(text: str, takes: Sequence[str] = (*KINDS, RUN)) -> Subject:
     """Find out what `text` means.
 
     Args:
-        takes: the kinds of names that whoever asks can use, for the message where there is no such name.
+        takes: the kinds of names that whoever asks can use (`RUN` among them), for the message where there is
+            no such name.
 
     Raises:
         UsageError: nothing has that name, or two things have; the message lists them.
@@ -139,6 +144,10 @@ def parse(text: str, takes: Sequence[str] = KINDS) -> Subject:
         name, arguments = signature.read_named(rest)
         _check_exists(prefix, name)
         return _named(prefix, name, arguments)
+    if ".py:" in text and Path(f"{text.partition('.py:')[0]}.py").is_file():
+        raise UsageError(
+            f"there is nothing called '{short(text)}' - did you mean '{user_module.PREFIX}:{short(text)}'?"
+        )
     if _is_path(text):
         return _from_path(text)
     if not text:
@@ -154,7 +163,7 @@ def parse(text: str, takes: Sequence[str] = KINDS) -> Subject:
     if not kinds:
         if _exists(Path(name)) or ("@" in name and _exists(Path(name.rpartition("@")[0]))):
             return _from_path(name)
-        near = registry.suggestion(name, {entry for kind in takes for entry in names(kind)})
+        near = _suggestion(name, takes)
         lists = " or ".join(f"`compressnet {_LISTS[kind]} ls`" for kind in takes)
         lists = "" if "did you mean" in near else f"{lists} lists all; "
         raise UsageError(
@@ -164,8 +173,17 @@ def parse(text: str, takes: Sequence[str] = KINDS) -> Subject:
     return _named(kinds[0], name, arguments)
 
 
+def _suggestion(name: str, takes: Sequence[str]) -> str:
+    """As `registry.suggestion`; a run is found by its name, and shown as it is typed."""
+    known = {Path(entry).name: entry for kind in takes for entry in names(kind)}
+    near = difflib.get_close_matches(short(name), known, n=1)
+    return f" - did you mean '{known[near[0]]}'?" if near else registry.suggestion(name, known.values())
+
+
 def names(kind: str) -> list[str]:
-    """The names of one of `KINDS`."""
+    """The names of one of `KINDS`; of `RUN` the paths of those below `RUNS`."""
+    if kind == RUN:
+        return _runs_in(RUNS)
     if kind == "zoo":
         return sorted(entry.name.removesuffix(WEIGHTS_SUFFIX) for entry in _entries("zoo", WEIGHTS_SUFFIX))
     if kind == "recipe":
@@ -184,7 +202,7 @@ def load(subject: str | Subject) -> Loaded:
     """
     from compressnet import weights
 
-    subject = parse(subject, ("zoo", "operator")) if isinstance(subject, str) else subject
+    subject = parse(subject, ("zoo", "operator", RUN)) if isinstance(subject, str) else subject
     if subject.kind == "operator":
         return _load_operator(subject)
     if subject.kind not in STORED:
@@ -266,7 +284,7 @@ def read_weights(text: str) -> tuple[Architecture, dict[str, Tensor], str]:
     """Architecture, tensors and path of a run, weights file or network of the zoo."""
     from compressnet import weights
 
-    subject = parse(text, ("zoo",))
+    subject = parse(text, ("zoo", RUN))
     if subject.kind not in STORED:
         raise UsageError(
             f"'{text}' is of kind {subject.kind}: weights come from a run, a weights file or zoo:NAME"
@@ -320,14 +338,29 @@ def _from_path(text: str) -> Subject:
         text, _, checkpoint = text.rpartition("@")
         path = Path(text)
     if not _exists(path):
-        raise CompressnetError(f"{short(str(path), 300)}: no such file or directory")
+        raise CompressnetError(f"{short(str(path), 300)}: no such file or directory{_near_run(path)}")
     if path.is_dir():
         return Subject("run", text, path=path, checkpoint=checkpoint)
     if path.suffix in RECIPE_SUFFIXES:
         return Subject("recipe", text, path=path)
     if path.suffix == WEIGHTS_SUFFIX:
         return Subject("weights", text, path=path)
+    if path.suffix == ".py":
+        raise UsageError(
+            f"{path}: a network of your own is written py:{path}:NAME, with its class or function"
+        )
     raise UsageError(f"{path}: a subject is a run directory, a .safetensors or a .yaml file")
+
+
+def _near_run(path: Path) -> str:
+    """The run beside a path that is not there which has nearly its name, as the end of a message."""
+    runs = {Path(run).name: run for run in _runs_in(path.parent)}
+    near = difflib.get_close_matches(short(path.name), runs, n=1)
+    return f" - did you mean '{runs[near[0]]}'?" if near else ""
+
+
+def _runs_in(folder: Path) -> list[str]:
+    return sorted(str(facts.parent) for facts in folder.glob("*/run.json"))
 
 
 def _exists(path: Path) -> bool:

@@ -10,6 +10,11 @@ from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 
+import compressnet.export
+
+# A package that is a function too, and shown as that.
+compressnet.export = compressnet.export.export
+
 project = "compressnet"
 author = "The compressnet developers"
 copyright = "The compressnet developers, Apache-2.0"

@@ -51,6 +51,11 @@ def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture
 def environment(cache: Path) -> dict[str, str]:
     """The environment of the program under test."""
+    return environment_of(cache)
+
+
+def environment_of(cache: Path) -> dict[str, str]:
+    """What `environment` holds, for whoever lives longer than a test."""
     return {
         **{key: value for key, value in os.environ.items() if not key.startswith("COMPRESSNET_")},
         "COMPRESSNET_CACHE": str(cache),

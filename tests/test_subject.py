@@ -69,6 +69,36 @@ def test_paths(tmp_path: Path) -> None:
     assert (parsed.kind, parsed.checkpoint, parsed.path) == ("run", "step-500", tmp_path / "run")
 
 
+def test_a_run_of_nearly_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("runs/fip_sample-1", "runs/no_run", "mine/fip_sample-7"):
+        Path(name).mkdir(parents=True)
+        if "no_run" not in name:
+            Path(name, "run.json").write_text("{}")
+    for typed, meant in [
+        ("runs/fip_smaple-1", "runs/fip_sample-1"),
+        ("runs/fip_smaple-1@last", "runs/fip_sample-1"),
+        ("mine/fip-sample-7", "mine/fip_sample-7"),
+        ("fip_smaple-1", "runs/fip_sample-1"),
+        ("no_runn", None),
+    ]:
+        with pytest.raises(CompressnetError) as caught:
+            subject.parse(typed, ("zoo", "operator", subject.RUN))
+        found = re.search("did you mean '(.*)'", str(caught.value))
+        assert (found[1] if found else None) == meant, typed
+
+
+def test_a_file_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my.py").write_text("")
+    for typed, meant in [("my.py:Net:width=3", "py:my.py:Net:width=3"), ("./my.py:Net", "py:./my.py:Net")]:
+        with pytest.raises(UsageError) as caught:
+            subject.parse(typed)
+        assert str(caught.value) == f"there is nothing called '{typed}' - did you mean '{meant}'?"
+    with pytest.raises(UsageError, match="^my.py: a network of your own is written py:my.py:NAME, "):
+        subject.parse("./my.py")
+
+
 def test_arguments_keep_commas_in_brackets() -> None:
     assert signature.split_arguments("a=[1, 2],b=x=y,c={d: 1}") == {"a": [1, 2], "b": "x=y", "c": {"d": 1}}
 

@@ -37,7 +37,7 @@ def apply(
     ] = None,
     output: options.OutputText = None,
     prompt: Annotated[
-        Optional[str], typer.Option(metavar="TEXT", help="For language models: the text to continue.")
+        Optional[str], typer.Option(metavar="TEXT", help="The text that a language model continues.")
     ] = None,
     set_: options.Overrides = None,
     list_options: Annotated[
@@ -48,16 +48,16 @@ def apply(
     threads: options.Threads = None,
     force: options.Force = False,
     skip_existing: Annotated[
-        bool, typer.Option("--skip-existing", help="Leave results that exist, and do the rest.")
+        bool, typer.Option("--skip-existing", help="Keep results that exist, and compute the rest.")
     ] = False,
     shard: options.ShardText = None,
     json: options.Json = False,
 ) -> None:
-    """Use a network on what it reads: photographs come back processed, a language model continues a text
-    or measures texts, a classifier says the class of each line.
+    """Use a network on your files: photographs come back processed, a language model continues a text
+    or measures texts, a classifier labels lines.
 
-    An OUT with a suffix is a file, else a folder; texts and rows of all inputs share a file, and are printed
-    without -o. As an input, - is stdin; as the output, stdout.
+    OUT is a file if it has a suffix, otherwise a folder; texts and rows of all inputs share one file, and are
+    printed if there is no -o. An input - is stdin, an output - is stdout.
 
     Example: compressnet apply zoo:rof photo.jpg -o smooth.png
 
@@ -100,6 +100,7 @@ def apply(
     smoke = bool(loaded.architecture and loaded.architecture.smoke)
     if json:
         words = [entry["text"] for entry in texts]
+        entries += [{key: entry[key] for key in ("input", "output")} for entry in texts if "output" in entry]
         report.print_document(loaded.subject.text, smoke, writer, entries, words)
     else:
         report.show(loaded.subject.text, smoke, writer, [*texts, *entries], left, target)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -36,38 +34,44 @@ Sides = Annotated[
     ),
 ]
 Mode = Annotated[
-    str, typer.Option(help="forward, forward+backward, train-step (with Adam), stream-step; a list: a,b.")
+    str, typer.Option(help="forward, forward+backward, train-step (with Adam), stream-step; several as a,b.")
 ]
 Backend = Annotated[
     str,
     typer.Option(
-        help="eager, compile, onnxruntime, what a network brings (can24: strips; sru: reference, c; what "
-        "`fold` can fold: folded); a list: a,b."
+        help="eager, compile, onnxruntime, or what a network has itself (can24: strips; sru: reference, c; "
+        "where `fold` applies: folded); several as a,b."
     ),
 ]
-Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16; a list: a,b.")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16; several as a,b.")]
 ThreadCounts = Annotated[Optional[str], typer.Option("--threads", metavar="N,all", help=options.THREADS_HELP)]
-Batch = Annotated[int, typer.Option(min=1, help="Images or sequences of one pass.")]
+Batch = Annotated[int, typer.Option(min=1, help="Images or sequences per pass.")]
 SeqLen = Annotated[Optional[int], typer.Option(min=1, help="Steps of sequences (default: 35).")]
-ChannelsLast = Annotated[bool, typer.Option("--channels-last", help="Images in that memory layout.")]
+ChannelsLast = Annotated[
+    bool, typer.Option("--channels-last", help="Lay images out in memory channels last.")
+]
 CpuSettings = Annotated[
     str,
     typer.Option(
-        metavar="auto,torch", help="auto: as train uses them; torch: its and glibc's own; both compares them."
+        metavar="auto,torch",
+        help="auto: those that train uses; torch: defaults of torch and glibc; auto,torch compares the two.",
     ),
 ]
 Rounds = Annotated[
-    Optional[int], typer.Option(min=2, help="Passes of each, at least (default: 10 to 200, about 2 seconds).")
+    Optional[int],
+    typer.Option(min=2, help="Passes of each network, at least (default: 10 to 200, about 2 seconds)."),
 ]
 Processes = Annotated[
     int, typer.Option(min=1, help="How many processes to measure in, one after the other; 1: this one.")
 ]
-ClockName = Annotated[str, typer.Option(help="wall, or cpu: processor time, on machines that others use.")]
+ClockName = Annotated[
+    str, typer.Option(help="wall, or cpu: processor time, for machines that others use too.")
+]
 Memory = Annotated[
     bool, typer.Option("--memory/--no-memory", help="Measure peak memory, in a child process.")
 ]
 Compare = Annotated[
-    Optional[Path], typer.Option(metavar="OLD.json", help="Say how this differs from an earlier --json.")
+    Optional[Path], typer.Option(metavar="OLD.json", help="Compare with what an earlier --json printed.")
 ]
 Plot = Annotated[
     Optional[Path],
@@ -81,6 +85,7 @@ Results = Annotated[Path, typer.Option(metavar="DIR", help="The folder of record
 
 
 def bench(
+    context: typer.Context,
     sides: Sides,
     set_: options.Overrides = None,
     mode: Mode = "forward",
@@ -105,10 +110,10 @@ def bench(
     force: options.Force = False,
     json: options.Json = False,
 ) -> None:
-    """Time networks: warmed up, interleaved, in several processes, with the interval of every ratio.
+    """Time networks: warmed up, interleaved, in several processes, with an interval for every ratio.
 
     Images are 512x512 and sequences 35 steps unless you say otherwise. Gradients are those of the mean
-    square, of language models those of the mean loss.
+    square of the outputs; for language models, of the mean loss.
 
     Example: compressnet bench can24 vs can32 --backend eager,strips --input-size 1920x1080
     """
@@ -134,7 +139,7 @@ def bench(
     if record is not None:
         from compressnet.results.speed import write_record
 
-        command = shlex.join(["compressnet", *sys.argv[1:]])
+        command = options.command_line(context)
         console.note(f"recorded: {write_record(results, record, report, command, overwrite=force)}")
     if plot is not None:
         write_bytes(plot, reporting.draw(plan, report))

@@ -101,7 +101,7 @@ def _row(plan: Plan, number: int, group: Compared, facts: Facts, peak: int | Non
         "channels_last": plan.channels_last,
         "clock": group.timed.clock,
         **facts.as_dict(),
-        "file_bytes": side.weights_path().stat().st_size if side.is_stored else facts.tensor_bytes,
+        "file_bytes": _file_bytes(side, case.backend, facts),
         "peak_bytes": peak,
         "median_ms": 1e3 * timing.median,
         "p10_ms": 1e3 * timing.p10,
@@ -116,6 +116,12 @@ def _row(plan: Plan, number: int, group: Compared, facts: Facts, peak: int | Non
         "ratio": {"value": timing.ratio.value, "low": timing.ratio.low, "high": timing.ratio.high},
         "seconds": list(timing.seconds),
     }
+
+
+def _file_bytes(side: Side, backend: str, facts: Facts) -> int:
+    """Of the weights file, or of one that would hold what runs: no file holds a folded network."""
+    is_file = side.is_stored and backend != "folded"
+    return side.weights_path().stat().st_size if is_file else facts.tensor_bytes
 
 
 def show(report: Mapping[str, Any]) -> None:

@@ -35,18 +35,18 @@ def count_params(
     strict: Annotated[
         bool,
         typer.Option(
-            "--strict", help="Exit with 1 where formula and trace disagree or something is unknown."
+            "--strict", help="Exit with 1 if a formula and the trace disagree or an operation is unknown."
         ),
     ] = False,
     formulas: Annotated[
-        bool, typer.Option("--formulas", help="Also every layer's formulas, with symbols and numbers.")
+        bool, typer.Option("--formulas", help="Show every layer's formulas too, with symbols and numbers.")
     ] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Tables for a report.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Count parameters, multiply-adds (MACs) and more. Nothing is allocated for it.
+    """Count parameters, multiply-adds (MACs) and more. Allocates nothing.
 
-    The LSTM cells are shown as their papers' formulas, term by term; every other network as a table of its
+    LSTM cells are shown as the formulas of their papers, term by term; every other network as a table of
     layers, in which the formula of each layer is checked against a trace of what torch really computes.
 
     Example: compressnet count-params lstm vs lstmp

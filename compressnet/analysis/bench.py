@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from compressnet.analysis.count import rate_of
 from compressnet.analysis.example import example, example_step
-from compressnet.analysis.forms import Form, make_form
+from compressnet.analysis.forms import Form, make_form, what_runs
 from compressnet.analysis.memory import peak_bytes
 from compressnet.analysis.rounds import Effort, Sampler
 from compressnet.analysis.timing import Clock, Comparison, compare, sampler
@@ -88,6 +88,7 @@ class Facts:
     Attributes:
         inputs: shapes of the inputs.
         unit, amount: what a pass processes: 0.26 "megapixel", 35 "token".
+        parameters: of what the back end runs: fewer, where it folds.
         tensor_bytes: of parameters and stored buffers: the size of a weights file.
     """
 
@@ -163,12 +164,13 @@ def prepare(plan: Plan, case: Case) -> Prepared:
         if plan.channels_last:
             module, inputs = _channels_last(module, inputs, side.text)
         unit, amount = rate_of(module, inputs)
-        tensors = raw_tensors(module)
+        runs = what_runs(module, case.backend)
+        tensors = raw_tensors(runs)
         facts = Facts(
             inputs=tuple(tuple(x.shape) for x in inputs),
             unit=unit,
             amount=amount,
-            parameters=sum(p.numel() for p in module.parameters()),
+            parameters=sum(p.numel() for p in runs.parameters()),
             tensor_bytes=sum(t.numel() * t.element_size() for t in tensors.values()),
         )
         form = make_form(module, inputs, case.mode, case.backend, case.dtype, side.text, plan.batch)

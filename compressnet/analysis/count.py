@@ -7,7 +7,7 @@ has no formula; it is counted all the same, and reported. One multiply-add (MAC)
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,9 +17,11 @@ from torch.utils._pytree import tree_leaves
 
 from compressnet import cost
 from compressnet.analysis.formulas import terms_of
+from compressnet.analysis.given import inputs_of, module_of
 from compressnet.analysis.stored import Size, Stored
 from compressnet.analysis.trace import Visits, Work, trace
 from compressnet.cost import Term
+from compressnet.subject import Loaded
 
 _ONCE = ("parameters", "bytes", "state")  # however often a module is called
 _SUMS = (
@@ -157,18 +159,20 @@ class Count:
         return {**sums, "macs_per_unit": per_unit, **vars(self), "layers": layers}
 
 
-def count(module: nn.Module, inputs: tuple[Any, ...]) -> Count:
+def count(module: nn.Module | Loaded, inputs: Tensor | Sequence[Any]) -> Count:
     """Count `module(*inputs)` in evaluation mode; `module` is left as it was.
 
     Nothing is allocated or computed unless the module needs values to run (`Count.reason`).
 
     Args:
-        inputs: as `example` makes them.
+        module: of any class, or what `compressnet.load` returned.
+        inputs: the arguments of a call; a tensor is the only one.
 
     Raises:
-        UsageError: the module cannot be looked into.
+        UsageError: the module cannot be looked into, or is none.
         CompressnetError: it cannot be run with these inputs.
     """
+    module, inputs = module_of(module, "count"), inputs_of(inputs, "count")
     done = trace(module, inputs, terms_of)
     modules = dict(module.named_modules())
     called = [path for path, child in modules.items() if child in done.visits]

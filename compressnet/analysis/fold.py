@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from compressnet.analysis.bench import told
 from compressnet.analysis.count import Count, count
 from compressnet.analysis.example import Size, example, example_step
+from compressnet.analysis.given import inputs_of, module_of
 from compressnet.errors import CompressnetError, UsageError
 from compressnet.layers.data_flow import is_guess
 from compressnet.layers.fold import Folding, difference, folding, rounding
 from compressnet.layers.fold_plan import is_wanted
+from compressnet.subject import Loaded
 
 TOLERANCE = 1e-5  # of a difference, relative to the largest value
 # Batch and size; what a network does not take is left out.
@@ -60,7 +62,7 @@ class Folded:
         return max(checked.difference for checked in self.checks)
 
 
-def fold(module: nn.Module, inputs: tuple[Any, ...] | None = None) -> nn.Module:
+def fold(module: nn.Module | Loaded, inputs: Tensor | Sequence[Any] | None = None) -> nn.Module:
     """A copy for inference with batch normalisation, and linear layers in a row, folded away.
 
     What is folded into what: `compressnet.layers.fold`. The copy is in evaluation, and so is what it must
@@ -68,14 +70,17 @@ def fold(module: nn.Module, inputs: tuple[Any, ...] | None = None) -> nn.Module:
     methods do may differ.
 
     Args:
-        module: of any class; it is left as it is.
-        inputs: what to compare the two on; default: what its `example` makes, in several sizes.
+        module: of any class, or what `compressnet.load` returned; it is left as it is.
+        inputs: the arguments of a call on which the two are compared, a tensor is the only one; default: what
+            its `example` makes, in several sizes.
 
     Raises:
         CompressnetError: there is nothing to fold, or outputs differ by more than 1e-5 of the largest value.
-        UsageError: its inputs are unknown.
+        UsageError: its inputs are unknown, or it is no module.
     """
-    return folded(module, type(module).__name__, inputs).module
+    module = module_of(module, "fold")
+    given = None if inputs is None else inputs_of(inputs, "fold")
+    return folded(module, type(module).__name__, given).module
 
 
 def folded(module: nn.Module, name: str, inputs: tuple[Any, ...] | None = None) -> Folded:

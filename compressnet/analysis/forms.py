@@ -38,6 +38,13 @@ def has_backend(module: nn.Module, name: str) -> bool:
     return _own_backend(module, name) is not None
 
 
+def what_runs(module: nn.Module, backend: str) -> nn.Module:
+    """The module whose parameters a back end uses: itself, or the copy that the back end makes of it."""
+    run = None if backend in GENERAL_BACKENDS else _own_backend(module, backend)
+    made: nn.Module = run.what_runs() if hasattr(run, "what_runs") else module  # type: ignore[union-attr, operator]
+    return made
+
+
 def make_form(
     module: nn.Module,
     inputs: Sequence[Tensor],

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from compressnet.analysis.given import check_forms
 from compressnet.analysis.ratio import Ratio, paired_ratio, pooled_ratio
 from compressnet.analysis.rounds import USUAL, Effort, Sampler, measure, warm_up
 from compressnet.errors import CompressnetError
@@ -158,14 +159,16 @@ def compare(
     """Time callables against the first of them, in this process.
 
     Args:
-        forms: what to time by name; the first is the baseline.
+        forms: what to time by name, called without arguments; the first is the baseline.
         device: whose work is waited for.
         clock: "cpu" on noisy hosts: processor time of this process, all its threads added up. What others
             do changes it less; how well threads share the work it does not see.
 
     Raises:
+        UsageError: a form is no callable.
         ValueError: no forms, or processor time of what another device does.
     """
+    check_forms(forms, "compare")
     return interleave({name: sampler(form, device, clock) for name, form in forms.items()}, how, clock)
 
 

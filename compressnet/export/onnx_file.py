@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from compressnet import files, registry, signature, weights
+from compressnet.analysis.given import module_of
 from compressnet.errors import CompressnetError, UsageError
 from compressnet.export.check import Checked, check
 from compressnet.export.graph import onnx_graph
@@ -24,7 +25,7 @@ from compressnet.export.quiet import quiet
 from compressnet.recipe import Recipe
 from compressnet.reporter import Reporter, Silent
 from compressnet.side import Side, read_sides
-from compressnet.subject import read_weights
+from compressnet.subject import Loaded, read_weights
 from compressnet.user_module import Shapes, read_shape
 
 DEFAULT_OPSET = 18  # the oldest one that torch writes: the most runtimes read it
@@ -97,7 +98,7 @@ class _Source(NamedTuple):
 
 
 def export(
-    subject: str | nn.Module,
+    subject: str | nn.Module | Loaded,
     path: Path | str,
     *,
     settings: Mapping[str, Any] | None = None,
@@ -114,7 +115,8 @@ def export(
     of a recurrent layer are in the file, and its first state is zero; `lengths` are not in it.
 
     Args:
-        subject: as the command line takes it, or any module with `example(batch, size)`.
+        subject: as the command line takes it, what `compressnet.load` returned, or any module with
+            `example(batch, size)`.
         path: NAME.onnx.
         settings: arguments of the subject, as `--set` has them.
         inputs: shapes of the inputs of a module or `py:` subject without `example`, as `--input` has them.
@@ -136,7 +138,7 @@ def export(
     if isinstance(subject, str):
         source = _named(subject, settings or {}, inputs)
     else:
-        source = _given(_with_inputs(subject, inputs), settings)
+        source = _given(_with_inputs(module_of(subject, "export"), inputs), settings)
     _check_floats(source)
     (reporter or Silent()).note(
         "info", f"exporting {source.name}; ONNX Runtime checks the file, some seconds"

@@ -43,12 +43,23 @@ class Folded(nn.Module):
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def _checked(self, method: str, inputs: Sequence[Any]) -> nn.Module:
+    def what_runs(self) -> nn.Module:
+        """A folded copy, not compared with the module.
+
+        Raises:
+            UsageError: what is folded would not be finite.
+        """
         made = copy.deepcopy(self.module).eval()
         found = folding(made)
         if found is None:
             raise UsageError("--backend folded: what could be folded would not be finite")
         found.apply(made)
+        return made
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def _checked(self, method: str, inputs: Sequence[Any]) -> nn.Module:
+        made = self.what_runs()
         wanted = getattr(self.module.eval(), method)(*inputs)
         off = difference(getattr(made, method)(*inputs), wanted)
         if off > max(_ROUGH, rounding(made)):

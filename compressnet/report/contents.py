@@ -22,7 +22,7 @@ from compressnet.report.previews import Previews, read_previews
 from compressnet.results.forms import Data, Figure
 from compressnet.results.records import PUBLISHED, read_published, read_records
 from compressnet.run import Run
-from compressnet.subject import Subject, parse, recipe_path
+from compressnet.subject import RUN, Subject, parse, recipe_path
 from compressnet.subject import names as names_of
 
 if TYPE_CHECKING:
@@ -81,51 +81,105 @@ class Theirs:
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """A run, and the checkpoint of it that the report is of; nothing else of it has been read.
+
+    Attributes:
+        step: of the checkpoint; None: there is none yet.
+    """
+
+    subject: Subject
+    run: Run
+    step: int | None
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the checkpoint was asked for: what is of another one does not stand in for it."""
+        return self.subject.checkpoint != "best"
+
+
+@dataclass(frozen=True)
 class Contents:
     """A run as the report shows it.
 
     Attributes:
-        subject: as it was named, with `@checkpoint`.
         facts: of run.json.
         rows: of metrics.jsonl.
         best: the task's metric, and whether "max" or "min" is best.
-        step: of the checkpoint; None: there is none yet.
         reached: the last step that is logged.
-        validated: the figures of the validation at the checkpoint, else of the best one; {} without any.
+        validated: the figures of the validation at the checkpoint; where that was not asked for and was not
+            validated, of the best one; {}: there are none.
+        best_validation: the best one of the whole training.
     """
 
-    run: Run
-    subject: str
+    chosen: Chosen
     facts: Mapping[str, Any]
     rows: Sequence[Mapping[str, Any]]
     best: tuple[str, str]
-    step: int | None
     reached: int
     validated: Mapping[str, Any]
+    best_validation: Mapping[str, Any]
     evaluated: Evaluated | None
     theirs: Theirs | None
     previews: Previews | None
     counted: Counted | None
 
     @property
-    def is_done(self) -> bool:
+    def run(self) -> Run:
+        return self.chosen.run
+
+    @property
+    def subject(self) -> str:
+        """As it was named, with `@checkpoint`."""
+        return self.chosen.subject.text
+
+    @property
+    def step(self) -> int | None:
+        """Of the checkpoint; None: there is none."""
+        return self.chosen.step
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run is done: what it lacks will not come."""
         return bool(self.facts["status"] == "done")
 
+    @property
+    def evaluates_another(self) -> bool:
+        """Whether the evaluation is of another checkpoint than the report."""
+        if self.evaluated is None or self.step is None:
+            return False
+        return self.evaluated.checkpoint not in (None, f"step-{self.step}")
 
-def read_contents(text: str, results: Path | None = None) -> Contents:
-    """Read a run.
+
+def choose(text: str) -> Chosen:
+    """Open a run.
 
     Args:
         text: the run as a subject: `RUN`, `RUN@last`, `RUN@step-500`.
-        results: the folder of recorded results: published figures are there. None: `results`, if it is one.
 
     Raises:
-        UsageError: something that is no run, or no folder of results.
-        CompressnetError: the run is damaged.
+        UsageError: something that is no run.
+        CompressnetError: a folder that is none, a damaged run, or nothing of that name is there.
     """
     subject = _run_subject(text)
     assert subject.path is not None
     run = Run.open(subject.path)
+    has_weights = subject.checkpoint != "best" or bool(run.steps())
+    step = int(run.checkpoint(subject.checkpoint).name.removeprefix("step-")) if has_weights else None
+    return Chosen(subject, run, step)
+
+
+def read_contents(chosen: Chosen, results: Path | None = None) -> Contents:
+    """Read what the report shows of a run.
+
+    Args:
+        results: the folder of recorded results: published figures are there. None: `results`, if it is one.
+
+    Raises:
+        UsageError: no folder of results.
+        CompressnetError: the run is damaged.
+    """
+    run, step = chosen.run, chosen.step
     if results is not None and not (results / PUBLISHED).is_file():
         raise UsageError(f"--results {results}: it is no folder of recorded results: it has no {PUBLISHED}")
     facts, rows = run.facts, run.metrics()
@@ -133,41 +187,28 @@ def read_contents(text: str, results: Path | None = None) -> Contents:
         log = run.folder / "metrics.jsonl"
         warnings.warn(CompressnetNote(f"{log}: missing or damaged: the page has no curves"), stacklevel=2)
     task: Any = registry.find("task", run.recipe.task.name)
-    has_weights = subject.checkpoint != "best" or bool(run.steps())
-    step = int(run.checkpoint(subject.checkpoint).name.removeprefix("step-")) if has_weights else None
-    validated = _validation(rows, task.best, step)
+    best = _best_validation(rows, task.best)
+    here = [row for row in rows if row["event"] == "evaluation" and row["step"] == step]
+    validated = here[-1] if here else {} if chosen.is_named else best
     evaluated = _evaluated(run.folder / "eval.json")
     return Contents(
-        run=run,
-        subject=subject.text,
+        chosen=chosen,
         facts=facts,
         rows=rows,
         best=task.best,
-        step=step,
         reached=max([facts.get("step") or 0, *(row["step"] for row in rows)]),
         validated=validated,
+        best_validation=best if chosen.is_named else validated,
         evaluated=evaluated,
         theirs=_theirs(run, evaluated, task.best[0], results or RESULTS) if evaluated else None,
-        previews=read_previews(run.folder / "previews", step, task),
-        counted=_counted(run.checkpoints.weights(subject.checkpoint), subject) if has_weights else None,
+        previews=read_previews(run.folder / "previews", step, task, exactly=chosen.is_named),
+        counted=None if step is None else _counted(chosen),
     )
 
 
-def run_of(text: str) -> Path:
-    """The folder of the run that a subject names.
-
-    Raises:
-        UsageError: something that is no run.
-        CompressnetError: a folder that is none, or nothing is there.
-    """
-    path = _run_subject(text).path
-    assert path is not None
-    return Run.open(path).folder
-
-
 def _run_subject(text: str) -> Subject:
-    subject = parse(text)
-    if subject.kind != "run":
+    subject = parse(text, (RUN,))
+    if subject.kind != RUN:
         what = {"weights": "a weights file", "recipe": "a recipe"}.get(
             subject.kind, f"of kind {subject.kind}"
         )
@@ -175,16 +216,10 @@ def _run_subject(text: str) -> Subject:
     return subject
 
 
-def _validation(
-    rows: Sequence[Mapping[str, Any]], best: tuple[str, str], step: int | None
-) -> Mapping[str, Any]:
-    """The row of the validation at `step`, else of the best."""
-    found = [row for row in rows if row["event"] == "evaluation"]
-    here = [row for row in found if row["step"] == step]
-    if here:
-        return here[-1]
+def _best_validation(rows: Sequence[Mapping[str, Any]], best: tuple[str, str]) -> Mapping[str, Any]:
     metric, direction = best
     sign = -1 if direction == "max" else 1
+    found = [row for row in rows if row["event"] == "evaluation"]
     known = [(sign * value, row) for row in found if (value := number_of(row.get(metric))) is not None]
     return min(known, key=lambda pair: pair[0])[1] if known else {}
 
@@ -198,7 +233,7 @@ def _evaluated(path: Path) -> Evaluated | None:
         raise CompressnetError(f"{error}; `compressnet eval {path.parent}` writes it anew") from error
 
 
-def _counted(path: Path, subject: Subject) -> Counted:
+def _counted(chosen: Chosen) -> Counted:
     """Layer by layer, from what the weights say of themselves; their values are read where it must be run."""
     import torch
 
@@ -208,13 +243,14 @@ def _counted(path: Path, subject: Subject) -> Counted:
     from compressnet.analysis.trace import NeedsValues
     from compressnet.subject import load
 
+    path = chosen.run.checkpoints.weights(chosen.subject.checkpoint)
     with torch.device("meta"):
         module = weights.build(weights.read_architecture(path))
     try:
         inputs = example(module)
         return Counted(count(module, inputs), [list(x.shape) for x in inputs])
     except NeedsValues:
-        module = load(subject).model
+        module = load(chosen.subject).model
         inputs = example(module)
         return Counted(count(module, inputs), [list(x.shape) for x in inputs])
 

@@ -58,7 +58,8 @@ class Axis:
         for factors in ((1, 2, 5), (1, 3), (1,)):
             powers = range(math.floor(low), math.ceil(high) + 1)
             every = [factor * 10.0**power for power in powers for factor in factors]
-            found = [value for value in every if self.low <= math.log(value) <= self.high]
+            # A power of ten may be too small for a float where the values are not.
+            found = [value for value in every if value > 0 and self.low <= math.log(value) <= self.high]
             if len(found) <= most:
                 break
         found = found[:: math.ceil(len(found) / most) or 1]

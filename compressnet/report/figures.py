@@ -60,6 +60,11 @@ def short(value: float, unit: str = "") -> str:
     return f"{value:.4g} {unit}".rstrip()
 
 
+def many(count: int, thing: str) -> str:
+    """ "1 target", "2 targets"."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """ "45 s", "12 min", "3 h 20 min"."""
     if seconds < 100:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from importlib import resources
+from typing import Any
 
 from compressnet.report.contents import Contents
 from compressnet.report.figures import NOTHING, duration, figure, name_of, short
@@ -71,7 +73,7 @@ def _head(contents: Contents) -> Iterator[Html]:
     chips = [tag("span", _STATES.get(status, status), class_=f"chip {status}")]
     if recipe.is_smoke:
         chips.append(tag("span", "smoke run", class_="chip smoke"))
-    theme = tag("button", "Dark or light", type="button", id="theme", hidden=True)
+    theme = tag("button", "Toggle theme", type="button", id="theme", hidden=True)
     yield tag("div", tag("h1", _name(contents)), *chips, theme, class_="title")
     what = [recipe.task.name, recipe.model.name, recipe.data.name]
     words = [str(recipe.task.arguments["operator"])] if "operator" in recipe.task.arguments else []
@@ -100,19 +102,15 @@ def _notices(contents: Contents) -> Iterator[Html]:
             "p", f"{_STATES[status].capitalize()} at step {contents.reached:,}{of}: {reason}", class_="notice"
         )
     if contents.step is None:
-        yield tag("p", "There is no checkpoint yet: layers and sizes are not known.", class_="notice")
+        lacks = "Its checkpoints have been deleted" if contents.is_over else "There is no checkpoint yet"
+        yield tag("p", f"{lacks}: layers and sizes are not known.", class_="notice")
 
 
 def _cards(contents: Contents) -> Iterator[tuple[str, str, str]]:
     """(heading, figure, what stands below it) of what matters most."""
     metric = contents.best[0]
-    for figures, where in (
-        (contents.evaluated.metrics if contents.evaluated else {}, "on test data"),
-        (contents.validated, f"in validation, step {contents.validated.get('step', 0):,}"),
-    ):
+    for figures, where in _measured(contents):
         if metric in figures:
-            if contents.evaluated and figures is contents.evaluated.metrics:
-                where = f"on {contents.evaluated.data.name}, {contents.evaluated.split}"
             nothing = figures.get(metric + NOTHING)
             beside = "" if nothing is None else f"; doing nothing {figure(metric, nothing)}"
             yield name_of(metric), figure(metric, figures[metric]), where + beside
@@ -123,16 +121,26 @@ def _cards(contents: Contents) -> Iterator[tuple[str, str, str]]:
         if count.amount:
             yield "MACs", short(count.macs / count.amount), f"a {count.unit}"
     total = contents.facts.get("total_steps") or 0
-    yield "steps", f"{contents.reached:,}", f"of {total:,}" if total else ""
+    steps = contents.step if contents.chosen.is_named else contents.reached
+    yield "steps", f"{steps:,}", f"of {total:,}" if total else ""
     if seconds := seconds_of(contents):
         yield "training", duration(seconds), str(contents.facts.get("device") or "")
 
 
+def _measured(contents: Contents) -> Iterator[tuple[Mapping[str, Any], str]]:
+    """(figures, where they are from) of the checkpoint, those on test data first."""
+    if (found := contents.evaluated) and not contents.evaluates_another:
+        yield found.metrics, f"on {found.data.name}, {found.split}"
+    yield contents.validated, f"in validation, step {contents.validated.get('step', 0):,}"
+
+
 def seconds_of(contents: Contents) -> float:
-    """How long training has taken so far."""
-    logged = [row.get("seconds") for row in contents.rows if row["event"] == "train"]
-    known = [value for value in logged if isinstance(value, int | float)]
-    return max([contents.facts.get("train_seconds") or 0.0, *known])
+    """How long training has taken: up to the checkpoint that was asked for, else so far."""
+    last = contents.step if contents.chosen.is_named and contents.step is not None else math.inf
+    rows = [row for row in contents.rows if row["event"] == "train" and row["step"] <= last]
+    known = [value for row in rows if isinstance(value := row.get("seconds"), int | float)]
+    whole = contents.facts.get("train_seconds") if last == math.inf else None
+    return max([whole or 0.0, *known])
 
 
 def _card(heading: str, value: str, below: str) -> Html:

@@ -72,15 +72,16 @@ class Previews:
     unread: int = 0
 
 
-def read_previews(folder: Path, step: int | None, task: type) -> Previews | None:
-    """The previews of a run after `step`, of its last ones if there are none of it; None: there are none.
+def read_previews(folder: Path, step: int | None, task: type, *, exactly: bool = False) -> Previews | None:
+    """The previews of a run after `step`, its last ones if there are none of it; None: there are none.
 
     Args:
         folder: `RUN/previews`.
         task: the class of its task: it knows how its strips are cut.
+        exactly: those of `step` or none.
     """
     by_step = _by_step(folder)
-    if not by_step:
+    if not by_step or (exactly and step not in by_step):
         return None
     chosen = step if step is not None and step in by_step else max(by_step)
     files = by_step[chosen]

@@ -30,7 +30,8 @@ def texts(previews: Previews, split: str) -> Html:
 
 def _introduction(previews: Previews, split: str) -> Html:
     words = f"What the network made of {split} samples after step {previews.step:,}."
-    more = f" {previews.left_out:,} more are in the run's folder." if previews.left_out else ""
+    are = "is" if previews.left_out == 1 else "are"
+    more = f" {previews.left_out:,} more {are} in the run's folder." if previews.left_out else ""
     more += f" {previews.unread:,} could not be read." if previews.unread else ""
     return tag("p", words + more, class_="quiet")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from compressnet.errors import short as cut
 from compressnet.report import confusion, curves, drawing, samples
 from compressnet.report.contents import Contents, Evaluated
-from compressnet.report.figures import NOTHING, duration, figure, name_of, number_of, short
+from compressnet.report.figures import NOTHING, duration, figure, many, name_of, number_of, short
 from compressnet.report.markup import Html, join, tag
 
 if TYPE_CHECKING:
@@ -38,12 +38,12 @@ class Section(NamedTuple):
 def sections(contents: Contents) -> Iterator[Section]:
     """Those that have something to say, in the order of the page."""
     yield Section("results", "Results", _results(contents))
-    split = "validation" if contents.validated else "training"
+    split = "validation" if contents.best_validation else "training"
     if contents.previews and contents.previews.pictures:
         yield Section("pictures", "Pictures", samples.pictures(contents.previews, split))
     if contents.previews and contents.previews.texts:
         yield Section("texts", "Texts", samples.texts(contents.previews, split))
-    charts = curves.charts(contents.rows, contents.best[0], contents.validated.get("step"))
+    charts = curves.charts(contents.rows, contents.best[0], contents.best_validation.get("step"))
     if charts:
         drawn = tag("div", *map(drawing.draw, charts), class_="charts")
         yield Section("curves", "Curves", join(drawn, _validations(contents)))
@@ -58,14 +58,13 @@ def sections(contents: Contents) -> Iterator[Section]:
 def _results(contents: Contents) -> Html:
     found, step = contents.evaluated, contents.step
     if not found and not contents.validated:
-        tables = [tag("p", "Nothing has been measured yet.")]
-    else:
-        tables = [_evaluation(contents, found)] if found else []
-        tables += [_validation(contents)] if contents.validated else []
+        return _nothing(contents)
+    tables = [_evaluation(contents, found)] if found else []
+    tables += [_validation(contents)] if contents.validated else []
     parts = [tag("div", *(tag("div", table) for table in tables), class_="tables")]
     if found and contents.theirs:
         parts.append(tag("p", f"Published: {contents.theirs.what}", class_="quiet"))
-    if found and step is not None and found.checkpoint not in (None, f"step-{step}"):
+    if found and contents.evaluates_another:
         words = f"On {found.split} data {found.checkpoint} was evaluated; all else here is of step-{step}: "
         parts.append(tag("p", words, _command("eval", contents), class_="notice"))
     if not found and step is not None:
@@ -75,13 +74,21 @@ def _results(contents: Contents) -> Html:
     return join(*parts)
 
 
+def _nothing(contents: Contents) -> Html:
+    """That there is no figure, and how to come by one."""
+    if contents.step is None:
+        return tag("p", "Nothing was measured." if contents.is_over else "Nothing has been measured yet.")
+    where = f"at step {contents.step:,}" if contents.chosen.is_named else "yet"
+    return tag("p", f"Nothing has been measured {where}: ", _command("eval", contents))
+
+
 def _command(name: str, contents: Contents) -> Html:
     return tag("code", shlex.join(["compressnet", name, contents.subject]))
 
 
 def _evaluation(contents: Contents, found: Evaluated) -> Html:
     made_by = f" ({found.checkpoint})" if found.checkpoint else ""
-    caption = f"On {found.data.name}, {found.split}: {found.data.count:,} targets{made_by}"
+    caption = f"On {found.data.name}, {found.split}: {many(found.data.count, 'target')}{made_by}"
     return _figures(caption, found.metrics, contents.theirs.figures if contents.theirs else {})
 
 
@@ -120,7 +127,8 @@ def _samples(found: Evaluated) -> Html:
         for name, row in islice(found.rows.items(), _MOST_ROWS)
     ]
     more = len(found.rows) - len(rows)
-    table = _table(f"The first {len(rows)}; {more:,} more are in eval.json" if more else "", head, rows)
+    caption = f"The first {len(rows)}; the others ({more:,}) are in eval.json" if more else ""
+    table = _table(caption, head, rows)
     return tag("details", tag("summary", f"One by one: {len(found.rows):,}"), table, open=len(rows) <= 12)
 
 
@@ -142,13 +150,13 @@ def _validations(contents: Contents) -> Html | None:
             "tr",
             tag("th", f"{row['step']:,}", scope="row"),
             *(tag("td", figure(key, row.get(key))) for key in keys),
-            class_="best" if row is contents.validated else None,
+            class_="best" if row is contents.best_validation else None,
         )
         for row in shown
     ]
     caption = f"The last {len(shown)} of {len(found):,}" if len(shown) < len(found) else ""
     table = _table(caption, ["step", *map(name_of, keys)], rows)
-    return tag("details", tag("summary", f"{len(found):,} validations in digits"), table)
+    return tag("details", tag("summary", f"{many(len(found), 'validation')} in digits"), table)
 
 
 def _layers(contents: Contents) -> Html:
@@ -169,10 +177,11 @@ def _layers(contents: Contents) -> Html:
         for layer in layers
     ]
     total = tag("th", "total", scope="row"), tag("td"), tag("td", f"{count.parameters:,}")
-    sums = tag("td", short(count.bytes, "B")), tag("td", short(count.macs / amount)), tag("td")
+    sums = tag("td"), tag("td", short(count.macs / amount)), tag("td")
     rows.append(tag("tr", *total, *sums, class_="total"))
     shapes = " + ".join("x".join(map(str, shape)) for shape in contents.counted.inputs)
-    caption = f"Counted for an input of {shapes}. A MAC is a multiply-add, two FLOPs."
+    size = f"The parameters take {short(count.bytes, 'B')}."
+    caption = f"Counted for an input of {shapes}. A MAC is a multiply-add, two FLOPs. {size}"
     head = ["layer", "type", "parameters", "share", f"MACs{unit}", "share"]
     notes = [f"tied: {alias} = {kept}, counted once" for kept, alias in count.ties[:20]]
     notes += [f"warning: {problem}" for problem in count.problems[:20]]

@@ -147,6 +147,26 @@ def test_the_command_refuses_before_it_works(tmp_path: Path) -> None:
     assert "name a new one" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("device", "cuda", "count", "why"),
+    [
+        ("cuda", None, 0, "torch 9.9 is built without CUDA"),
+        ("cuda", "12.8", 0, "torch 9.9 finds no GPU"),
+        ("cuda:2", "12.8", 2, "the last GPU here is cuda:1"),
+    ],
+)
+def test_without_the_gpu_nothing_begins(
+    tmp_path: Path, device: str, cuda: str | None, count: int, why: str
+) -> None:
+    fake = "from types import SimpleNamespace as Some\n__version__ = '9.9'\n"
+    fake += f"version, cuda = Some(cuda={cuda!r}), Some(device_count=lambda: {count})\n"
+    (tmp_path / "torch.py").write_text(fake)
+    done = entry("-o", tmp_path / "out", "--device", device, PYTHONPATH=str(tmp_path))
+    tail = "--device cpu --quick tries the checks themselves"
+    assert (done.returncode, done.stderr) == (1, f"error: --device {device}: {why}; {tail}\n")
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_command_writes_its_tables_when_time_is_short(tmp_path: Path) -> None:
     began = time.monotonic()
     done = entry("-o", tmp_path / "out", "--device", "cpu", "--quick", "--minutes", "0.01")

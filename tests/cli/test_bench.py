@@ -16,6 +16,7 @@ from compressnet_cli.bench.report import recorded_metric
 from compressnet_cli.bench.worker import Worker
 from PIL import Image as Pillow
 
+import compressnet
 from compressnet.analysis.bench import Case, Plan
 from compressnet.analysis.machine import facts
 from compressnet.errors import CompressnetError
@@ -60,6 +61,15 @@ def test_the_table(cli: Cli) -> None:
         assert word in done.stdout
 
 
+def test_a_folded_network_is_as_large_as_what_runs(cli: Cli) -> None:
+    words = "can24:norm=bn", "--input-size", "16", "--backend", "eager,folded", *QUICK
+    whole, folded = measured(cli, *words)["rows"]
+    module = compressnet.fold(compressnet.create("can24", norm="bn"))
+    parameters = sum(p.numel() for p in module.parameters())
+    assert folded["parameters"] == parameters < whole["parameters"]
+    assert folded["tensor_bytes"] == folded["file_bytes"] == 4 * parameters
+
+
 @pytest.mark.parametrize("mode", ["forward", "forward+backward", "train-step"])
 def test_modes(cli: Cli, mode: str) -> None:
     (row,) = measured(cli, *SMALL, "--mode", mode)["rows"]
@@ -96,6 +106,17 @@ def test_several_processes(cli: Cli, place: Path) -> None:
     report = json.loads(Path("results/two.json").read_text())
     assert report["processes"] == 2
     assert [len(row["seconds"]) for row in report["rows"]] == [4, 4]  # two each
+
+
+def test_a_record_has_the_command_that_ran(cli: Cli, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = "torch_lstm:input_size=4,hidden_size=5"
+    shared = "--threads", "1,all", "--memory", "--force", "--processes=2", "--set", "hidden_size=6"
+    words = "bench", *shared, net, *QUICK, "--set", "input_size=3", "--record", "one"
+    monkeypatch.setattr(sys, "argv", ["compressnet", *words])
+    cli(*words)
+    told = json.loads(Path("results/one.json").read_text())["command"].split()
+    kept = "--force", "--set", "hidden_size=6", net, *QUICK, "--set", "input_size=3", "--record", "one"
+    assert told == ["compressnet", "bench", *kept]
 
 
 def test_an_error_in_a_process_is_told_as_here(cli: Cli) -> None:

@@ -70,6 +70,10 @@ def test_smoke_run_writes_and_measures(cli: Cli, place: Path, monkeypatch: pytes
     again = cli("apply", "run", "--prompt", "the class", "--set", "length=7")
     assert again.stdout.strip() == document["texts"][0].strip()
     assert "smoke run" in again.stderr
+    done = cli("apply", "run", "--prompt", "the class", "--set", "length=2", "-o", "text.txt", "--json")
+    document = json.loads(done.stdout)
+    assert document["files"] == [{"input": "prompt", "output": "text.txt"}]
+    assert (place / "text.txt").read_text() == f"{document['texts'][0]}\n"
     (place / "a.txt").write_text("The class of a name.\n")
     measured = json.loads(cli("apply", "run", "a.txt", "--json").stdout)["files"]
     assert measured[0]["symbols"] == 7

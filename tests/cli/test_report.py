@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
+from compressnet.report import contents
 from tests.cli.conftest import Cli
 
 NAME = "<script>alert(1)</script>"
@@ -104,6 +106,23 @@ def other_runs(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> dict[st
     return made
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _counted_once() -> Iterator[None]:
+    """Layers of the same weights are counted once; it is most of what a page takes."""
+    known: dict[bytes, contents.Counted] = {}
+    counted = contents._counted
+
+    def once(chosen: contents.Chosen) -> contents.Counted:
+        weights = chosen.run.checkpoints.weights(chosen.subject.checkpoint).read_bytes()
+        if weights not in known:
+            known[weights] = counted(chosen)
+        return known[weights]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(contents, "_counted", once)
+        yield
+
+
 def test_an_image_run(cli: Cli, place: Path, smoke_run: Path) -> None:
     run = copied(smoke_run, place)
     evaluated(run, rows={"astronaut": {"psnr": 33.5}, "chelsea": {"psnr": 29.0}})
@@ -119,6 +138,8 @@ def test_an_image_run(cli: Cli, place: Path, smoke_run: Path) -> None:
     assert pictures == [f"{name}, {pane}" for name in ("coffee", "rocket") for pane in panes]
     assert "rof:weight=0.1" in page.sections["recipe"]
     assert "blocks.0.conv" in page.sections["layers"]
+    assert "The parameters take 148.9 kB." in page.sections["layers"]
+    assert "148.9" not in page.sections["layers"].partition("total")[2]  # no size in a column of shares
     assert "fingerprint" in page.sections["environment"]
 
 
@@ -196,6 +217,12 @@ def test_a_run_without_checkpoints(cli: Cli, place: Path, smoke_run: Path) -> No
     assert "Nothing has been measured yet." in page.sections["results"]
     assert "There is no checkpoint yet" in page.sections[""]
     assert "Failed at step 8 of 8: the loss is not finite" in page.sections[""]
+    change(run / "run.json", status="done", reason=None)
+    cli("report", f"./{run}", "--force")
+    page = Page(run / "report.html")
+    assert "Its checkpoints have been deleted" in page.sections[""]
+    assert "Nothing was measured." in page.sections["results"]
+    assert " yet" not in page.sections[""] + page.sections["results"]
 
 
 def test_a_run_that_is_still_training(cli: Cli, place: Path, smoke_run: Path) -> None:
@@ -208,6 +235,34 @@ def test_a_run_that_is_still_training(cli: Cli, place: Path, smoke_run: Path) ->
     assert "still training" in page.sections[""]
     assert "at step 4 of 8" in page.sections[""]
     assert "curves" in page.sections
+
+
+def test_a_checkpoint_shows_its_own_figures(cli: Cli, place: Path, smoke_run: Path) -> None:
+    run = copied(smoke_run, place)
+    evaluated(run)
+    log = run / "metrics.jsonl"
+    trained = "".join(row for row in log.read_text().splitlines(keepends=True) if '"evaluation"' not in row)
+
+    def shown(**psnr: float) -> Page:
+        rows = [{"event": "evaluation", "step": int(key[4:]), "psnr": value} for key, value in psnr.items()]
+        log.write_text(trained + "".join(f"{json.dumps(row)}\n" for row in rows))
+        cli("report", f"./{run}@step-4", "--force")
+        return Page(run / "report.html")
+
+    page = shown(step8=27.77)
+    assert "27.77" not in page.sections[""] + page.sections["results"]
+    assert "31.25" not in page.sections[""]
+    assert "pictures" not in page.sections
+    assert re.search(r"steps\s*4\s*of 8", page.sections[""])
+    assert "1 validation in digits" in page.sections["curves"]
+    (run / "eval.json").unlink()
+    said = shown(step8=27.77).sections["results"]
+    assert f"Nothing has been measured at step 4: compressnet eval ./{run}@step-4" in said
+    page = shown(step4=25.55, step8=27.77)
+    assert "25.55" in page.sections[""]
+    assert "27.77" not in page.sections[""] + page.sections["results"]
+    assert "best 27.77 at step 8" in page.sections["curves"]
+    assert "2 validations in digits" in page.sections["curves"]
 
 
 def test_an_evaluation_of_another_checkpoint(cli: Cli, place: Path, smoke_run: Path) -> None:
@@ -226,7 +281,19 @@ def test_what_is_no_run(cli: Cli, place: Path, smoke_run: Path) -> None:
     assert f"{weights} is a weights file: a report is of a run" in cli("report", weights, code=2).error
     assert "rof is of kind zoo: a report is of a run" in cli("report", "zoo:rof", code=2).error
     assert "is a recipe: a report is of a run" in cli("report", "fip_sample", code=2).error
-    assert "no such file or directory" in cli("report", "runs/none", code=1).error
+    assert cli("report", "runs/none", code=1).error == "runs/none: no such file or directory"
+    copied(smoke_run, place, "runs/first-1")
+    error = cli("report", "nosuch", code=2).error
+    assert error.startswith(
+        "there is no 'nosuch' (there are: runs/first-1); `compressnet runs ls` lists all; "
+    )
+    assert " - did you mean 'runs/first-1'?" in cli("report", "frist-1", code=2).error
+    (place / "runs/first-1/report.html").touch()
+    error = cli("report", "runs/first-1@step-99", code=1).error
+    assert error == "runs/first-1 has no checkpoint 'step-99' (there are: step-4, step-8)"
+    (place / "runs/first-1/recipe.yaml").unlink()
+    error = cli("report", "runs/first-1", code=1).error
+    assert error == "cannot read the recipe runs/first-1/recipe.yaml: No such file or directory"
     error = cli("report", smoke_run, "-o", "empty", code=2).error
     assert error == "empty is a folder: name the file to write, -o empty/report.html"
     assert "cannot write gone/page.html" in cli("report", smoke_run, "-o", "gone/page.html", code=1).error
@@ -331,12 +398,12 @@ def test_names_of_strangers_stay_names(cli: Cli, place: Path, smoke_run: Path) -
 
 def test_a_run_of_large_previews_and_long_logs_stays_small(cli: Cli, place: Path, smoke_run: Path) -> None:
     run = copied(smoke_run, place)
-    noise = np.random.default_rng(0).integers(0, 256, (250, 4 * 300 + 12, 3), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (180, 4 * 300 + 12, 3), np.uint8)
     for number in range(14):
         Pillow.fromarray(noise).save(run / f"previews/step-8-{number:02}.png", compress_level=0)
         (run / f"previews/step-8-{number:02}-{number}.txt").write_text("long " * 100_000)
     with open(run / "metrics.jsonl", "a") as log:
-        for step in range(9, 1500):
+        for step in range(9, 900):
             keys = {f"metric {number}": step * number % 997 for number in range(16)}
             log.write(json.dumps({"event": "evaluation", "step": step, **keys}) + "\n")
     cli("report", f"./{run}")

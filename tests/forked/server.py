@@ -29,6 +29,8 @@ _HEAVY = (
     "torch._dynamo",
     "torch.distributed",
     "torch.nn.parallel",
+    "torch.onnx",
+    "onnxscript",
     "skimage",
     "scipy",
     "torchmetrics",

@@ -5,7 +5,6 @@ Of a shown output `...` stands for anything, within a line or for lines; figures
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -16,7 +15,8 @@ from typing import NamedTuple
 import pytest
 
 from compressnet import registry
-from tests.conftest import ROOT
+from tests.conftest import ROOT, environment_of
+from tests.manual.reader import Reader
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _BLOCK = re.compile(
@@ -54,37 +54,33 @@ def _alike(shown: str, line: str) -> bool:
     return "..." in shown or all(abs(a - b) <= 0.02 * abs(a) for a, b in zip(wanted, found, strict=True))
 
 
+@pytest.fixture(scope="session")
+def reader(forked: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Reader:
+    """Whoever reads all pages, one after the other."""
+    return Reader(forked, environment_of(cache), tmp_path_factory.mktemp("reader"))
+
+
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if "<!-- run -->" in page.read_text()], ids=lambda page: page.stem
 )
-def test_what_a_page_shows(page: Path, tmp_path: Path, forked: Path, environment: dict[str, str]) -> None:
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "compressnet").symlink_to(forked)
-    place = tmp_path / "place"
-    place.mkdir()
-    path = os.pathsep.join([str(tmp_path / "bin"), environment.get("PATH", "")])
-    environment = {**environment, "PATH": path, "PYTHONPATH": str(ROOT)}
-
-    def run(words: list[str], what: str) -> tuple[list[str], list[str]]:
-        """The lines on stdout; those of stderr and stdout. Pages leave notes out where they do not matter."""
-        done = subprocess.run(words, cwd=place, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{what}\n{done.stderr}{done.stdout}"
-        return _lines(done.stdout), _lines(done.stderr + done.stdout)
-
+def test_what_a_page_shows(page: Path, tmp_path: Path, reader: Reader) -> None:
     programs = []
     for found in _BLOCK.finditer(page.read_text()):
         if found["file"]:
-            (place / found["file"]).write_text(found["text"])
+            (tmp_path / found["file"]).write_text(found["text"])
         elif found["kind"] == "python":
             programs.append(found["text"])
         else:
             for command in commands(found["text"]):
-                outputs = run(["bash", "-o", "pipefail", "-c", command.line], command.line)
+                done = reader.run(command.line, tmp_path)
+                said = done.stderr + done.stdout  # pages leave notes out where they do not matter
+                assert done.code == 0, f"{command.line}\n{said}"
                 if command.shown:
-                    seen = "\n".join([command.line, *outputs[1]])
-                    assert any(fits(command.shown, output) for output in outputs), seen
-    if programs:  # in one process: each would import torch
-        run([sys.executable, "-c", "\n".join(programs)], "\n".join(programs))
+                    outputs = _lines(done.stdout), _lines(said)
+                    assert any(fits(command.shown, output) for output in outputs), f"{command.line}\n{said}"
+    if programs:
+        done = reader.python("\n".join(programs), tmp_path)
+        assert done.code == 0, done.stderr + done.stdout
 
 
 def _lines(text: str) -> list[str]:
@@ -127,3 +123,16 @@ def test_what_fits() -> None:
     assert fits(["| 7.40 |"], ["| 7.39 |"])
     assert not fits(["| 7.40 |"], ["| 6.39 |"])
     assert not fits(["a"], ["a", "b"])
+
+
+def test_a_command_runs_again_where_its_files_are_others(tmp_path: Path, reader: Reader) -> None:
+    numbers = []
+    for name, text in (("first", "a"), ("second", "a"), ("third", "b")):
+        place = tmp_path / name
+        place.mkdir()
+        (place / "given").write_text(text)
+        (place / "not_named").write_text(name)
+        reader.run("cp given made; date +%s%N > time    # for the reader", place)
+        assert (place / "made").read_text() == text
+        numbers.append((place / "time").read_text())
+    assert numbers[0] == numbers[1] != numbers[2]

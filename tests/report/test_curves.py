@@ -29,7 +29,7 @@ ROWS = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(ROWS, st.integers(0, 3))
 def test_whatever_is_logged_is_drawn_within_the_picture(rows: list[dict[str, Any]], best: int) -> None:
     for chart in charts(rows, "psnr", best):
@@ -95,6 +95,12 @@ def test_figures_that_are_not_finite_are_counted() -> None:
 def test_an_axis_is_logarithmic_where_that_fits(values: list[float], log: bool) -> None:
     (chart,) = charts(_rows(values), "psnr", None)
     assert ("logarithmic" in draw(chart)) == log
+
+
+def test_an_axis_of_the_smallest_numbers_there_are() -> None:
+    ticks = Axis([2e-313, 1.0], 0, 100, log=True).widened(0.04).ticks()
+    assert ticks
+    assert all(0 < tick <= 1 for tick in ticks)
 
 
 def test_logarithmic_places() -> None:
