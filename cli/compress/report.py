@@ -27,6 +27,9 @@ def show(job: Job, done: Done, place: Path | None, json: bool) -> None:
     rows.append(_whole(found))
     title = f"{job.text}, {', '.join(done.facts['methods'])}, input {shapes}{mark}"
     console.print_table(title, _HEAD, rows, numeric=2)
+    if found.timing is not None and len({*found.ways.values()}) > 1:
+        ways = ", ".join(f"{when} {way}" for when, way in found.ways.items())
+        console.print_text(f"as apply runs them: {ways} (a network of replaced layers has no form in strips)")
     _show_onnxruntime(found)
     _show_kept(found)
     if done.figures:

@@ -81,6 +81,7 @@ class Report:
         timing: of the networks, each as `apply` runs it: "before" and "after", and by ONNX Runtime where that
             is installed; None: they were not timed.
         calibration: which data, how much; `data_free` where there was none.
+        ways: how the networks "before" and "after" run: "in strips" or "whole".
     """
 
     inputs: tuple[tuple[int, ...], ...]
@@ -92,6 +93,7 @@ class Report:
     calibration: Mapping[str, Any]
     reestimated: bool
     warnings: tuple[str, ...]
+    ways: Mapping[str, str]
 
     @property
     def verdict(self) -> str:
@@ -109,6 +111,7 @@ class Report:
             "calibration": dict(self.calibration),
             "reestimated": self.reestimated,
             "warnings": list(self.warnings),
+            "ways": dict(self.ways),
         }
 
 
@@ -163,6 +166,7 @@ def report(
         {**calibration.about, "data_free": not calibration.is_data},
         result.reestimated,
         tuple(result.warnings),
+        {name: _way(module)[1] for name, module in ((_BEFORE, dense), (_AFTER, result.module))},
     )
 
 
@@ -263,14 +267,19 @@ def _times_of_networks(
     """Both networks, each as `apply` runs it; and by ONNX Runtime, where it is installed and takes them."""
     forms = {}
     for name, module in ((_BEFORE, dense), (_AFTER, made)):
-        strips = registry.find("backend", "strips")(module)
-        forms[name] = _call(module if strips is None else strips, inputs)
+        forms[name] = _call(_way(module)[0], inputs)
     for name, module in ((_BEFORE, dense), (_AFTER, made)):
         if (form := _in_onnxruntime(module, inputs)) is not None:
             forms[f"{name}, ONNX Runtime"] = form
     if len(forms) == 3:  # one alone says nothing
         forms = dict(list(forms.items())[:2])
     return compare(forms, OF_NETWORKS, inputs[0].device, clock)
+
+
+def _way(module: nn.Module) -> tuple[nn.Module, str]:
+    """A network as `apply` runs it on the CPU, and what that is called."""
+    strips = registry.find("backend", "strips")(module)
+    return (module, "whole") if strips is None else (strips, "in strips")
 
 
 def _in_onnxruntime(module: nn.Module, inputs: tuple[Any, ...]) -> Callable[[], object] | None:

@@ -1,0 +1,100 @@
+"""`compressnet compress` as it is typed, and what it makes in every command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import compressnet
+from compressnet import weights
+from compressnet.weights import Architecture
+from tests.cli.conftest import Cli
+
+pytestmark = pytest.mark.usefixtures("one_torchlib")
+
+RECIPE = """
+version: 1
+task: {name: sequence_classification}
+model: {name: sequence_classifier, hidden_size: 40, embedding_size: 12}
+data: {name: sentence_sample}
+train: {epochs: 1, batch: 16, lr: 2e-3}
+"""
+SVD = ("--method", "svd:rank=1", "--only", "output", "--calibration", "32", "--device", "cpu")
+
+
+@pytest.fixture
+def run(cli: Cli, place: Path) -> Path:
+    (place / "r.yaml").write_text(RECIPE)
+    cli("train", "r.yaml", "-o", "run", "--device", "cpu")
+    return place / "run"
+
+
+@pytest.fixture
+def net(place: Path) -> Path:
+    """net.safetensors: a CAN24 with random weights."""
+    torch.manual_seed(0)
+    described = Architecture(
+        "image_operator", {"operator": "rof"}, "can24", {"norm": "bn"}, assets={"operator": "rof"}
+    )
+    weights.save(place / "net.safetensors", compressnet.create("can24", norm="bn"), described)
+    return place / "net.safetensors"
+
+
+def test_a_run_becomes_a_run_that_every_command_opens(cli: Cli, run: Path) -> None:
+
+    parent = json.loads((run / "run.json").read_text())["digest"]
+    done = json.loads(cli("compress", "run", *SVD, "--json").stdout)
+    made = done["output"]
+    assert made == "runs/r-svd-1"
+    (row,) = done["layers"]
+    assert row["path"] == "output"
+    assert row["after"]["macs"] < row["before"]["macs"]
+    assert 0 <= row["error"] <= 1
+    assert set(done["validation"]) == {"parent", "converted"}
+    assert done["parent"] == parent == json.loads((run / "run.json").read_text())["digest"]
+    assert done["calibration"]["samples"] == len(done["calibration"]["ids"]) == 32
+    facts = json.loads((Path(made) / "run.json").read_text())
+    assert facts["parent"] == {"run": "run", "digest": parent}
+    assert facts["digest"] == done["digest"]
+    assert (Path(made) / "compress.png").read_bytes().startswith(b"\x89PNG")
+    figures = json.loads(cli("eval", made, "--split", "val", "--device", "cpu", "--json").stdout)
+    assert figures["metrics"]["accuracy"] == pytest.approx(done["validation"]["converted"])
+    counted = json.loads(cli("count-params", made, "--json").stdout)
+    assert sum(side["parameters"] for side in counted["sides"]) == done["after"]["parameters"]
+    assert "r-svd-1" in cli("runs", "ls").stdout
+
+
+def test_a_file_becomes_a_file(cli: Cli, net: Path) -> None:
+    words = ("--method", "tucker:ratio=0.5", "--data-free", "--batch", "1", "--input-size", "16")
+    shown = cli("compress", "net.safetensors", *words, "-o", "less.safetensors").stdout
+    assert "blocks.3.conv" in shown
+    assert "whole" in shown  # a CAN runs in strips, what it became does not
+    loaded = compressnet.load("less.safetensors")
+    assert sum(p.numel() for p in loaded.model.parameters()) < 0.6 * 37_219
+    assert json.loads(Path("less.compress.json").read_text())["methods"] == ["tucker:ratio=0.5"]
+    assert "exists" in cli("compress", "net.safetensors", *words, "-o", "less.safetensors", code=1).stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["net.safetensors"], 2, "name a method"),
+        (["net.safetensors", "--method", "tuker"], 2, "did you mean 'tucker'"),
+        (["net.safetensors", "--method", "tucker:ratio=1.5"], 2, "less than 1"),
+        (["net.safetensors", "--method", "tucker:rank=0"], 2, "greater than 0"),
+        (["net.safetensors", "--method", "tucker:ratio=0.5,rank=4"], 2, "keep one"),
+        (["net.safetensors", "--method", "tucker"], 2, "--data-free"),
+        (["net.safetensors", "--method", "tucker", "--data-free"], 2, "-o NAME.safetensors"),
+        (["net.safetensors", "--method", "tucker", "--data-free", "--only", "x*"], 2, "no layer has such"),
+        (["operator:rof", "--method", "svd", "--data-free"], 1, "classical operator"),
+        (["can24", "--method", "svd", "--data-free"], 2, "weights are random"),
+        (["net.safetensors", "--method", "tucker:rank=400", "--data-free", "--dry-run"], 2, "above its full"),
+    ],
+)
+def test_mistakes_are_one_line(cli: Cli, net: Path, words: list[str], code: int, message: str) -> None:
+    done = cli("compress", *words, code=code)
+    assert message in done.stderr
+    assert done.stdout == ""
