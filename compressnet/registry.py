@@ -89,6 +89,8 @@ BACKENDS = {
 TRANSFORMS = {  # of trained networks: `compress --method`
     "channel_in": "compressnet.compression.channel_in:ChannelIn",
     "channel_out": "compressnet.compression.channel_out:ChannelOut",
+    "lstmp": "compressnet.compression.lstmp:LSTMP",
+    "softmax": "compressnet.compression.softmax:Softmax",
     "spatial": "compressnet.compression.spatial:Spatial",
     "svd": "compressnet.compression.svd:SVD",
     "tucker": "compressnet.compression.tucker:Tucker",

@@ -91,9 +91,10 @@ def factorised(how: Factorisation, part: Part, moments: Moments) -> tuple[Change
         KeptLayer: it stays, and why.
     """
     ranks = chosen(
-        part,
+        part.path,
+        part.whole.macs,
         how.full(part),
-        lambda ranks: how.sizes(part, ranks),
+        lambda ranks: sum(piece.macs for piece in how.sizes(part, ranks)),
         lambda: how.spectra(part, moments),
         how.ratio,
         how.rank,

@@ -142,7 +142,7 @@ class Network:
         """Layers with matrices that no transform of weights can look at, and why."""
         alone = Alone(self.module)
         called = {path for path, _ in self._called}
-        kept = []
+        kept: list[Kept] = []
         for path, layer in self.module.named_modules():
             if path not in self.selection or not _has_matrix(layer):
                 continue
@@ -235,4 +235,11 @@ _REASONS = {
     "AdaptiveNorm": "its statistics are those of each image",
     "AdaptiveSoftmax": "its matrix is used in slices, a cluster of words each",
     "ClassSoftmax": "its matrix is used in slices, a class of words each",
+    "Embedding": "an embedding: use softmax",
+    "FactoredEmbedding": "it is in factors already",
+    "FactoredSoftmax": "it is in factors already",
+    "FullSoftmax": "an output layer of words: use softmax",
+    "LSTMCell": "a recurrent cell: use lstmp",
+    "SVDF": "it is in factors already",
+    "TorchLSTM": "a recurrent cell: use lstmp",
 }
