@@ -14,7 +14,6 @@ of its own; P = Vᵀ L⁻¹ and M A = M L V. M is higher than it is wide, so L�
 from __future__ import annotations
 
 import copy
-import fnmatch
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -153,7 +152,7 @@ def _refusal(network: Network, path: str, layer: Any, said: Mapping[str, Readers
     if not all(alone(f"{path}.{name}".rstrip(".")) for name, _ in layer.named_modules()):
         return "it shares its weights, or stands in two places"
     for reader in said[path].readers:
-        if any(fnmatch.fnmatchcase(reader.path, pattern) for pattern in network.selection.skip):
+        if network.selection.skips(reader.path):
             return f"'{reader.path}' reads it, which --skip leaves as it is"
     return ""
 
