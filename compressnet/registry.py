@@ -87,10 +87,16 @@ BACKENDS = {
     "onnxruntime": "compressnet.export.backend:backend",
 }
 TRANSFORMS = {  # of trained networks: `compress --method`
+    "als": "compressnet.compression.als:ALS",
     "channel_in": "compressnet.compression.channel_in:ChannelIn",
     "channel_out": "compressnet.compression.channel_out:ChannelOut",
+    "densify": "compressnet.compression.densify:Densify",
+    "fold": "compressnet.compression.fold:Fold",
+    "lstmp": "compressnet.compression.lstmp:LSTMP",
+    "softmax": "compressnet.compression.softmax:Softmax",
     "spatial": "compressnet.compression.spatial:Spatial",
     "svd": "compressnet.compression.svd:SVD",
+    "svdf": "compressnet.compression.svdf:ToSVDF",
     "tucker": "compressnet.compression.tucker:Tucker",
 }
 OPERATORS = {

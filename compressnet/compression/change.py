@@ -85,6 +85,14 @@ def together(changes: Iterable[Change]) -> Change:
     return Change(edit, tensors)
 
 
+def shared_ties(module: nn.Module, path: str) -> list[list[str]]:
+    """What ties the parameters of a part to those elsewhere, for an edit that puts another in its place."""
+    everywhere = list(module.named_parameters(remove_duplicate=False))
+    inside = [(name, own) for name, own in everywhere if name.startswith(f"{path}.")]
+    outside = [(name, own) for name, own in everywhere if not name.startswith(f"{path}.")]
+    return [[other, name] for name, own in inside for other, shared in outside if shared is own]
+
+
 def _kind_of(module: nn.Module, path: str) -> tuple[torch.device, torch.dtype]:
     """Where the numbers of a part are, and of what type; those of the whole where it has none."""
     for owner in (module.get_submodule(path), module):

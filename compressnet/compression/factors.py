@@ -90,16 +90,26 @@ def factorised(how: Factorisation, part: Part, moments: Moments) -> tuple[Change
     Raises:
         KeptLayer: it stays, and why.
     """
-    ranks = chosen(
-        part,
+    ranks = ranks_of(how, part, moments)
+    return part.replaced(how.pieces(part, moments, ranks)), ranks
+
+
+def ranks_of(how: Factorisation, part: Part, moments: Moments) -> Ranks:
+    """The sizes of a layer's factors.
+
+    Raises:
+        KeptLayer: it stays, and why.
+    """
+    return chosen(
+        part.path,
+        part.whole.macs,
         how.full(part),
-        lambda ranks: how.sizes(part, ranks),
+        lambda ranks: sum(piece.macs for piece in how.sizes(part, ranks)),
         lambda: how.spectra(part, moments),
         how.ratio,
         how.rank,
         how.energy,
     )
-    return part.replaced(how.pieces(part, moments, ranks)), ranks
 
 
 def channel_root(part: Part, moments: Moments) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ network, calibration data -> [method -> edit and values -> batch norms re-estima
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -99,7 +99,7 @@ def compressed(
         result.edits.append(change.edit)
         result.replaced += [(method, done) for done in replaced]
         touched = {path for _, done in result.replaced for path in done.paths}
-        result.kept = [one for one in (*kept, *others) if one.path not in touched]
+        result.kept = [one for one in (*kept, *others) if not _is_in(one.path, touched)]
         if thin := [done.paths[0] for done in replaced if done.is_thin]:
             result.warnings.append(
                 f"{method}: fewer than ten rows of calibration data a dimension for {_some(thin)}: more "
@@ -187,6 +187,11 @@ def _fits_nothing(method: str, kept: Sequence[Kept]) -> str:
         by_reason.setdefault(one.reason, []).append(one.path)
     reasons = "; ".join(f"{_some(paths)}: {reason}" for reason, paths in list(by_reason.items())[:4])
     return f"method {method}: it fits no layer ({reasons})"
+
+
+def _is_in(path: str, touched: Iterable[str]) -> bool:
+    """Whether a layer is one of these, or a part of one."""
+    return any(path == other or path.startswith(f"{other}.") for other in touched)
 
 
 def _some(paths: Sequence[str]) -> str:

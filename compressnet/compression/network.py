@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import pairwise
@@ -64,6 +64,32 @@ class Calibration:
             for call in self._batches():
                 call(module)
 
+    @cached_property
+    def batches(self) -> int:
+        """How many calls there are."""
+        return sum(1 for _ in self._batches())
+
+    def up_to(self, module: nn.Module, path: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """What a layer is given and returns in its first call of each batch; what follows it is not run.
+
+        A batch that does not reach it is left out. No batch has the state of the one before it.
+        """
+        reached: list[tuple[Tensor, Tensor]] = []
+
+        def seen(layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+            reached.append((inputs[0].detach(), output.detach()))
+            raise _Reached
+
+        for call in self._batches():
+            handle = module.get_submodule(path).register_forward_hook(seen)
+            try:
+                with evaluating(module), torch.no_grad(), suppress(_Reached):
+                    call(module)
+            finally:
+                handle.remove()
+            if reached:
+                yield reached.pop()
+
     def first(self, module: nn.Module) -> None:
         """Run the first batch."""
         with evaluating(module), torch.no_grad():
@@ -74,6 +100,10 @@ class Calibration:
         with torch.no_grad():
             for call in self._batches():
                 call(module)
+
+
+class _Reached(Exception):
+    """A layer was called: enough of this batch."""
 
 
 class Kept(NamedTuple):
@@ -98,7 +128,11 @@ class Selection:
 
     def __contains__(self, path: str) -> bool:
         wanted = not self.only or any(fnmatch.fnmatchcase(path, pattern) for pattern in self.only)
-        return wanted and not any(fnmatch.fnmatchcase(path, pattern) for pattern in self.skip)
+        return wanted and not self.skips(path)
+
+    def skips(self, path: str) -> bool:
+        """Whether a layer was named as one that stays."""
+        return any(fnmatch.fnmatchcase(path, pattern) for pattern in self.skip)
 
     def check(self, module: nn.Module) -> None:
         """See that every pattern means something.
@@ -142,7 +176,7 @@ class Network:
         """Layers with matrices that no transform of weights can look at, and why."""
         alone = Alone(self.module)
         called = {path for path, _ in self._called}
-        kept = []
+        kept: list[Kept] = []
         for path, layer in self.module.named_modules():
             if path not in self.selection or not _has_matrix(layer):
                 continue
@@ -235,4 +269,11 @@ _REASONS = {
     "AdaptiveNorm": "its statistics are those of each image",
     "AdaptiveSoftmax": "its matrix is used in slices, a cluster of words each",
     "ClassSoftmax": "its matrix is used in slices, a class of words each",
+    "Embedding": "an embedding: use softmax",
+    "FactoredEmbedding": "it is in factors already",
+    "FactoredSoftmax": "it is in factors already",
+    "FullSoftmax": "an output layer of words: use softmax",
+    "LSTMCell": "a recurrent cell: use lstmp",
+    "SVDF": "it is in factors already",
+    "TorchLSTM": "a recurrent cell: use lstmp",
 }

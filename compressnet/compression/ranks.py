@@ -10,7 +10,6 @@ from pydantic import Field
 from torch import Tensor
 
 from compressnet.bounds import Fraction, Size
-from compressnet.compression.part import Part, Sizes
 from compressnet.errors import CompressnetError
 
 Ratio = Fraction
@@ -43,9 +42,10 @@ def _near(wanted: float, full: int) -> int:
 
 
 def chosen(
-    part: Part,
+    path: str,
+    dense: int,
     full: Ranks,
-    sizes: Callable[[Ranks], Sequence[Sizes]],
+    macs: Callable[[Ranks], int],
     spectra: Callable[[], Sequence[Tensor]],
     ratio: float | None,
     rank: Rank | None,
@@ -54,19 +54,16 @@ def chosen(
     """The ranks of a layer's factors.
 
     Args:
+        path: of the layer.
+        dense: its MACs.
         full: ranks at which nothing is lost.
-        sizes: of the pieces, by their ranks.
+        macs: those of the factors, by their ranks.
         spectra: energies along each side, falling; only called where `energy` asks.
 
     Raises:
         KeptLayer: none makes the layer smaller.
         CompressnetError: a rank above full.
     """
-
-    def macs(ranks: Ranks) -> int:
-        return sum(piece.macs for piece in sizes(ranks))
-
-    dense = part.whole.macs
     rungs = in_proportion(full)
     smaller = [ranks for ranks in rungs if macs(ranks) < dense]
     if rank is None and energy is None:
@@ -77,7 +74,7 @@ def chosen(
             raise KeptLayer(f"rank 1 already costs {least:.0%} of its MACs")
         return fitting[-1]
     if rank is not None:
-        ranks = _given(part, full, rank)
+        ranks = _given(path, full, rank)
         if macs(ranks) >= dense:
             raise KeptLayer(f"rank {shown(ranks)} makes it larger: {_limit(full, macs, dense)}")
         return ranks
@@ -96,12 +93,12 @@ def shown(ranks: Ranks) -> str:
     return "x".join(map(str, ranks))
 
 
-def _given(part: Part, full: Ranks, rank: Rank) -> Ranks:
+def _given(path: str, full: Ranks, rank: Rank) -> Ranks:
     given = tuple(rank) if isinstance(rank, list) else (rank,)
     if len(given) == 1 and len(full) > 1:
         given = (*(max(1, round(given[0] * side / full[-1])) for side in full[:-1]), given[0])
     if len(given) != len(full):
-        raise CompressnetError(f"{part.path}: two ranks {list(given)} for factors of one: give one")
+        raise CompressnetError(f"{path}: two ranks {list(given)} for factors of one: give one")
     if any(one > most for one, most in zip(given, full, strict=True)):
         raise KeptLayer(f"rank {shown(given)} is above its full rank {shown(full)}")
     return given

@@ -24,6 +24,7 @@ from compressnet.compression.methods import Compressed
 from compressnet.compression.network import Calibration, Kept
 from compressnet.compression.part import KINDS
 from compressnet.errors import UsageError
+from compressnet.layers.recurrent_stack import RecurrentStack
 
 OF_LAYERS = Effort(warmup_rounds=5, warmup_seconds=0.3, min_rounds=10, max_rounds=60, min_seconds=0.2)
 OF_NETWORKS = Effort(warmup_rounds=5, warmup_seconds=1.0, min_rounds=10, max_rounds=100, min_seconds=1.0)
@@ -187,6 +188,8 @@ def _is_unit(module: nn.Module, path: str, layer: nn.Module) -> bool:
 
 def _is_layer(layer: nn.Module) -> bool:
     streams = hasattr(layer, "init_state") and hasattr(layer, "step")
+    if isinstance(layer, RecurrentStack):
+        return False  # its cells are
     own = any(p is not None and p.ndim > 1 for p in layer._parameters.values())
     return own or (streams and type(layer).__module__.startswith("compressnet.layers."))
 
