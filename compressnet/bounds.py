@@ -50,6 +50,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 HeldOut = Annotated[float, Field(ge=0, le=50)]  # percent of the training data
 Temperature = Annotated[float, Field(ge=0, le=_LARGE), AfterValidator(_no_overflow)]
+# Of softened distributions (distillation): what lies outside makes them one-hot or uniform.
+Softening = Annotated[float, Field(ge=0.01, le=1000)]
 
 One = Annotated[Literal[1], BeforeValidator(_int)]  # the 1 of a Literal is True and 1.0 to pydantic
 UpToTwo = Annotated[Literal[0, 1, 2], BeforeValidator(_int)]

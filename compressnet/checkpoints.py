@@ -86,6 +86,8 @@ class Checkpoints:
             folder = self.find(start)
         elif steps := self.steps():
             stateful = [step for step in steps if list(self.of(step).glob("state.*"))]
+            if steps == [0] and not stateful:
+                return None  # the weights of a compressed network, which training begins from
             folder = self.of((stateful or steps)[-1])
         else:
             return None
@@ -122,12 +124,15 @@ class Checkpoints:
     def prune(self, keep: int) -> None:
         """Keep `best` and the newest `keep` checkpoints, and the newest two with their training state.
 
+        Step 0, what a compressed network was before it was trained, stays.
+
         The newest is the one just written: after a resume from an earlier one there may be later ones, which
         stay until they are reached.
         """
         last = int(self.find("last").name.removeprefix("step-"))
         steps = [step for step in self.steps() if step <= last]
-        kept = {self._pointed("best"), *(self.of(step).name for step in steps[-max(keep, RESUMABLE) :])}
+        kept = {self._pointed("best"), "step-0"}
+        kept |= {self.of(step).name for step in steps[-max(keep, RESUMABLE) :]}
         for folder in map(self.of, steps[:-RESUMABLE]):
             _drop_state(folder)
             if folder.name not in kept:

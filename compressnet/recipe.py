@@ -41,6 +41,19 @@ class Stop(_Settings):
     direction: Literal["max", "min"] | None = None
 
 
+class Distill(_Settings):
+    """Learn from what another network of the same task says, too.
+
+    The loss is (1 - `weight`) x the task's + `weight` x the distance from `teacher`, a run, a weights file or
+    zoo:NAME: `temperature`^2 x KL divergence of the softmax at that temperature, or the mean square of
+    values.
+    """
+
+    teacher: Annotated[str, Field(min_length=1, max_length=4096)]
+    weight: bounds.Share = 0.5
+    temperature: bounds.Softening = 2.0
+
+
 class Train(_Settings):
     """How to train. One of `steps` and `epochs` is given; the loop counts steps.
 
@@ -87,6 +100,7 @@ class Train(_Settings):
     keep: Count = 3
     previews: Annotated[int, Field(ge=0, le=1000)] = 2
     stop: Stop | None = None
+    distill: Distill | None = None
     # The log also as TensorBoard's event files in RUN/tensorboard (extra `track`).
     track: Literal["none", "tensorboard"] = "none"
 
@@ -332,7 +346,7 @@ def _explain(tree: _Tree, error: Mapping[str, Any]) -> str:
     if error["type"] == "extra_forbidden":
         place: Any = Recipe
         for part in location[:-1]:
-            place = {"train": Train, "eval": Eval, "stop": Stop}.get(str(part), place)
+            place = {"train": Train, "eval": Eval, "stop": Stop, "distill": Distill}.get(str(part), place)
         known = set(place.model_fields) - {"name", "is_smoke"}
         return f"{where}: unknown key '{path}'{registry.suggestion(str(location[-1]), known)}"
     if error["type"] == "missing":

@@ -21,12 +21,12 @@ from io import FileIO
 from pathlib import Path
 from typing import IO, Any
 
-from compressnet import files, run_lock, run_names
+from compressnet import files, json_file, run_lock, run_names
 from compressnet.checkpoints import Checkpoints
 from compressnet.errors import CompressnetError, RecipeError
 from compressnet.recipe import Recipe
 from compressnet.reporter import Reporter, Silent
-from compressnet.run_files import read_facts, read_rows
+from compressnet.run_files import COMPRESSION, Compression, read_facts, read_rows
 
 CHANGEABLE = (
     "train.steps",
@@ -173,6 +173,8 @@ class Run:
         """
         rows: list[dict[str, Any]] = []
         for row in read_rows(self.folder / "metrics.jsonl"):
+            if row["event"] == "start":
+                rows = []
             if row["event"] == "resume":
                 rows = [before for before in rows if before["step"] <= row["step"]]
             rows.append(row)
@@ -190,6 +192,28 @@ class Run:
     def steps(self) -> list[int]:
         """The steps of all whole checkpoints, in order."""
         return self.checkpoints.steps()
+
+    def check_trains(self) -> None:
+        """See that there is a training to begin or to go on with.
+
+        Raises:
+            CompressnetError: it is a compressed network that is not fine-tuned.
+        """
+        facts = self.facts
+        if facts.get("compressed") and not facts.get("total_steps"):
+            raise CompressnetError(
+                f"{self.folder} is a compressed network and has no training to go on with: train it further "
+                f"as a run of its own, `train {self.folder / 'recipe.yaml'} --set init={self.folder}`"
+            )
+
+    def add_stage(self, stage: str, figure: float | None) -> None:
+        """Add the metric of a stage on validation data to compress.json."""
+        path = self.folder / COMPRESSION
+        if figure is None or not path.is_file():
+            return
+        report = json_file.read_form(Compression, path).model_dump()
+        report["validation"][stage] = figure
+        files.write_json(path, files.finite(report))
 
     def resume_point(self) -> Path | None:
         """The checkpoint to go on from (see `Checkpoints.resume_point`)."""

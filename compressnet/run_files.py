@@ -14,6 +14,7 @@ from compressnet.json_file import Form
 from compressnet.regular_file import open_regular
 
 Count = Annotated[int, Field(ge=0)]
+COMPRESSION = "compress.json"
 _MAX_LINE = 1 << 20  # bytes of a line of metrics.jsonl
 
 
@@ -25,7 +26,7 @@ class Matmul(Form):
 
 
 class Parent(Form):
-    """The weights that training started from."""
+    """The weights that training started from, that were compressed, or that it learned from."""
 
     run: str
     digest: str
@@ -56,6 +57,14 @@ class Facts(Form):
     commit: str | None = None
     data: dict[str, Any] = Field(default_factory=dict)
     parent: Parent | None = None
+    teacher: Parent | None = None
+    compressed: bool = False
+
+
+class Compression(Form):
+    """compress.json, as far as a run adds to it: the metric on validation data by stage."""
+
+    validation: dict[str, float | str]
 
 
 class Row(Form):

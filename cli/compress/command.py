@@ -15,7 +15,8 @@ from .. import console, options
 from . import report as reporting
 
 if TYPE_CHECKING:
-    from compressnet.compression.job import Done, Job
+    from compressnet.compression.job import Job
+    from compressnet.recipe import Recipe
 
 Methods = Annotated[
     Optional[list[str]],
@@ -45,7 +46,24 @@ Samples = Annotated[
     typer.Option("--calibration", min=1, metavar="N", help="Samples of the training data to calibrate on."),
 ]
 DataFree = Annotated[
-    bool, typer.Option("--data-free", help="Look at the weights alone: no data is read, nothing is measured.")
+    bool,
+    typer.Option(
+        "--data-free",
+        help="Look at the weights alone: no data is read, nothing is measured; only --finetune reads it.",
+    ),
+]
+Finetune = Annotated[
+    Optional[int],
+    typer.Option(
+        min=1,
+        metavar="STEPS",
+        help="Train the result: by its parent's recipe at a tenth of the rate (cosine), distilled from the "
+        "parent. --set changes that recipe.",
+    ),
+]
+RecipeName = Annotated[
+    Optional[str],
+    typer.Option("--recipe", metavar="RECIPE", help="Fine-tune a file or zoo:NAME by this recipe."),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; time and write nothing.")]
 Batch = Annotated[int, typer.Option(min=1, help="Images or sequences of one pass.")]
@@ -73,6 +91,9 @@ def compress(
     data: Data = None,
     calibration: Samples = 2048,
     data_free: DataFree = False,
+    finetune: Finetune = None,
+    recipe: RecipeName = None,
+    set_: options.Overrides = None,
     dry_run: DryRun = False,
     batch: Batch = 1,
     input_size: options.InputSize = None,
@@ -89,7 +110,7 @@ def compress(
     force: options.Force = False,
     json: options.Json = False,
 ) -> None:
-    """Make a trained network smaller: factors in the place of layers, folded norms, no training.
+    """Make a trained network smaller: factors in the place of layers, folded norms; --finetune trains it on.
 
     What is made of a run is a run beside it, which every command opens; of a weights file another
     (-o NAME.safetensors). Factors are chosen on training data, such that the outputs of each layer change
@@ -103,6 +124,8 @@ def compress(
 
     if not method:
         raise UsageError(f"name a method, --method NAME: {', '.join(sorted(registry.TRANSFORMS))}")
+    if finetune is None and (recipe or set_):
+        raise UsageError(f"{'--recipe' if recipe else '--set'} is for --finetune STEPS: add it")
     if clock not in ("wall", "cpu"):
         raise UsageError(f"--clock {clock}: choose from wall, cpu")
     if record:
@@ -119,6 +142,9 @@ def compress(
             data_free=data_free,
             inputs=tuple(inputs or ()),
             device=device,
+            base=_recipe(recipe),
+            finetune=finetune or 0,
+            overrides=tuple(set_ or ()),
             reporter=screen,
         )
         _check_target(job, output, record, dry_run=dry_run, force=force)
@@ -126,15 +152,18 @@ def compress(
         if size is not None and seq_len is not None:
             raise UsageError("--input-size and --seq-len: a network takes one of them")
         done = job.go(batch, seq_len if size is None else size, clock, is_dry=dry_run)
+        command = ["compressnet", *sys.argv[1:]]
+        place = None if dry_run or not job.is_stored else job.write(done, output, runs, command)
+        if place is not None and job.plan is not None:
+            done = job.finetune(done, place, command)
     finally:
         screen.close()
-    place = None if dry_run or not job.is_stored else _written(job, done, output, runs)
     reporting.show(job, done, place, json)
     if record:
         from compressnet.results.compression import write_record
 
-        command = shlex.join(["compressnet", *sys.argv[1:]])
-        console.note(f"recorded: {write_record(results, record, done.as_dict(), command, overwrite=force)}")
+        path = write_record(results, record, done.as_dict(), shlex.join(command), overwrite=force)
+        console.note(f"recorded: {path}")
 
 
 def _check_target(job: Job, output: Path | None, record: str | None, *, dry_run: bool, force: bool) -> None:
@@ -142,8 +171,8 @@ def _check_target(job: Job, output: Path | None, record: str | None, *, dry_run:
     from compressnet import files
 
     if dry_run:
-        if output is not None or record:
-            raise UsageError("--dry-run writes nothing: leave out -o and --record")
+        if output is not None or record or job.plan is not None:
+            raise UsageError("--dry-run writes nothing: leave out -o, --record and --finetune")
         return
     if not job.is_stored:
         if output is not None:
@@ -158,6 +187,8 @@ def _check_target(job: Job, output: Path | None, record: str | None, *, dry_run:
         if job.recipe is None:
             raise UsageError(f"{job.text}: there is no recipe for a run: name a file, -o NAME.safetensors")
     elif output.suffix == ".safetensors":
+        if job.plan is not None:
+            raise UsageError(f"-o {output}: --finetune makes a run: name its folder")
         files.refuse_to_overwrite(output, force)
     elif job.recipe is None:
         raise UsageError(f"{output}: name the weights file to write NAME.safetensors")
@@ -165,6 +196,14 @@ def _check_target(job: Job, output: Path | None, record: str | None, *, dry_run:
         raise CompressnetError(f"{output} exists: choose another -o")
 
 
-def _written(job: Job, done: Done, output: Path | None, runs: Path) -> Path:
-    """Write the run or the file; where it is."""
-    return job.write(done, output, runs, ["compressnet", *sys.argv[1:]])
+def _recipe(text: str | None) -> Recipe | None:
+    """The recipe that `--recipe` names."""
+    from compressnet.recipe import Recipe
+    from compressnet.subject import parse
+
+    if text is None:
+        return None
+    subject = parse(text, ("recipe",))
+    if subject.kind != "recipe" or subject.path is None:
+        raise UsageError(f"--recipe {text}: it is of kind {subject.kind}, no recipe")
+    return Recipe.load(subject.path)

@@ -16,6 +16,7 @@ from torch import nn
 
 from compressnet import files, weights
 from compressnet.analysis.example import Size, example
+from compressnet.compression import finetune as finetuning
 from compressnet.compression import picture, stored
 from compressnet.compression.calibration import SAMPLES, calibration_of
 from compressnet.compression.methods import Compressed, build, compressed
@@ -25,6 +26,7 @@ from compressnet.data.protocol import NoSuchSplit
 from compressnet.errors import CompressnetError, UsageError
 from compressnet.recipe import Component, Eval, Recipe
 from compressnet.reporter import Reporter
+from compressnet.run import Run
 from compressnet.side import Side, read_sides
 from compressnet.signature import split_arguments
 from compressnet.subject import Loaded, load
@@ -40,7 +42,7 @@ class Done:
     """What came out.
 
     Attributes:
-        figures: the task's metric on validation data by stage: parent, converted, re-estimated.
+        figures: the task's metric on validation data by stage: parent, converted, re-estimated, fine-tuned.
     """
 
     result: Compressed
@@ -74,8 +76,10 @@ class Job:
         val: Any,
         device: torch.device,
         reporter: Reporter,
+        base: Recipe | None = None,
+        plan: Recipe | None = None,
     ) -> None:
-        self.text = side.text
+        self.text, self.base, self.plan = side.text, base, plan
         self.module, self.loaded, self.methods, self.selection = module, loaded, methods, selection
         self.calibration, self.val, self.device, self.reporter = calibration, val, device, reporter
 
@@ -92,9 +96,16 @@ class Job:
         data_free: bool = False,
         inputs: Sequence[str] = (),
         device: str = "auto",
+        base: Recipe | None = None,
+        finetune: int = 0,
+        overrides: Sequence[str] = (),
         reporter: Reporter,
     ) -> Job:
         """Open the network, and the data unless `data_free`.
+
+        Args:
+            base: a recipe for what has none.
+            finetune: steps to train afterwards, by the network's recipe, changed by `overrides`.
 
         Raises:
             UsageError: a method or pattern that is none, an operator, or no data to calibrate on.
@@ -112,7 +123,12 @@ class Job:
             )
         chosen = devices.choose(device)
         loaded = load(side.subject) if side.is_stored else None
-        cpu_settings.set_up(chosen, loaded.run.recipe.train.cpu_matmul if loaded and loaded.run else "auto")
+        if loaded and loaded.run:
+            if base is not None:
+                raise UsageError(f"{side.text} has a recipe: change it with --set, leave --recipe away")
+            base = loaded.run.recipe
+        plan = _plan(side, loaded, base, finetune, overrides) if finetune else None
+        cpu_settings.set_up(chosen, recipe.train.cpu_matmul if (recipe := plan or base) else "auto")
         module = (loaded.model if loaded else side.module()).eval().to(chosen)
         selection = Selection(only, skip)
         selection.check(module)
@@ -126,8 +142,8 @@ class Job:
                 )
             calibration, val = Calibration.of(None, module), None
         else:
-            calibration, val = _data(loaded, data, samples, chosen, reporter)
-        return cls(side, module, loaded, methods, selection, calibration, val, chosen, reporter)
+            calibration, val = _data(loaded, base, data, samples, chosen, reporter)
+        return cls(side, module, loaded, methods, selection, calibration, val, chosen, reporter, base, plan)
 
     @property
     def is_stored(self) -> bool:
@@ -140,8 +156,8 @@ class Job:
 
     @property
     def recipe(self) -> Recipe | None:
-        """That of the run which it is."""
-        return self.loaded.run.recipe if self.loaded and self.loaded.run else None
+        """That of the run which it is, or the one for what has none."""
+        return self.base
 
     def go(self, batch: int, size: Size, clock: str, *, is_dry: bool = False) -> Done:
         """Compress, and measure all there is to measure.
@@ -198,11 +214,23 @@ class Job:
         assert self.recipe is not None
         parent = {"run": self.text, "digest": str(done.facts["parent"])}
         name = stored.name_of(self.recipe.name, self.methods)
+        recipe, steps = (self.plan, self.plan.train.steps or 0) if self.plan else (self.recipe, 0)
         run = stored.write_run(
-            self.recipe, module, architecture, parent, command, done.as_dict(), name, output, runs
+            recipe, module, architecture, parent, command, done.as_dict(), name, output, runs, steps
         )
         files.write_bytes(run.folder / "compress.png", picture.png(done.report, self.text))
         return run.folder
+
+    def finetune(self, done: Done, folder: Path, command: Sequence[str]) -> Done:
+        """Train what `write` wrote.
+
+        Raises:
+            Interrupted, CompressnetError: see `finetune.finetune`.
+        """
+        outcome = finetuning.finetune(Run.open(folder), self.device, self.reporter, command)
+        figures = done.figures if outcome.best is None else {**done.figures, "fine-tuned": outcome.best}
+        trained = {"steps": outcome.step, "seconds": round(outcome.seconds, 1), "digest": outcome.digest}
+        return replace(done, figures=figures, facts={**done.facts, "finetuned": trained})
 
     def _measure(self, stage: str, module: nn.Module, figures: dict[str, float]) -> None:
         if self.val is None or self.loaded is None:
@@ -230,18 +258,38 @@ class Job:
         return weights.digest(weights.tensors_of(module), architecture)
 
 
+def _plan(
+    side: Side, loaded: Loaded | None, base: Recipe | None, steps: int, overrides: Sequence[str]
+) -> Recipe:
+    """The recipe of the fine-tuning."""
+    if loaded is None or loaded.architecture is None:
+        raise UsageError(
+            f"{side.text}: --finetune needs a task, which a network of your own has not: train it in Python"
+        )
+    if base is None:
+        raise UsageError(
+            f"{side.text}: there is no recipe to fine-tune it by: add --recipe NAME, of its task and data"
+        )
+    return finetuning.recipe_for(base, loaded.architecture, side.text, steps, overrides)
+
+
 def _data(
-    loaded: Loaded, text: str | None, samples: int, device: torch.device, reporter: Reporter
+    loaded: Loaded,
+    base: Recipe | None,
+    text: str | None,
+    samples: int,
+    device: torch.device,
+    reporter: Reporter,
 ) -> tuple[Calibration, Any]:
     """Calibration on the training split, and the validation split, if there is one."""
-    component = _component(loaded, text)
+    component = _component(loaded, base, text)
     data_set = component.build()
     if data_set.sample_type not in loaded.task.sample_types:
         raise UsageError(
             f"data set '{component.name}' gives {data_set.sample_type} samples, "
             f"'{loaded.subject.name}' takes {' or '.join(loaded.task.sample_types)}"
         )
-    seed = loaded.run.recipe.seed if loaded.run else 0
+    seed = base.seed if base else 0
     try:
         train = data_set.open("train", loaded.assets, seed)
     except CompressnetError as error:
@@ -254,12 +302,12 @@ def _data(
     return calibration, val if val is not None and len(val) else None
 
 
-def _component(loaded: Loaded, text: str | None) -> Component:
+def _component(loaded: Loaded, base: Recipe | None, text: str | None) -> Component:
     if text is not None:
         name, _, arguments = text.partition(":")
         return Component(kind="data", name=name, arguments=split_arguments(arguments))
-    if loaded.run is not None:
-        return loaded.run.recipe.data
+    if base is not None:
+        return base.data
     if loaded.architecture and loaded.architecture.data.get("name") == "sample":
         return Component(kind="data", name="sample", arguments={})
     raise UsageError(

@@ -30,7 +30,7 @@ from compressnet.reporter import Reporter
 from compressnet.source import Source
 from compressnet.tasks.artefacts import Table
 from compressnet.tasks.class_metrics import ClassMetrics
-from compressnet.tasks.protocol import Answers, Loss, NoMeasures, State, answers
+from compressnet.tasks.protocol import Answers, Loss, NoMeasures, Outputs, State, answers
 from compressnet.weights import Architecture
 
 _TOP = 5
@@ -126,6 +126,10 @@ class ImageClassification:
         scores = model(self._normalised(batch.pixels)).float()  # (B, K)
         mean = F.cross_entropy(scores, batch.labels, label_smoothing=self._smoothing)
         return Loss(mean, len(batch.labels), {}, ())
+
+    def outputs(self, model: nn.Module, batch: ClassImageBatch, state: State) -> Outputs:
+        """Scores of the classes, (B, K), in float32."""
+        return Outputs(model(self._normalised(batch.pixels)).float(), "logits", ())
 
     def predict(self, model: nn.Module, batch: ClassImageBatch, state: State) -> tuple[Tensor, State]:
         """ln p of the classes, (B, K)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,8 @@ from compressnet.errors import BadFiles, CompressnetError, UsageError
 from compressnet.recipe import Recipe
 from compressnet.reporter import Reporter
 from compressnet.run import Run
-from compressnet.subject import check_sizes, read_weights
+from compressnet.subject import Loaded, check_sizes, read_weights
+from compressnet.tasks.distillation import Distillation, open_teacher
 from compressnet.tasks.protocol import Task
 from compressnet.training.device import seed_everything
 from compressnet.training.distributed import Group
@@ -35,6 +36,7 @@ class Job:
         total_steps: of the whole training.
         micro_batch: samples of one forward pass of one process.
         parent: the run or weights that training starts from, with its digest.
+        teacher: the network that this one learns from, too (`train.distill`).
     """
 
     task: Task
@@ -46,6 +48,13 @@ class Job:
     total_steps: int
     micro_batch: int
     parent: dict[str, Any] | None = None
+    teacher: Loaded | None = None
+
+    def learned(self, recipe: Recipe, device: torch.device) -> Task:
+        """The task whose loss is trained: `task`, or that around it."""
+        if self.teacher is None or recipe.train.distill is None:
+            return self.task
+        return cast(Task, Distillation(self.task, self.teacher, recipe.train.distill).to(device))
 
 
 def set_up(run: Run, group: Group, reporter: Reporter, stored: Architecture | None) -> Job:
@@ -59,8 +68,12 @@ def set_up(run: Run, group: Group, reporter: Reporter, stored: Architecture | No
     micro_batch = _micro_batch(recipe.train.batch, recipe.train.accumulate, group.world)
     data_set = recipe.data.build()
     train = data_set.open("train", stored.assets if stored else {}, recipe.seed)
-    parent = _Parent(*read_weights(recipe.init)) if recipe.init and stored is None else None
-    if stored is None:
+    own = _own_beginning(run) if stored is None else None
+    parent = _Parent(*read_weights(recipe.init)) if recipe.init and stored is None and own is None else None
+    if own is not None:
+        architecture = replace(own.architecture, data={"name": recipe.data.name, **train.facts()})
+        train = data_set.open("train", architecture.assets, recipe.seed)
+    elif stored is None:
         # Of weights from which single modules are taken the assets (a vocabulary, classes) mean nothing here.
         whole = parent.architecture if parent and not recipe.init_only else None
         assets, model_args = task.prepare(train, whole)
@@ -81,6 +94,7 @@ def set_up(run: Run, group: Group, reporter: Reporter, stored: Architecture | No
     task.use(architecture.assets)
     check_targets(task, train)
     val = _validation(data_set, architecture.assets, recipe.seed)
+    teacher = open_teacher(recipe.train.distill, architecture) if recipe.train.distill else None
     if recipe.train.stop and val is None:
         raise UsageError(f"train.stop needs validation data, and {recipe.data.name} has none")
     seed_everything(recipe.seed)
@@ -89,8 +103,10 @@ def set_up(run: Run, group: Group, reporter: Reporter, stored: Architecture | No
     if train.continuous:
         length = windows_read(length, recipe.train.batch // recipe.train.accumulate)
     total = recipe.total_steps(length)
-    job = Job(task, model, architecture, train, val, length, total, micro_batch)
-    if parent:
+    job = Job(task, model, architecture, train, val, length, total, micro_batch, teacher=teacher)
+    if own:
+        weights.load_into(job.model, own.tensors, own.path)
+    elif parent:
         _initialise(job, parent, recipe)
     seed_everything(recipe.seed + 1_000_003 * (1 + group.rank))  # dropout and the like differ by rank
     return job
@@ -173,6 +189,12 @@ class _Parent(NamedTuple):
     architecture: Architecture
     tensors: dict[str, Tensor]
     path: str
+
+
+def _own_beginning(run: Run) -> _Parent | None:
+    """The weights that a compressed run begins from: those of its step 0."""
+    path = run.checkpoints.of(0) / "model.safetensors"
+    return _Parent(*weights.load(path), str(path)) if path.is_file() else None
 
 
 def _initialise(job: Job, parent: _Parent, recipe: Recipe) -> None:

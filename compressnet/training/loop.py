@@ -59,7 +59,7 @@ class Loop:
         self.optimizer = make_optimizer(self.model, self.settings)
         self.average = Average(self.model, self.settings.ema) if self.settings.ema else None
         compiled: Any = torch.compile(self.model) if self.settings.compile else self.model
-        self.module: nn.Module = LossModule(job.task, compiled)
+        self.module: nn.Module = LossModule(job.learned(run.recipe, device), compiled)
         if group.world > 1:
             self.module = data_parallel(self.module)
         self.tracker = Tracker(run)
@@ -84,6 +84,9 @@ class Loop:
         """
         derive_ahead(self.job, self.run, self.group, self.step, self.reporter)
         if self.validation_owed and self._validate_owed():
+            return
+        # What a compressed run has before it is trained counts: training may make nothing better.
+        if self.step == 0 and self.run.facts.get("compressed") and self._validate():
             return
         self._show_progress()
         self.module.train()

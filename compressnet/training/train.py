@@ -16,6 +16,8 @@ from compressnet import weights
 from compressnet.errors import CompressnetError, Interrupted
 from compressnet.reporter import Reporter, Silent
 from compressnet.run import Run
+from compressnet.subject import Loaded
+from compressnet.tasks.distillation import described
 from compressnet.training import checkpoint, cpu_settings
 from compressnet.training import device as devices
 from compressnet.training.distributed import Group, ProcessLost
@@ -67,6 +69,7 @@ def train(
     device, reporter, group = device or devices.choose("auto"), reporter or Silent(), group or Group()
     if run.recipe.train.deterministic:
         devices.make_deterministic()
+    run.check_trains()
     check_installed(run.recipe.train.track)
     if group.is_main:
         warn_of_many_workers(run.recipe, reporter)
@@ -112,11 +115,14 @@ def _ended(loop: Loop) -> Outcome:
     best, metric = loop.validation.best, loop.job.task.best[0]
     if loop.group.is_main:
         loop.run.update(digest=mine, best=best)
+        if loop.run.facts.get("compressed"):
+            loop.run.add_stage("fine-tuned", best)
     return Outcome(loop.run.folder, loop.step, mine, best, metric, loop.seconds, ranks)
 
 
 def _record_start(run: Run, loop: Loop, device: torch.device, command: Sequence[str], resumed: bool) -> None:
     """What was started, on what: into run.json, and a line of metrics.jsonl."""
+    before = run.facts
     facts: dict[str, Any] = {
         "status": "running",
         "reason": "",
@@ -132,13 +138,24 @@ def _record_start(run: Run, loop: Loop, device: torch.device, command: Sequence[
     }
     if loop.job.parent:
         facts["parent"] = loop.job.parent
-    if resumed:  # the command that began the run is the one that repeats it
-        before = run.facts
+    if loop.job.teacher and run.recipe.train.distill:
+        facts["teacher"] = _teacher(run, loop.job.teacher, before.get("teacher"), loop.reporter)
+    if resumed or (before.get("compressed") and before.get("command") != facts["command"]):
+        # The command that began the run is the one that repeats it.
         facts["command"] = before.get("command", [])
         facts["cpu"] = before.get("cpu", cpu_settings.TORCH.as_dict())
         facts["resumed_with"] = [*before.get("resumed_with", []), list(command)]
     run.update(**facts)
     run.log("resume" if resumed else "start", step=loop.step)
+
+
+def _teacher(run: Run, teacher: Loaded, before: dict[str, str] | None, reporter: Reporter) -> dict[str, str]:
+    """What run.json says of the teacher; a run that goes on with another is no longer bit-equal."""
+    assert run.recipe.train.distill is not None
+    found = described(run.recipe.train.distill, teacher)
+    if before and before["digest"] != found["digest"]:
+        reporter.note("warning", f"the teacher {found['run']} has changed since the run began")
+    return found
 
 
 def _warn_of_other_settings(run: Run, device: torch.device, reporter: Reporter) -> None:
