@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterator
 from importlib import resources
 
+from compressnet.card import title
 from compressnet.report.contents import Contents
 from compressnet.report.figures import NOTHING, duration, figure, name_of, short
 from compressnet.report.markup import Html, join, tag, text
@@ -73,7 +74,8 @@ def _head(contents: Contents) -> Iterator[Html]:
         chips.append(tag("span", "smoke run", class_="chip smoke"))
     theme = tag("button", "Dark or light", type="button", id="theme", hidden=True)
     yield tag("div", tag("h1", _name(contents)), *chips, theme, class_="title")
-    what = [recipe.task.name, recipe.model.name, recipe.data.name]
+    data = facts.get("data") or {}
+    what = [recipe.task.name, recipe.model.name, title(data) if "name" in data else recipe.data.name]
     words = [str(recipe.task.arguments["operator"])] if "operator" in recipe.task.arguments else []
     kinds = zip(("task", "model", "data"), what, strict=True)
     pairs = [f"{kind} {name.replace('_', ' ') if kind == 'task' else name}" for kind, name in kinds]
@@ -112,7 +114,7 @@ def _cards(contents: Contents) -> Iterator[tuple[str, str, str]]:
     ):
         if metric in figures:
             if contents.evaluated and figures is contents.evaluated.metrics:
-                where = f"on {contents.evaluated.data.name}, {contents.evaluated.split}"
+                where = f"on {contents.evaluated.data.title}, {contents.evaluated.split}"
             nothing = figures.get(metric + NOTHING)
             beside = "" if nothing is None else f"; doing nothing {figure(metric, nothing)}"
             yield name_of(metric), figure(metric, figures[metric]), where + beside
