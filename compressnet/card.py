@@ -39,13 +39,11 @@ class Data(Form):
     fingerprint: str
     set: str | None = None
     fold: Count | None = None
-    copy_: str | None = Field(None, alias="copy")  # how it differs from the set of that name
-    synthetic: bool = False
 
     @property
     def title(self) -> str:
         """`sentences TREC`, `cifar10 (JPEG copy)`, `glyphs (synthetic)`: what stands over figures."""
-        return title(self.model_dump(by_alias=True))
+        return title(self.model_dump())
 
 
 def title(data: Mapping[str, Any]) -> str:
@@ -54,7 +52,10 @@ def title(data: Mapping[str, Any]) -> str:
 
 
 def marks(data: Mapping[str, Any]) -> str:
-    """What must not go unsaid of `data`, behind its name: ` (JPEG copy)`, or nothing."""
+    """What must not go unsaid of `data`, behind its name: ` (JPEG copy)`, or nothing.
+
+    `copy` says how it differs from the set of that name; what is `synthetic` says nothing of real data.
+    """
     said = ", ".join(str(mark) for mark in (data.get("copy"), data.get("synthetic") and "synthetic") if mark)
     return f" ({said})" if said else ""
 

@@ -1,7 +1,7 @@
 """Pictures in a folder for each class, as torchvision's ImageFolder has them, ImageNet among them.
 
 <root>/train/<class>/**/*.{png,jpg,...}     training; without `train`, <root>/<class>/**/* itself
-<root>/val/<class>/**/*                     validation; without `val` a share of `train`, by a hash of the name
+<root>/val/<class>/**/*                     validation; without `val` a share of `train`, by hash of name
 <root>/test/<class>/**/*                    test
 
 The classes are those of training, sorted by name.
