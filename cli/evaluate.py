@@ -202,6 +202,8 @@ def _rows(metrics: dict[str, float]) -> dict[str, dict[str, float]]:
 
 
 def _show(report: dict[str, Any], json: bool) -> None:
+    from compressnet.card import title
+
     if json:
         console.print_json(report)
         return
@@ -211,8 +213,10 @@ def _show(report: dict[str, Any], json: bool) -> None:
     rows = [[name, *(row.get(column) for column in columns)] for name, row in report["rows"].items()]
     rows.append(["mean", *(report["metrics"].get(column) for column in columns)])
     mark = " (smoke run: figures mean nothing)" if report["smoke"] else ""
-    title = f"{report['subject']} on {report['data']['name']}, {report['split']}{mark}"
-    console.print_table(title, [f"{report['data']['name']}", *(_heading(column) for column in columns)], rows)
+    heading = f"{report['subject']} on {title(report['data'])}, {report['split']}{mark}"
+    console.print_table(
+        heading, [f"{report['data']['name']}", *(_heading(column) for column in columns)], rows
+    )
 
 
 def _heading(metric: str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -38,6 +39,25 @@ class Data(Form):
     fingerprint: str
     set: str | None = None
     fold: Count | None = None
+
+    @property
+    def title(self) -> str:
+        """`sentences TREC`, `cifar10 (JPEG copy)`, `glyphs (synthetic)`: what stands over figures."""
+        return title(self.model_dump())
+
+
+def title(data: Mapping[str, Any]) -> str:
+    """What stands over figures that were measured on `data`: its name and `marks`."""
+    return " ".join(str(word) for word in (data["name"], data.get("set")) if word) + marks(data)
+
+
+def marks(data: Mapping[str, Any]) -> str:
+    """What must not go unsaid of `data`, behind its name: ` (JPEG copy)`, or nothing.
+
+    `copy` says how it differs from the set of that name; what is `synthetic` says nothing of real data.
+    """
+    said = ", ".join(str(mark) for mark in (data.get("copy"), data.get("synthetic") and "synthetic") if mark)
+    return f" ({said})" if said else ""
 
 
 class Training(Form):

@@ -57,7 +57,9 @@ LAYERS = {
 }
 DATASETS = {
     "cifar10": "compressnet.data.cifar10:CIFAR10",
+    "class_folder": "compressnet.data.class_folder:ClassFolder",
     "fivek": "compressnet.data.fivek:FiveK",
+    "glyphs": "compressnet.data.glyphs:Glyphs",
     "hutter": "compressnet.data.text_sets:Hutter",
     "paired_folder": "compressnet.data.paired_folder:PairedFolder",
     "photo_folder": "compressnet.data.photo_folder:PhotoFolder",

@@ -40,7 +40,8 @@ def _compiled(kind: str, name: str, device: torch.device) -> Finding:
     plain, net = modules.build(kind, name).to(device), modules.build(kind, name).to(device)
     torch.manual_seed(1)
     taken = example(plain, 2)
-    inputs = example(plain, 2, _SIDE if any(x.ndim == 4 for x in taken) else modules.SIZES.get(name, _STEPS))
+    usual = _SIDE if any(x.ndim == 4 for x in taken) else _STEPS
+    inputs = example(plain, 2, modules.SIZES.get(name, usual))
     compiled: Any = torch.compile(net)
     given = compare.gradients(compiled, inputs)
     with torch.no_grad():

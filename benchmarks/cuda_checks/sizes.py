@@ -5,8 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 # Of models whose defaults are huge, smaller arguments; of what has a fixed window, the size it has.
-ARGUMENTS_OF_MODELS: dict[str, dict[str, Any]] = {"bytenet": {"hidden_size": 16, "sets": 1}}
-SIZES: dict[str, Any] = {"svdf": None}
+ARGUMENTS_OF_MODELS: dict[str, dict[str, Any]] = {
+    "alexnet": {"hidden": 16, "num_classes": 7},
+    "bytenet": {"hidden_size": 16, "sets": 1},
+    "resnet10": {"widths": [8, 16, 24, 32]},
+    "resnet18": {"widths": [8, 16, 24, 32], "num_classes": 7},
+}
+SIZES: dict[str, Any] = {"alexnet": 67, "svdf": None}  # smaller pictures leave AlexNet nothing to pool
 # Of layers, what they cannot do without. Sizes are multiples of nothing, where a layer allows that.
 ARGUMENTS_OF_LAYERS: dict[str, dict[str, Any]] = {
     "adaptive_norm": {"channels": 7},

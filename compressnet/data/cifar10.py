@@ -28,7 +28,9 @@ from compressnet.data.class_image import (
     ClassImage,
     ClassImageBatch,
     Preparation,
+    check_classes,
     collate_class_images,
+    mirrored,
     shifted,
 )
 from compressnet.data.protocol import Key, NoSuchSplit
@@ -191,7 +193,7 @@ class CIFAR10Split:
         pixels = self._pixels[number]
         if self._split == "train" and self._shift:
             random = generator(self._seed, key.epoch, key.index, key.draw)
-            pixels = shifted(pixels, self._shift, random)
+            pixels = mirrored(shifted(pixels, self._shift, random), random)
         planes = torch.from_numpy(np.ascontiguousarray(pixels))
         return ClassImage(planes, int(self._labels[number]), self.name(key.index))
 
@@ -211,23 +213,6 @@ class CIFAR10Split:
         digest.update(np.ascontiguousarray(self._pixels[self._chosen]).tobytes())
         facts = {"count": len(self), "fingerprint": digest.hexdigest()[:16]}
         return facts if self._kind != "JPEG" else {**facts, "copy": "JPEG copy"}
-
-
-def check_classes(classes: Iterable[str], assets: Mapping[str, Any]) -> None:
-    """Refuse data of other classes than those that stored assets name.
-
-    Raises:
-        CompressnetError: they are others.
-    """
-    if assets and assets["classes"] != list(classes):
-        raise CompressnetError(
-            f"the data has the classes {_some(classes)}; the network knows {_some(assets['classes'])}"
-        )
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
 
 
 def _mosaic(folder: Path, name: str) -> Path | None:

@@ -36,7 +36,6 @@ _WIDTHS = {"narrow": (64, 192, 384, 256, 256), "wide": (96, 256, 384, 384, 256)}
 _GEOMETRY = ((11, 4, 2), (5, 1, 2), (3, 1, 1), (3, 1, 1), (3, 1, 1))  # kernel, stride, padding
 _POOLED = (0, 1, 4)  # convolutions with a maximum over 3x3, stride 2, behind them
 _SIDE = 6  # of the maps that the linear layers read
-_HIDDEN = 4096
 
 
 class AlexNet(nn.Module):
@@ -47,6 +46,7 @@ class AlexNet(nn.Module):
         width: of the convolutions.
         batch_norm: behind every convolution and hidden linear layer (eps 1e-3, as the look-up networks have).
         dropout: before the two hidden linear layers, in training.
+        hidden: units of each of them.
     """
 
     values = "pictures: RGB, normalised with the mean and deviation that the assets name; scores of classes"
@@ -57,6 +57,7 @@ class AlexNet(nn.Module):
         width: Literal["narrow", "wide"] = "narrow",
         batch_norm: bool = False,
         dropout: Probability = 0.5,
+        hidden: Size = 4096,
     ) -> None:
         super().__init__()
         self.dropout = dropout
@@ -69,12 +70,12 @@ class AlexNet(nn.Module):
         self.conv_norms = nn.ModuleList(
             nn.BatchNorm2d(w, eps=1e-3) if batch_norm else nn.Identity() for w in widths
         )
-        sizes = (widths[-1] * _SIDE**2, _HIDDEN, _HIDDEN)
+        sizes = (widths[-1] * _SIDE**2, hidden, hidden)
         self.hidden = nn.ModuleList(nn.Linear(n, m, bias=not batch_norm) for n, m in pairwise(sizes))
         self.hidden_norms = nn.ModuleList(
-            nn.BatchNorm1d(_HIDDEN, eps=1e-3) if batch_norm else nn.Identity() for _ in self.hidden
+            nn.BatchNorm1d(hidden, eps=1e-3) if batch_norm else nn.Identity() for _ in self.hidden
         )
-        self.output = nn.Linear(_HIDDEN, num_classes)
+        self.output = nn.Linear(hidden, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Pictures (B, 3, H, W), normalised, best of 224x224, to scores (B, K).
@@ -89,7 +90,7 @@ class AlexNet(nn.Module):
             x = F.adaptive_avg_pool2d(x, _SIDE)
         x = x.flatten(1)  # (B, c5 * 36)
         for linear, norm in zip(self.hidden, self.hidden_norms, strict=True):
-            x = F.relu(norm(linear(F.dropout(x, self.dropout, self.training))), inplace=True)  # (B, 4096)
+            x = F.relu(norm(linear(F.dropout(x, self.dropout, self.training))), inplace=True)  # (B, hidden)
         scores: Tensor = self.output(x)
         return scores
 

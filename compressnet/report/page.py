@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from importlib import resources
 from typing import Any
 
+from compressnet.card import title
 from compressnet.report.contents import Contents
 from compressnet.report.figures import NOTHING, duration, figure, name_of, short
 from compressnet.report.markup import Html, join, tag, text
@@ -75,7 +76,8 @@ def _head(contents: Contents) -> Iterator[Html]:
         chips.append(tag("span", "smoke run", class_="chip smoke"))
     theme = tag("button", "Toggle theme", type="button", id="theme", hidden=True)
     yield tag("div", tag("h1", _name(contents)), *chips, theme, class_="title")
-    what = [recipe.task.name, recipe.model.name, recipe.data.name]
+    data = facts.get("data") or {}
+    what = [recipe.task.name, recipe.model.name, title(data) if "name" in data else recipe.data.name]
     words = [str(recipe.task.arguments["operator"])] if "operator" in recipe.task.arguments else []
     kinds = zip(("task", "model", "data"), what, strict=True)
     pairs = [f"{kind} {name.replace('_', ' ') if kind == 'task' else name}" for kind, name in kinds]
@@ -130,7 +132,7 @@ def _cards(contents: Contents) -> Iterator[tuple[str, str, str]]:
 def _measured(contents: Contents) -> Iterator[tuple[Mapping[str, Any], str]]:
     """(figures, where they are from) of the checkpoint, those on test data first."""
     if (found := contents.evaluated) and not contents.evaluates_another:
-        yield found.metrics, f"on {found.data.name}, {found.split}"
+        yield found.metrics, f"on {found.data.title}, {found.split}"
     yield contents.validated, f"in validation, step {contents.validated.get('step', 0):,}"
 
 

@@ -88,7 +88,7 @@ def _command(name: str, contents: Contents) -> Html:
 
 def _evaluation(contents: Contents, found: Evaluated) -> Html:
     made_by = f" ({found.checkpoint})" if found.checkpoint else ""
-    caption = f"On {found.data.name}, {found.split}: {many(found.data.count, 'target')}{made_by}"
+    caption = f"On {found.data.title}, {found.split}: {many(found.data.count, 'target')}{made_by}"
     return _figures(caption, found.metrics, contents.theirs.figures if contents.theirs else {})
 
 

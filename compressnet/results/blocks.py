@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from compressnet import files
+from compressnet.card import marks
 from compressnet.errors import CompressnetError
 from compressnet.results import evaluations, pages, speed
 from compressnet.results.records import markdown, read_published, read_records
@@ -197,7 +198,7 @@ def _row(
         f"{group[0]['parameters']:,}",
         f"**{mean:.{_digits(mean)}f}** {system.unit}",
         theirs,
-        system.measured + (f", {len(group)} seeds" if len(group) > 1 else ""),
+        system.measured + marks(group[0]["data"]) + (f", {len(group)} seeds" if len(group) > 1 else ""),
     ]
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from compressnet.card import title
 from compressnet.results.records import markdown
 
 _IMAGES = ("image_operator", "image_translation")  # have pages of their own, with every image
@@ -62,8 +63,7 @@ def details(records: Sequence[Record]) -> list[str]:
 def _groups(records: Sequence[Record]) -> list[tuple[tuple[str, str, str], list[Record]]]:
     groups: dict[tuple[str, str, str], list[Record]] = {}
     for record in filter(is_other, records):
-        data = " ".join(filter(None, (record["data"]["name"], record["data"].get("set"))))
-        groups.setdefault((record["task"], data, record["split"]), []).append(record)
+        groups.setdefault((record["task"], title(record["data"]), record["split"]), []).append(record)
     return sorted(groups.items())
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compressnet.card import title
 from compressnet.errors import CompressnetError
 from compressnet.results.records import markdown, record_path, store, symbolic
 from compressnet.signature import canonical
@@ -137,7 +138,7 @@ def images_table(
                 f"[{record['name']}](results/{record['name']}.json)",
                 f"`{record['operator']}`" if record["operator"] else "-",
                 f"{record['model']}, {record['parameters']:,}",
-                f"{record['data']['name']}, {record['split']} ({record['data']['count']})",
+                f"{title(record['data'])}, {record['split']} ({record['data']['count']})",
                 _decibel(metrics.get("psnr_nothing"), metrics.get("ssim_nothing")),
                 _decibel(theirs.get("psnr"), theirs.get("ssim")) + mark,
                 f"**{_decibel(metrics.get('psnr'), metrics.get('ssim'))}**",
@@ -212,7 +213,7 @@ def _section(record: Mapping[str, Any]) -> str:
     rows.append(["**mean**", *(f"**{_number(record['metrics'].get(key))}**" for key in names)])
     training = record.get("training") or {}
     facts = [
-        f"- data: {record['data']['name']}, split {record['split']}, {record['data']['count']} images, "
+        f"- data: {title(record['data'])}, split {record['split']}, {record['data']['count']} images, "
         f"fingerprint `{record['data']['fingerprint']}`; seed {record['seed']}",
         f"- evaluated: `{record['command']}` on {record['device']}, commit {record['commit']}, "
         f"torch {record['versions']['torch']}",

@@ -23,8 +23,8 @@ from torch.nn import functional as F
 
 from compressnet import finite, json_file
 from compressnet.bounds import Probability, Size
-from compressnet.data.class_image import ClassImage, ClassImageBatch, Preparation
-from compressnet.data.images import Image, read_image, to_uint8
+from compressnet.data.class_image import ClassImage, ClassImageBatch, Preparation, middle, planes, rgb
+from compressnet.data.images import Image, read_image
 from compressnet.errors import CompressnetError, NotFinite
 from compressnet.reporter import Reporter
 from compressnet.source import Source
@@ -170,8 +170,7 @@ class ImageClassification:
 
     def _prepared(self, image: Image) -> Tensor:
         """The middle of a photograph, at the size that the network learned from: uint8 (3, side, side)."""
-        pixels = to_uint8(np.broadcast_to(image.pixels, (*image.pixels.shape[:2], 3)))
-        return middle(pixels, self.preparation.resize, self.preparation.side)
+        return planes(middle(rgb(image), self.preparation.resize, self.preparation.side))
 
     @torch.inference_mode()
     def _classify(self, model: nn.Module, pixels: Tensor, top: int) -> list[Guess]:
@@ -190,25 +189,6 @@ class ImageClassification:
             for values in (self.preparation.std, self.preparation.mean)
         )
         return (pixels.float() / 255 - shift) / scale
-
-
-def middle(pixels: np.ndarray, resize: int, side: int) -> Tensor:
-    """The square in the middle of a picture whose short side is scaled to `resize`.
-
-    Args:
-        pixels: uint8 (H, W, 3).
-        side: of the square; where the picture is smaller, black surrounds it.
-
-    Returns:
-        uint8 (3, side, side).
-    """
-    height, width = pixels.shape[:2]
-    scale = resize / min(height, width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    picture = PILImage.fromarray(np.ascontiguousarray(pixels)).resize(size, PILImage.Resampling.BICUBIC)
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    picture = picture.crop((left, top, left + side, top + side))
-    return torch.from_numpy(np.array(picture).transpose(2, 0, 1).copy())
 
 
 def captioned(pixels: np.ndarray, lines: list[str]) -> PILImage.Image:

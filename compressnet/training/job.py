@@ -25,6 +25,8 @@ from compressnet.training.distributed import Group
 from compressnet.training.evaluate import check_targets
 from compressnet.weights import Architecture
 
+_SAFE_CHANNELS = 8
+
 
 @dataclass
 class Job:
@@ -206,6 +208,30 @@ def _initialise(job: Job, parent: _Parent, recipe: Recipe) -> None:
 
 
 def to_device(model: nn.Module, device: torch.device, channels_last: bool) -> nn.Module:
-    """Move a model, in the memory format that the recipe asks for."""
+    """Move a model, in the memory format that the recipe asks for.
+
+    Raises:
+        UsageError: torch would crash.
+    """
+    if channels_last and device.type == "cpu":
+        _refuse_crash(model)
     model = model.to(device)
     return model.to(memory_format=torch.channels_last) if channels_last else model  # type: ignore[call-overload]
+
+
+def _refuse_crash(model: nn.Module) -> None:
+    """Refuse what takes the process down in torch 2.13 on the CPU.
+
+    In channels_last the backward pass of a 1x1 convolution with strides and fewer than 8 channels writes past
+    its memory. A test in a child process tells when torch has repaired it.
+    """
+    for path, module in model.named_modules():
+        if not isinstance(module, nn.Conv2d):
+            continue
+        pointwise = module.kernel_size == (1, 1) and max(module.stride) > 1
+        if pointwise and module.in_channels // module.groups < _SAFE_CHANNELS:
+            raise UsageError(
+                f"train.channels_last: torch's backward pass of {path}, a 1x1 convolution with strides that "
+                f"reads fewer than {_SAFE_CHANNELS} channels, crashes on the CPU: "
+                "set train.channels_last=false"
+            )
