@@ -55,6 +55,9 @@ class Classifier(nn.Module):
         y: Tensor = self.fc2(F.relu(self.fc1(x)))
         return y
 
+    def example(self, batch: int = 1, size: int | None = None) -> tuple[Tensor]:
+        return (torch.zeros(batch, 3, 16, 16, dtype=self.fc1.weight.dtype),)
+
 
 @torch.no_grad()
 def fall(layer: Any) -> None:
