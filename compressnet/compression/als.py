@@ -55,8 +55,7 @@ class ALS:
         self, ratio: Ratio | None = None, rank: Rank | None = None, energy: Energy | None = None
     ) -> None:
         check_size("als", ratio, rank, energy)
-        size = {"ratio": ratio, "rank": rank, "energy": energy}
-        self._pointwise, self._spread = SVD(**size), ChannelOut(**size)
+        self._pointwise, self._spread = SVD(ratio, rank, energy), ChannelOut(ratio, rank, energy)
 
     def changes(self, network: Network) -> Iterator[Replaced | Kept]:
         if not network.calibration.is_data:

@@ -101,7 +101,7 @@ def test_layers_that_do_not_follow_each_other_are_not_folded() -> None:
             return y
 
     net = Crossed().eval()
-    net.row[1].running_mean.normal_()  # type: ignore[union-attr, operator]
+    net.row[1].running_mean.normal_()  # type: ignore[operator]
     with pytest.raises(CompressnetError, match="fold: outputs would differ by .*--skip"):
         compress(net, [torch.randn(2, 3, 8, 8)], "fold")
 
@@ -125,7 +125,7 @@ def test_a_first_layer_over_frames_becomes_an_svdf() -> None:
         off(compress(net, given, "svdf:frames=12,rank=2").module, net, windows) for given in (windows, None)
     ]
     assert errors[0] < errors[1]
-    made = compress(net, windows, "svdf:frames=12,rank=2")
+    made: Any = compress(net, windows, "svdf:frames=12,rank=2")
     layer: Any = made.module[0]
     assert (layer.memory, layer.features, layer.rank) == (12, 10, 2)
     assert [kept.path for kept in made.kept] == ["2"]

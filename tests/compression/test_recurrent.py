@@ -47,7 +47,7 @@ def test_a_projection_of_the_rank_that_there_is_is_exact(cell: str, is_free: boo
         model = SequenceClassifier(60, 5, 24, cell, 2, 16).eval().to(dtype)
         lower(model, 8)
         inputs = [(x, torch.full((8,), 12)) for x in words(3)]
-        made = compress(model, None if is_free else inputs, "lstmp:rank=8").module
+        made: Any = compress(model, None if is_free else inputs, "lstmp:rank=8").module
         assert [cell.first.proj_size for cell in made.cells] == [8, 8]
         assert difference(made(*inputs[0]), model(*inputs[0])) < limit
 
@@ -68,7 +68,7 @@ def test_data_aware_projections_are_nearer() -> None:
 @pytest.mark.parametrize("ratio", [0.6, 0.8])
 def test_the_ratio_of_a_cell_and_what_reads_it(ratio: float) -> None:
     model, inputs = language_model(layers=1, hidden=40), words(1)
-    made = compress(model, inputs, f"lstmp:ratio={ratio}").module
+    made: Any = compress(model, inputs, f"lstmp:ratio={ratio}").module
     rank = made.cells[0].first.proj_size
 
     def macs(module: nn.Module) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -28,7 +30,7 @@ def test_a_ratio_is_kept_and_the_next_rank_would_break_it(method: str, ratio: fl
     result = compress(net, inputs, f"{method}:ratio={ratio}", only=[path])
     share = macs(result.module, path) / macs(net, path)
     assert share <= ratio
-    how = build("channel_out" if method == "als" else method)
+    how: Any = build("channel_out" if method == "als" else method)
     (part,) = (part for part in network(net, inputs).parts if part.path == path)
     costs = [sum(s.macs for s in how.sizes(part, ranks)) for ranks in in_proportion(how.full(part))]
     chosen = costs.index(macs(result.module, path))
