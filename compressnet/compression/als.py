@@ -55,8 +55,7 @@ class ALS:
         self, ratio: Ratio | None = None, rank: Rank | None = None, energy: Energy | None = None
     ) -> None:
         check_size("als", ratio, rank, energy)
-        size = {"ratio": ratio, "rank": rank, "energy": energy}
-        self._pointwise, self._spread = SVD(**size), ChannelOut(**size)
+        self._pointwise, self._spread = SVD(ratio, rank, energy), ChannelOut(ratio, rank, energy)
 
     def changes(self, network: Network) -> Iterator[Replaced | Kept]:
         if not network.calibration.is_data:
@@ -83,7 +82,8 @@ class ALS:
             statistics.collect(network, prefix)
             pieces = _fitted(part, start.pieces(part, moments, ranks), statistics)
             part.replaced(pieces).apply(prefix)
-            if part.has_norm:  # it will be estimated anew; in the prefix it is as it was
+            if part.has_norm:  # it is estimated anew: here at once, for what comes next reads it
+                statistics.estimate(prefix.get_submodule(network.norms[part.path]), pieces)
                 pieces = [pieces[0], pieces[1]._replace(bias=part.bias)]
             text = f"rank {shown(ranks)}"
             yield Replaced((part.path,), kind, text, part.replaced(pieces), statistics.is_thin)
@@ -135,6 +135,13 @@ class _Statistics:
     @property
     def means(self) -> tuple[Tensor, Tensor]:
         return self._x.mean, self._y / max(1, self._x.count)
+
+    def estimate(self, norm: Any, pieces: Sequence[Piece]) -> None:
+        """Give a batch norm the mean and variance of what the new layers put out."""
+        first, last = (piece.weight.flatten(1) for piece in pieces)
+        both = last @ first
+        norm.running_mean.copy_(self.means[1])  # the bias sees to that
+        norm.running_var.copy_(((both @ self._x.covariance) * both).sum(1))
 
     def regression(self) -> tuple[Tensor, Tensor]:
         """E[x' x'ᵀ] (d, d) and the best W (n, d), both held to what was there."""

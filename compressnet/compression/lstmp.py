@@ -142,10 +142,10 @@ def _refusal(network: Network, path: str, layer: Any, said: Mapping[str, Readers
         return "its outputs are projected already"
     if isinstance(layer, LSTM) and layer.output is not None:
         return "an output layer within it reads it"
-    if type(layer) not in (LSTM, TorchLSTM):
-        return f"a {type(layer).__name__} is no layer of the registry"
     if path not in said:
         return "the model does not say who reads its outputs (it has no readers())"
+    if type(layer) not in (LSTM, TorchLSTM):
+        return f"a {type(layer).__name__} is no layer of the registry"
     if said[path].reason:
         return said[path].reason
     alone = Alone(network.module)

@@ -166,7 +166,7 @@ class Network:
         alone = Alone(self.module)
         seen = self._calls
         return [
-            Part(path, layer, *seen[path], path in self._normed)
+            Part(path, layer, *seen[path], path in self.norms)
             for path, layer in self._called
             if type(layer) in KINDS and path in self.selection and alone(path)
         ]
@@ -218,14 +218,11 @@ class Network:
         return found
 
     @cached_property
-    def _normed(self) -> set[str]:
-        """Layers whose outputs go to a batch norm and nowhere else."""
-        normed = set()
-        for chain in chains(self.module, lambda part: type(part) in KINDS or type(part) in NORMS):
-            for path, after in pairwise(chain):
-                if type(self.module.get_submodule(after)) in _BATCH_NORMS:
-                    normed.add(path)
-        return normed
+    def norms(self) -> dict[str, str]:
+        """Layers whose outputs go to a batch norm and nowhere else, and that norm."""
+        rows = chains(self.module, lambda part: type(part) in KINDS or type(part) in NORMS)
+        pairs = [pair for row in rows for pair in pairwise(row)]
+        return {path: n for path, n in pairs if type(self.module.get_submodule(n)) in _BATCH_NORMS}
 
 
 @contextmanager

@@ -55,6 +55,9 @@ class Classifier(nn.Module):
         y: Tensor = self.fc2(F.relu(self.fc1(x)))
         return y
 
+    def example(self, batch: int = 1, size: int | None = None) -> tuple[Tensor]:
+        return (torch.zeros(batch, 3, 16, 16, dtype=self.fc1.weight.dtype),)
+
 
 @torch.no_grad()
 def fall(layer: Any) -> None:
@@ -120,10 +123,10 @@ def described(name: str) -> tuple[nn.Module, Architecture, list[Tensor]]:
     """A model of the registry, what a weights file says of it, and inputs."""
     torch.manual_seed(0)
     if name == "resnet20":
-        arguments = {"num_classes": 10, "widths": [8, 16, 24]}
+        arguments: dict[str, Any] = {"num_classes": 10, "widths": [8, 16, 24]}
         module: nn.Module = resnet20(**arguments)
         inputs = [torch.randn(4, 3, 16, 16) for _ in range(3)]
         return module.eval(), Architecture("image_classification", {}, "resnet20", arguments), inputs
-    arguments = {"vocab_size": 60, "hidden_size": 24, "tied": name == "tied"}
-    module = LanguageModel(**arguments).eval()
-    return module, Architecture("language_modelling", {}, "language_model", arguments), words()
+    sizes: dict[str, Any] = {"vocab_size": 60, "hidden_size": 24, "tied": name == "tied"}
+    module = LanguageModel(**sizes).eval()
+    return module, Architecture("language_modelling", {}, "language_model", sizes), words()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from compressnet.compression.methods import build
+from compressnet.compression.network import Calibration, Network, Selection
 from compressnet.layers.fold import difference
 from tests.compression.networks import GEOMETRIES, compress, network
 
@@ -34,7 +36,7 @@ def test_full_rank_is_exact(method: str, name: str, is_free: bool) -> None:
         looked = network(module, None if is_free else inputs)
         looked = looked if not is_free else _shaped(module, inputs)
         (part,) = looked.parts
-        how = build(method)
+        how: Any = build(method)
         assert how.refusal(part) is None
         found = looked.moments({"0": (how.reads(part),)})
         moments = {side: second for (_, side), second in found.items()}
@@ -48,9 +50,7 @@ def test_full_rank_is_exact(method: str, name: str, is_free: bool) -> None:
         assert difference(made(inputs[0]), module(inputs[0])) < limit
 
 
-def _shaped(module, inputs):
-    from compressnet.compression.network import Calibration, Network, Selection
-
+def _shaped(module: nn.Module, inputs: list[Tensor]) -> Network:
     known = Calibration.of(inputs, module)
     known.is_data = False
     return Network(module, known, Selection())
@@ -64,7 +64,7 @@ def test_densify_undoes_it(method: str, name: str) -> None:
     module = nn.Sequential(make()).double()
     inputs = [torch.randn(shape, dtype=torch.float64) for _ in range(3)]
     split = compress(module, inputs, f"{method}:ratio=0.9").module
-    dense = compress(split, inputs, "densify").module
+    dense: Any = compress(split, inputs, "densify").module
     layer, original = dense[0], module[0]
     assert layer.weight.shape == original.weight.shape
     assert difference(dense(inputs[0]), split(inputs[0])) < 1e-10
