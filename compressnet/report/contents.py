@@ -17,8 +17,9 @@ from pydantic import Field, model_validator
 from compressnet import json_file, registry
 from compressnet.errors import CompressnetError, CompressnetNote, RecipeError, UsageError
 from compressnet.recipe import Recipe
+from compressnet.report.compression import PICTURE, Compressed, read_compression, read_picture
 from compressnet.report.figures import number_of
-from compressnet.report.previews import Previews, read_previews
+from compressnet.report.previews import Previews, read_previews, read_whole
 from compressnet.results.forms import Data, Figure
 from compressnet.results.records import PUBLISHED, read_published, read_records
 from compressnet.run import Run
@@ -91,6 +92,7 @@ class Contents:
         best: the task's metric, and whether "max" or "min" is best.
         step: of the checkpoint; None: there is none yet.
         reached: the last step that is logged.
+        compressed, picture: what compress.json says, and compress.png as a data URI, of a compressed network.
         validated: the figures of the validation at the checkpoint, else of the best one; {} without any.
     """
 
@@ -106,6 +108,8 @@ class Contents:
     theirs: Theirs | None
     previews: Previews | None
     counted: Counted | None
+    compressed: Compressed | None = None
+    picture: str | None = None
 
     @property
     def is_done(self) -> bool:
@@ -132,6 +136,7 @@ def read_contents(text: str, results: Path | None = None) -> Contents:
     if run.steps() and not rows:
         log = run.folder / "metrics.jsonl"
         warnings.warn(CompressnetNote(f"{log}: missing or damaged: the page has no curves"), stacklevel=2)
+    picture = run.folder / PICTURE
     task: Any = registry.find("task", run.recipe.task.name)
     has_weights = subject.checkpoint != "best" or bool(run.steps())
     step = int(run.checkpoint(subject.checkpoint).name.removeprefix("step-")) if has_weights else None
@@ -150,6 +155,8 @@ def read_contents(text: str, results: Path | None = None) -> Contents:
         theirs=_theirs(run, evaluated, task.best[0], results or RESULTS) if evaluated else None,
         previews=read_previews(run.folder / "previews", step, task),
         counted=_counted(run.checkpoints.weights(subject.checkpoint), subject) if has_weights else None,
+        compressed=read_compression(run.folder),
+        picture=read_whole(picture, lambda: read_picture(picture)),
     )
 
 
