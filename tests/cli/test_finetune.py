@@ -71,6 +71,13 @@ def parent(cli: Cli, place: Path) -> Path:
     return place / "parent"
 
 
+def test_a_compressed_run_of_epochs_has_no_training_either(cli: Cli, parent: Path, place: Path) -> None:
+    epochs = ["--set=train.epochs=1", "--set=train.schedule=constant", "--set=train.pieces=[]"]
+    cli("train", "small.yaml", *epochs, "-o", "short", "--device", "cpu")
+    cli("compress", "short", *COMPRESS[2:], "--data-free", "-o", "small")
+    assert "has no training to go on with" in cli("train", "--resume", "small", code=1).error
+
+
 def facts(run: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((run / "run.json").read_text())
     return found
