@@ -126,6 +126,7 @@ def _open(
         if folder:
             raise UsageError("--resume continues the run where it is: leave -o away")
         opened = Run.open(*_run_and_start(resume))
+        opened.check_trains()
         if recipe is None:
             opened.change(overrides)
         else:

@@ -84,8 +84,8 @@ def write_run(
             compressed=True,
             digest=weights.digest(weights.tensors_of(module), architecture),
         )
-        run.log("start", step=0)
         files.write_json(run.folder / REPORT, report)
         if not steps:
+            run.log("start", step=0)
             run.finish("done", "")
     return run

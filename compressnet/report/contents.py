@@ -17,8 +17,9 @@ from pydantic import Field, model_validator
 from compressnet import json_file, registry
 from compressnet.errors import CompressnetError, CompressnetNote, RecipeError, UsageError
 from compressnet.recipe import Recipe
+from compressnet.report.compression import PICTURE, Compressed, read_compression, read_picture
 from compressnet.report.figures import number_of
-from compressnet.report.previews import Previews, read_previews
+from compressnet.report.previews import Previews, read_previews, read_whole
 from compressnet.results.forms import Data, Figure
 from compressnet.results.records import PUBLISHED, read_published, read_records
 from compressnet.run import Run
@@ -107,6 +108,7 @@ class Contents:
         rows: of metrics.jsonl.
         best: the task's metric, and whether "max" or "min" is best.
         reached: the last step that is logged.
+        compressed, picture: what compress.json says, and compress.png as a data URI, of a compressed network.
         validated: the figures of the validation at the checkpoint; where that was not asked for and was not
             validated, of the best one; {}: there are none.
         best_validation: the best one of the whole training.
@@ -123,6 +125,8 @@ class Contents:
     theirs: Theirs | None
     previews: Previews | None
     counted: Counted | None
+    compressed: Compressed | None = None
+    picture: str | None = None
 
     @property
     def run(self) -> Run:
@@ -186,6 +190,7 @@ def read_contents(chosen: Chosen, results: Path | None = None) -> Contents:
     if run.steps() and not rows:
         log = run.folder / "metrics.jsonl"
         warnings.warn(CompressnetNote(f"{log}: missing or damaged: the page has no curves"), stacklevel=2)
+    picture = run.folder / PICTURE
     task: Any = registry.find("task", run.recipe.task.name)
     best = _best_validation(rows, task.best)
     here = [row for row in rows if row["event"] == "evaluation" and row["step"] == step]
@@ -203,6 +208,8 @@ def read_contents(chosen: Chosen, results: Path | None = None) -> Contents:
         theirs=_theirs(run, evaluated, task.best[0], results or RESULTS) if evaluated else None,
         previews=read_previews(run.folder / "previews", step, task, exactly=chosen.is_named),
         counted=None if step is None else _counted(chosen),
+        compressed=read_compression(run.folder),
+        picture=read_whole(picture, lambda: read_picture(picture)),
     )
 
 

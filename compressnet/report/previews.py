@@ -89,8 +89,8 @@ def read_previews(folder: Path, step: int | None, task: type, *, exactly: bool =
     texts = [(name, path) for name, path in files if path.suffix == ".txt"]
     shown = pictures[:_MOST_PICTURES]
     share = min(_LARGEST_SHARE, _BUDGET // max(1, len(shown)))
-    seen = [_read(path, partial(_pictures, name, path, task, share)) for name, path in shown]
-    read = [(name, _read(path, partial(_text, path))) for name, path in texts[:_MOST_TEXTS]]
+    seen = [read_whole(path, partial(_pictures, name, path, task, share)) for name, path in shown]
+    read = [(name, read_whole(path, partial(_text, path))) for name, path in texts[:_MOST_TEXTS]]
     whole = [sample for sample in seen if sample is not None]
     words = [(name, text) for name, text in read if text is not None]
     unread = len(seen) - len(whole) + len(read) - len(words)
@@ -98,7 +98,7 @@ def read_previews(folder: Path, step: int | None, task: type, *, exactly: bool =
     return Previews(chosen, whole, words, left_out, unread)
 
 
-def _read(path: Path, read: Callable[[], T]) -> T | None:
+def read_whole(path: Path, read: Callable[[], T]) -> T | None:
     """None: it cannot be read, which is no reason to show nothing of the run."""
     try:
         return read()

@@ -9,7 +9,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from compressnet.errors import short as cut
-from compressnet.report import confusion, curves, drawing, samples
+from compressnet.report import compression, confusion, curves, drawing, samples
+from compressnet.report.compression import Compressed
 from compressnet.report.contents import Contents, Evaluated
 from compressnet.report.figures import NOTHING, duration, figure, many, name_of, number_of, short
 from compressnet.report.markup import Html, join, tag
@@ -49,6 +50,8 @@ def sections(contents: Contents) -> Iterator[Section]:
         yield Section("curves", "Curves", join(drawn, _validations(contents)))
     if contents.evaluated and (found := contents.evaluated.details.confusion):
         yield Section("confusion", "Confusion", confusion.table(found.classes, found.counts))
+    if contents.compressed:
+        yield Section("compression", "Compression", _compression(contents, contents.compressed))
     if contents.counted:
         yield Section("layers", "Layers", _layers(contents))
     yield Section("recipe", "Recipe", tag("pre", *_yaml(contents.run.recipe.to_yaml()), class_="recipe"))
@@ -157,6 +160,16 @@ def _validations(contents: Contents) -> Html | None:
     caption = f"The last {len(shown)} of {len(found):,}" if len(shown) < len(found) else ""
     table = _table(caption, ["step", *map(name_of, keys)], rows)
     return tag("details", tag("summary", f"{many(len(found), 'validation')} in digits"), table)
+
+
+def _compression(contents: Contents, found: Compressed) -> Html:
+    caption = "Before and after; the error is that of its outputs, relative to their spread."
+    table = _table(caption, compression.HEAD, compression.rows(found), words=2)
+    picture = None
+    if contents.picture:
+        alt = "Milliseconds and MACs of each layer, before and after"
+        picture = tag("p", tag("img", src=contents.picture, alt=alt, class_="whole"))
+    return join(compression.introduction(found), table, picture)
 
 
 def _layers(contents: Contents) -> Html:

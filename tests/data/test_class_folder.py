@@ -77,8 +77,7 @@ def test_pictures_are_cut_as_asked(splits: Path) -> None:
         assert torch.equal(plain[Key(draw, 0, draw)].pixels, expected)
     for crop in ("resized", "padded"):
         data, again, other = (
-            ClassFolder("set", side=16, resize=20, crop=crop).open("train", {}, s)
-            for s in (0, 0, 1)
+            ClassFolder("set", side=16, resize=20, crop=crop).open("train", {}, s) for s in (0, 0, 1)
         )
         key = Key(1, 0, 9)
         assert torch.equal(data[key].pixels, again[key].pixels)
