@@ -58,6 +58,15 @@ SYSTEMS = (
         "ROF smoothing of photographs",
     ),
     System(
+        "Image classification (ResNet)",
+        "docs/systems/image_classification.md",
+        "compressnet train cls_sample",
+        "cls_sample",
+        "accuracy",
+        "accuracy",
+        "ten drawn letters in unseen fonts",
+    ),
+    System(
         "LSTM language model",
         "docs/systems/language_models.md",
         "compressnet train lm_ptb_lstm",

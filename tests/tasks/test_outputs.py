@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compressnet import registry
+from compressnet.data.class_image import ClassImageBatch
 from compressnet.data.image_pair import ImageBatch
 from compressnet.data.sentences import SentenceBatch
 from compressnet.data.synthetic import SequenceBatch, Synthetic
@@ -18,7 +19,9 @@ from compressnet.data.text import TextBatch
 from compressnet.models.can import can24
 from compressnet.models.language_model import LanguageModel
 from compressnet.models.lstm_1997 import lstm_1997_network
+from compressnet.models.resnet import resnet20
 from compressnet.models.sequence_classifier import SequenceClassifier
+from compressnet.tasks.image_classification import ImageClassification
 from compressnet.tasks.image_processing import ImageOperator, ImageTranslation
 from compressnet.tasks.language_modelling import LanguageModelling
 from compressnet.tasks.sequence_classification import SequenceClassification
@@ -54,7 +57,19 @@ def sequences() -> SequenceBatch:
     return SequenceBatch(torch.rand(7, 3, 2), torch.rand(7, 3, 1), scored, None)
 
 
+def classifier() -> Case:
+    task = ImageClassification()
+    preparation = {"resize": 8, "side": 8, "mean": [0.5] * 3, "std": [0.2] * 3}
+    task.use({"classes": ["a", "b", "c"], "preparation": preparation})
+    batch = ClassImageBatch(
+        torch.randint(256, (4, 3, 8, 8), dtype=torch.uint8), torch.tensor([0, 1, 2, 1]), []
+    )
+    network = resnet20(3, [8, 8, 8])
+    return Case(task, network, batch, lambda values, batch: F.cross_entropy(values, batch.labels))
+
+
 CASES: dict[str, Callable[[], Case]] = {
+    "image_classification": classifier,
     "image_operator": lambda: Case(ImageOperator("rof"), can24(), pictures(), mean_square),
     "image_translation": lambda: Case(ImageTranslation(), can24(), pictures(), mean_square),
     "language_modelling": lambda: Case(
