@@ -27,12 +27,7 @@ def evaluate(
     split: Annotated[
         Optional[str], typer.Option(help="train, val or test (default: the one the data set is scored on).")
     ] = None,
-    data: Annotated[
-        Optional[str],
-        typer.Option(
-            metavar="NAME:KEY=VALUE,...", help="Other data, e.g. photo_folder:test_root=DIR,root=DIR."
-        ),
-    ] = None,
+    data: options.OtherData = None,
     record: Annotated[
         Optional[str],
         typer.Option(metavar="NAME", help="Write results/NAME.json, which RESULTS.md is made from."),

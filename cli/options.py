@@ -75,6 +75,12 @@ CacheDir = Annotated[
         help=f"Where derived data is kept (default: ${CACHE_VARIABLE}, else ~/.cache/compressnet).",
     ),
 ]  # fmt: skip
+OtherData = Annotated[
+    Optional[str],
+    typer.Option(
+        "--data", metavar="NAME:KEY=VALUE,...", help="Other data, e.g. photo_folder:test_root=DIR,root=DIR."
+    ),
+]
 Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="The folder that holds the runs.")]
 Json = Annotated[bool, typer.Option("--json", help="Print only JSON on stdout.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]

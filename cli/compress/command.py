@@ -35,12 +35,6 @@ Skip = Annotated[
     Optional[list[str]],
     typer.Option("--skip", metavar="GLOB", help="Leave these layers as they are. Repeatable."),
 ]
-Data = Annotated[
-    Optional[str],
-    typer.Option(
-        metavar="NAME:KEY=VALUE,...", help="Calibrate and validate on other data than the run was trained on."
-    ),
-]
 Samples = Annotated[
     int,
     typer.Option("--calibration", min=1, metavar="N", help="Samples of the training data to calibrate on."),
@@ -66,9 +60,11 @@ RecipeName = Annotated[
     typer.Option("--recipe", metavar="RECIPE", help="Fine-tune a file or zoo:NAME by this recipe."),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; time and write nothing.")]
-Batch = Annotated[int, typer.Option(min=1, help="Images or sequences of one pass.")]
+Batch = Annotated[int, typer.Option(min=1, help="Images or sequences per pass.")]
 SeqLen = Annotated[Optional[int], typer.Option(min=1, help="Steps of sequences (default: 35).")]
-ClockName = Annotated[str, typer.Option(help="wall, or cpu: processor time, on machines that others use.")]
+ClockName = Annotated[
+    str, typer.Option(help="wall, or cpu: processor time, for machines that others use too.")
+]
 Record = Annotated[
     Optional[str],
     typer.Option(metavar="NAME", help="Write results/NAME.json, which RESULTS.md is made from."),
@@ -88,7 +84,7 @@ def compress(
     only: Only = None,
     skip: Skip = None,
     output: options.Output = None,
-    data: Data = None,
+    data: options.OtherData = None,
     calibration: Samples = 2048,
     data_free: DataFree = False,
     finetune: Finetune = None,

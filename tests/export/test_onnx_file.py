@@ -61,6 +61,9 @@ NAMED: dict[str, dict[str, Any]] = {
     "lstm_1997_network": {"problem": "temporal_order_6b", "input_size": 8, "output_size": 8},
     "lstm_full": {"input_size": 5, "hidden_size": 6, "layer_norm": True, "bidirectional": True},
     "lstmp": {"input_size": 5, "hidden_size": 6, "proj_size": 4, "nonrecurrent_proj_size": 2},
+    "resnet10": {"num_classes": 3, "widths": [4, 6, 8, 10]},
+    "resnet18": {"num_classes": 3, "widths": [4, 6, 8, 10]},
+    "resnet20": {"num_classes": 3, "widths": [4, 6, 8]},
     "product_linear": {"in_features": 5, "out_features": 3},
     "recurrent_stack": {"cell": "sru", "input_size": 5, "hidden_size": 6},
     "sru": {"input_size": 5, "hidden_size": 6},
@@ -120,6 +123,7 @@ def example(module: nn.Module) -> Tensor:
 
 def test_every_model_and_layer_is_in_the_table() -> None:
     apart = {"identity", "operator", "sequence_classifier"}  # the last takes two inputs: below
+    apart |= {"alexnet"}  # its linear layers have one size of maps
     assert {*NAMED, *apart} == {*registry.MODELS, *registry.LAYERS}
 
 

@@ -10,6 +10,7 @@ from compressnet.analysis.count import rate_of
 from compressnet.analysis.example import example
 
 CASES = {
+    "image_classification": ("resnet20", "image", 1),
     "image_operator": ("can24", "megapixel", 0.004096),
     "image_translation": ("can24", "megapixel", 0.004096),
     "language_modelling": ("language_model", "token", 35),
@@ -31,4 +32,5 @@ def test_units_of_an_example(name: str) -> None:
     for batch in (1, 3):
         inputs = example(model, batch)
         assert (task.unit, task.amount(inputs)) == (unit, pytest.approx(batch * of_one))
-        assert (task.unit, task.amount(inputs)) == rate_of(model, inputs)
+        if unit != "image":  # of pictures of any size a rate counts pixels
+            assert (task.unit, task.amount(inputs)) == rate_of(model, inputs)
