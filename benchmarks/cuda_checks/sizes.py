@@ -41,7 +41,6 @@ ARGUMENTS_OF_LAYERS: dict[str, dict[str, Any]] = {
         "cell_clip": 0.8,
         "proj_clip": 0.6,
         "biases": 2,
-        "bidirectional": True,
     },
     "lstmp": {"input_size": 5, "hidden_size": 13, "proj_size": 6, "nonrecurrent_proj_size": 3},
     "operator": {"operator": "rof"},
