@@ -93,11 +93,9 @@ def _take_measures(loaded: Loaded, overrides: list[str] | None) -> dict[str, Any
 def _data_of(loaded: Loaded, text: str | None) -> Component:
     """The data to evaluate on: what was asked for, else the run's, else the samples it was trained on."""
     from compressnet.recipe import Component
-    from compressnet.signature import split_arguments
 
     if text:
-        name, _, arguments = text.partition(":")
-        return Component(kind="data", name=name, arguments=split_arguments(arguments))
+        return Component.parse("data", text)
     if loaded.run:
         return loaded.run.recipe.data
     trained_on = loaded.architecture.data.get("name") if loaded.architecture else None
@@ -126,18 +124,14 @@ def _measure(
     from compressnet.recipe import Eval
     from compressnet.training import cpu_settings
     from compressnet.training import device as devices
-    from compressnet.training.evaluate import measured
+    from compressnet.training.evaluate import check_samples, measured
 
     chosen = devices.choose(device)
     if device == "auto":
         console.note(f"device: {devices.name(chosen)}")
     cpu_settings.set_up(chosen, loaded.run.recipe.train.cpu_matmul if loaded.run else "auto")
     data_set = component.build()
-    if data_set.sample_type not in loaded.task.sample_types:
-        raise UsageError(
-            f"data set '{component.name}' gives {data_set.sample_type} samples, "
-            f"'{loaded.subject.name}' takes {' or '.join(loaded.task.sample_types)}"
-        )
+    check_samples(loaded.task, data_set, component.name, loaded.subject.name)
     split = split or data_set.test_split
     seed = loaded.run.recipe.seed if loaded.run else 0
     try:

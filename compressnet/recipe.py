@@ -120,6 +120,16 @@ class Component(BaseModel):
     name: str
     arguments: dict[str, Any]
 
+    @classmethod
+    def parse(cls, kind: str, text: str) -> Component:
+        """`photo_folder:root=DIR`, as options name a data set.
+
+        Raises:
+            UsageError: its arguments are not of that form.
+        """
+        name, _, arguments = text.partition(":")
+        return cls(kind=kind, name=name, arguments=signature.split_arguments(arguments))
+
     def build(self, **more: Any) -> Any:
         """Call what the name stands for."""
         return signature.build(self.kind, self.name, {**self.arguments, **more})

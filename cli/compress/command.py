@@ -165,6 +165,7 @@ def compress(
 def _check_target(job: Job, output: Path | None, record: str | None, *, dry_run: bool, force: bool) -> None:
     """Refuse what cannot be written before the work, not after it."""
     from compressnet import files
+    from compressnet.compression import stored
 
     if dry_run:
         if output is not None or record or job.plan is not None:
@@ -185,7 +186,8 @@ def _check_target(job: Job, output: Path | None, record: str | None, *, dry_run:
     elif output.suffix == ".safetensors":
         if job.plan is not None:
             raise UsageError(f"-o {output}: --finetune makes a run: name its folder")
-        files.refuse_to_overwrite(output, force)
+        for path in (output, stored.report_of(output)):
+            files.refuse_to_overwrite(path, force)
     elif job.recipe is None:
         raise UsageError(f"{output}: name the weights file to write NAME.safetensors")
     elif output.exists():

@@ -28,12 +28,12 @@ from torch.nn import functional as F
 
 from compressnet.compression.change import Replaced
 from compressnet.compression.channel_out import ChannelOut
-from compressnet.compression.factors import Factorisation, check_size, ranks_of
+from compressnet.compression.factors import Factorisation
 from compressnet.compression.matrices import balanced
 from compressnet.compression.moments import Second
 from compressnet.compression.network import Kept, Network
 from compressnet.compression.part import Part, Piece
-from compressnet.compression.ranks import Energy, KeptLayer, Rank, Ratio, shown
+from compressnet.compression.ranks import HowLarge, KeptLayer, shown
 from compressnet.compression.svd import SVD
 from compressnet.errors import NotFinite, UsageError
 
@@ -42,20 +42,8 @@ _ROWS = 64  # a dimension
 _RIDGE, _THIN_RIDGE = 1e-4, 1e-2  # of the mean variance; with fewer than ten rows a dimension
 
 
-class ALS:
-    """Two layers in the place of one, each made of what the layers before it became.
-
-    Args:
-        ratio: the largest share of the layer's MACs that the two may cost (default: 0.5).
-        rank: r instead.
-        energy: the least share of the (outputs') energy that stays, instead.
-    """
-
-    def __init__(
-        self, ratio: Ratio | None = None, rank: Rank | None = None, energy: Energy | None = None
-    ) -> None:
-        check_size("als", ratio, rank, energy)
-        self._pointwise, self._spread = SVD(ratio, rank, energy), ChannelOut(ratio, rank, energy)
+class ALS(HowLarge):
+    """Two layers in the place of one, each made of what the layers before it became."""
 
     def changes(self, network: Network) -> Iterator[Replaced | Kept]:
         if not network.calibration.is_data:
@@ -74,7 +62,7 @@ class ALS:
             moments = {side: found[part.path, side]}
             kind = type(part.layer).__name__
             try:
-                ranks = ranks_of(start, part, moments)
+                ranks = start.ranks(part, moments)
             except KeptLayer as error:
                 yield Kept(part.path, kind, str(error))
                 continue
@@ -89,7 +77,8 @@ class ALS:
             yield Replaced((part.path,), kind, text, part.replaced(pieces), statistics.is_thin)
 
     def _start(self, part: Part) -> Factorisation:
-        return self._pointwise if part.is_pointwise else self._spread
+        kind = SVD if part.is_pointwise else ChannelOut
+        return kind(self.ratio, self.rank, self.energy)
 
 
 class _Statistics:

@@ -11,37 +11,20 @@ With data the channels are weighted by the root of their covariance.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from compressnet.compression.change import Replaced
-from compressnet.compression.factors import Moments, changes, channel_root, check_size, input_bias
+from compressnet.compression.factors import Factorisation, Moments, channel_root, input_bias
 from compressnet.compression.matrices import balanced, directions
 from compressnet.compression.moments import Side
-from compressnet.compression.network import Kept, Network
 from compressnet.compression.part import Part, Piece, Sizes
-from compressnet.compression.ranks import FEW, Energy, Rank, Ranks, Ratio
+from compressnet.compression.ranks import FEW, Ranks
 
 
-class ChannelIn:
-    """Fewer inputs, and a 1x1 layer before them.
-
-    Args:
-        ratio: the largest share of the layer's MACs that the two may cost (default: 0.5).
-        rank: r instead.
-        energy: the least share of the energy that stays, instead.
-    """
-
-    def __init__(
-        self, ratio: Ratio | None = None, rank: Rank | None = None, energy: Energy | None = None
-    ) -> None:
-        check_size("channel_in", ratio, rank, energy)
-        self.ratio, self.rank, self.energy = ratio, rank, energy
-
-    def changes(self, network: Network) -> Iterator[Replaced | Kept]:
-        return changes(self, network)
+class ChannelIn(Factorisation):
+    """Fewer inputs, and a 1x1 layer before them."""
 
     def refusal(self, part: Part) -> str | None:
         if part.inputs < FEW:

@@ -10,36 +10,19 @@ With data the outputs are projected on the directions in which they vary most.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor
 
-from compressnet.compression.change import Replaced
-from compressnet.compression.factors import Moments, changes, check_size, output_bias
+from compressnet.compression.factors import Factorisation, Moments, output_bias
 from compressnet.compression.matrices import balanced, directions
 from compressnet.compression.moments import Side
-from compressnet.compression.network import Kept, Network
 from compressnet.compression.part import Part, Piece, Sizes
-from compressnet.compression.ranks import Energy, Rank, Ranks, Ratio
+from compressnet.compression.ranks import Ranks
 
 
-class ChannelOut:
-    """Fewer outputs, and a 1x1 layer behind them.
-
-    Args:
-        ratio: the largest share of the layer's MACs that the two may cost (default: 0.5).
-        rank: r instead.
-        energy: the least share of the (outputs') energy that stays, instead.
-    """
-
-    def __init__(
-        self, ratio: Ratio | None = None, rank: Rank | None = None, energy: Energy | None = None
-    ) -> None:
-        check_size("channel_out", ratio, rank, energy)
-        self.ratio, self.rank, self.energy = ratio, rank, energy
-
-    def changes(self, network: Network) -> Iterator[Replaced | Kept]:
-        return changes(self, network)
+class ChannelOut(Factorisation):
+    """Fewer outputs, and a 1x1 layer behind them."""
 
     def refusal(self, part: Part) -> str | None:
         return "a linear layer or a 1x1 convolution: use svd" if part.is_pointwise else None

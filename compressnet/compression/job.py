@@ -28,11 +28,10 @@ from compressnet.recipe import Component, Eval, Recipe
 from compressnet.reporter import Reporter
 from compressnet.run import Run
 from compressnet.side import Side, read_sides
-from compressnet.signature import split_arguments
 from compressnet.subject import Loaded, load
 from compressnet.training import cpu_settings
 from compressnet.training import device as devices
-from compressnet.training.evaluate import measured
+from compressnet.training.evaluate import check_samples, measured
 
 _SEQUENCE_LENGTH = 35
 
@@ -63,7 +62,12 @@ class Done:
 
 
 class Job:
-    """A compression, set up. `Job.open` is the way in."""
+    """A compression, set up. `Job.open` is the way in.
+
+    Attributes:
+        recipe: that of the run which it is, or the one for what has none.
+        plan: that of the fine-tuning; None: there is none.
+    """
 
     def __init__(
         self,
@@ -76,10 +80,10 @@ class Job:
         val: Any,
         device: torch.device,
         reporter: Reporter,
-        base: Recipe | None = None,
+        recipe: Recipe | None = None,
         plan: Recipe | None = None,
     ) -> None:
-        self.text, self.base, self.plan = side.text, base, plan
+        self.text, self.recipe, self.plan = side.text, recipe, plan
         self.module, self.loaded, self.methods, self.selection = module, loaded, methods, selection
         self.calibration, self.val, self.device, self.reporter = calibration, val, device, reporter
 
@@ -154,11 +158,6 @@ class Job:
         architecture = self.loaded.architecture if self.loaded else None
         return bool(architecture and architecture.smoke)
 
-    @property
-    def recipe(self) -> Recipe | None:
-        """That of the run which it is, or the one for what has none."""
-        return self.base
-
     def go(self, batch: int, size: Size, clock: str, *, is_dry: bool = False) -> Done:
         """Compress, and measure all there is to measure.
 
@@ -209,7 +208,7 @@ class Job:
         module = done.result.module.cpu()
         if output is not None and output.suffix == ".safetensors":
             weights.save(output, module, architecture)
-            files.write_json(output.with_suffix(".compress.json"), done.as_dict())
+            files.write_json(stored.report_of(output), done.as_dict())
             return output
         assert self.recipe is not None
         parent = {"run": self.text, "digest": str(done.facts["parent"])}
@@ -284,11 +283,7 @@ def _data(
     """Calibration on the training split, and the validation split, if there is one."""
     component = _component(loaded, base, text)
     data_set = component.build()
-    if data_set.sample_type not in loaded.task.sample_types:
-        raise UsageError(
-            f"data set '{component.name}' gives {data_set.sample_type} samples, "
-            f"'{loaded.subject.name}' takes {' or '.join(loaded.task.sample_types)}"
-        )
+    check_samples(loaded.task, data_set, component.name, loaded.subject.name)
     seed = base.seed if base else 0
     try:
         train = data_set.open("train", loaded.assets, seed)
@@ -304,8 +299,7 @@ def _data(
 
 def _component(loaded: Loaded, base: Recipe | None, text: str | None) -> Component:
     if text is not None:
-        name, _, arguments = text.partition(":")
-        return Component(kind="data", name=name, arguments=split_arguments(arguments))
+        return Component.parse("data", text)
     if base is not None:
         return base.data
     if loaded.architecture and loaded.architecture.data.get("name") == "sample":

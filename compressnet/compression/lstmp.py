@@ -23,13 +23,11 @@ from torch import Tensor, nn
 
 from compressnet import signature
 from compressnet.architecture import Layer
-from compressnet.bounds import Size
 from compressnet.compression.change import Change, Replaced, shared_ties
-from compressnet.compression.factors import check_size
 from compressnet.compression.matrices import balanced, directions
 from compressnet.compression.moments import Second, collect, root
 from compressnet.compression.network import Kept, Network
-from compressnet.compression.ranks import Energy, KeptLayer, Ratio, chosen
+from compressnet.compression.ranks import HowLarge, KeptLayer
 from compressnet.errors import CompressnetError
 from compressnet.layers.described import described, with_input
 from compressnet.layers.fold_plan import Alone
@@ -59,22 +57,12 @@ class _Narrow:
         return len(self.project)
 
 
-class LSTMP:
+class LSTMP(HowLarge):
     """A projection in every LSTM whose readers can be made narrower with it.
 
-    What reads a cell changes although it was not asked for; where `skip` names it, the cell stays.
-
-    Args:
-        ratio: the largest share of the MACs of a cell and of the matrices that read it (default: 0.5).
-        rank: p instead.
-        energy: the least share of the energy of what is read that stays, instead.
+    What reads a cell changes although it was not asked for; where `skip` names it, the cell stays. A ratio is
+    of the MACs of the cell and of the matrices that read it.
     """
-
-    def __init__(
-        self, ratio: Ratio | None = None, rank: Size | None = None, energy: Energy | None = None
-    ) -> None:
-        check_size("lstmp", ratio, rank, energy)
-        self.ratio, self.rank, self.energy = ratio, rank, energy
 
     def changes(self, network: Network) -> Iterator[Replaced | Kept]:
         whole, said = network.module, readers_of(network.module)
@@ -111,15 +99,12 @@ class LSTMP:
         wide, inverse = (identity, identity) if second is None else root(second.uncentred)
         weighted = matrix @ wide
         energies, basis = directions(weighted.T @ weighted)
-        (rank,) = chosen(
+        (rank,) = self.choose(
             path,
             before + rows * hidden,
             (hidden,),
             lambda ranks: before + (rows + hidden) * ranks[0],
             lambda: (energies,),
-            self.ratio,
-            self.rank,
-            self.energy,
         )
         basis = basis[:, :rank]
         project, read = balanced(basis.T @ inverse, weighted @ basis)

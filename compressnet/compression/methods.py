@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import torch
 from torch import nn
 
 from compressnet import registry, signature
 from compressnet.architecture import Edit
 from compressnet.compression.change import Change, Replaced, together
 from compressnet.compression.network import Calibration, Kept, Network, Selection
-from compressnet.errors import CompressnetError, UsageError
+from compressnet.errors import CompressnetError, NotFinite, UsageError
 from compressnet.reporter import Reporter, Silent
 from compressnet.training.evaluate import evaluating
 
@@ -77,13 +78,15 @@ def compressed(
     Raises:
         UsageError: an unknown method or argument, a pattern that matches nothing, or a method that fits no
             layer: the message says why, for each.
-        NotFinite: what the network computes of the calibration data is not finite.
+        CompressnetError: the network's code looks into a layer that would be replaced.
+        NotFinite: weights, or what the network computes of the calibration data, are not finite.
     """
     selection, reporter = selection or Selection(), reporter or Silent()
     transforms = [(method, build(method)) for method in methods]
     if not transforms:
         raise UsageError("there is no method: name one, tucker:ratio=0.5")
     selection.check(module)
+    _check_weights(module)
     whole = copy.deepcopy(module).eval()
     result = Compressed(whole)
     for method, transform in transforms:
@@ -114,6 +117,14 @@ def compressed(
                 seen("re-estimated", whole)
         reporter.advance(1)
     return result
+
+
+def _check_weights(module: nn.Module) -> None:
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if tensor.is_complex():
+            raise UsageError(f"{name}: complex numbers: compress takes real ones")
+        if not bool(torch.isfinite(tensor).all()):
+            raise NotFinite(f"{name}: its values are not finite: nothing can be made of it")
 
 
 def build(method: str) -> Transform:

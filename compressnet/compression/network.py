@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from compressnet.compression.moments import Second, Side, collect
 from compressnet.compression.part import KINDS, Part
 from compressnet.errors import UsageError, named
+from compressnet.layers.chain import Chain
 from compressnet.layers.data_flow import chains
 from compressnet.layers.fold_plan import NORMS, Alone
 from compressnet.training.evaluate import evaluating
@@ -168,7 +169,7 @@ class Network:
         return [
             Part(path, layer, *seen[path], path in self.norms)
             for path, layer in self._called
-            if type(layer) in KINDS and path in self.selection and alone(path)
+            if type(layer) in KINDS and path in self.selection and alone(path) and not self._is_factor(path)
         ]
 
     @cached_property
@@ -182,6 +183,8 @@ class Network:
                 continue
             if type(layer) not in KINDS:
                 reason = _REASONS.get(type(layer).__name__, "no transform is for this kind of layer")
+            elif self._is_factor(path):
+                reason = "a factor of a layer that was split: densify makes it one again"
             elif path not in called:
                 reason = "its weights are used, but it is not called: others would not find them"
             elif not alone(path):
@@ -198,6 +201,11 @@ class Network:
             NotFinite: a value on the way is not finite.
         """
         return collect(self.module, wanted, self.calibration) if self.calibration.is_data else {}
+
+    def _is_factor(self, path: str) -> bool:
+        """Whether a layer is a piece of what a method made: to split it again has little to gain."""
+        outer = path.rpartition(".")[0]
+        return bool(outer) and isinstance(self.module.get_submodule(outer), Chain)
 
     @property
     def _called(self) -> list[tuple[str, nn.Module]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import Field
@@ -41,51 +42,66 @@ def _near(wanted: float, full: int) -> int:
     return full if full < FEW else min(ladder(full), key=lambda rank: abs(rank - wanted))
 
 
-def chosen(
-    path: str,
-    dense: int,
-    full: Ranks,
-    macs: Callable[[Ranks], int],
-    spectra: Callable[[], Sequence[Tensor]],
-    ratio: float | None,
-    rank: Rank | None,
-    energy: float | None,
-) -> Ranks:
-    """The ranks of a layer's factors.
+@dataclass(frozen=True)
+class HowLarge:
+    """How large the factors of a layer may be, said in one of three ways.
 
-    Args:
-        path: of the layer.
-        dense: its MACs.
-        full: ranks at which nothing is lost.
-        macs: those of the factors, by their ranks.
-        spectra: energies along each side, falling; only called where `energy` asks.
+    Attributes:
+        ratio: the largest share of the layer's MACs that they may cost (default: 0.5).
+        rank: their rank; where there are two, [of the inputs, of the outputs] or that of the outputs.
+        energy: the least share of the energy (of the outputs, with data) that stays.
 
     Raises:
-        KeptLayer: none makes the layer smaller.
-        CompressnetError: a rank above full.
+        ValueError: two ways.
     """
-    rungs = in_proportion(full)
-    smaller = [ranks for ranks in rungs if macs(ranks) < dense]
-    if rank is None and energy is None:
-        share = 0.5 if ratio is None else ratio
-        fitting = [ranks for ranks in rungs if macs(ranks) <= share * dense]
-        if not fitting:
-            least = macs(rungs[0]) / dense
-            raise KeptLayer(f"rank 1 already costs {least:.0%} of its MACs")
-        return fitting[-1]
-    if rank is not None:
-        ranks = _given(path, full, rank)
+
+    ratio: Ratio | None = None
+    rank: Rank | None = None
+    energy: Energy | None = None
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("ratio", "rank", "energy") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{given[0]} and {given[1]} both say how large: keep one")
+
+    def choose(
+        self,
+        path: str,
+        dense: int,
+        full: Ranks,
+        macs: Callable[[Ranks], int],
+        spectra: Callable[[], Sequence[Tensor]],
+    ) -> Ranks:
+        """The ranks of a layer's factors.
+
+        Args:
+            path: of the layer.
+            dense: its MACs.
+            full: ranks at which nothing is lost.
+            macs: those of the factors, by their ranks.
+            spectra: energies along each side, falling; only called where `energy` asks.
+
+        Raises:
+            KeptLayer: none makes the layer smaller, or the rank is above full.
+            CompressnetError: two ranks for factors of one.
+        """
+        if self.rank is not None:
+            ranks, words = _given(path, full, self.rank), "rank {}"
+        elif self.energy is not None:
+            ranks = tuple(_enough(spectrum, self.energy) for spectrum in spectra())
+            words = f"{self.energy:.2%} of its energy take rank {{}}, which"
+        else:
+            return _within(0.5 if self.ratio is None else self.ratio, dense, in_proportion(full), macs)
         if macs(ranks) >= dense:
-            raise KeptLayer(f"rank {shown(ranks)} makes it larger: {_limit(full, macs, dense)}")
+            raise KeptLayer(f"{words.format(shown(ranks))} makes it larger: {_limit(full, macs, dense)}")
         return ranks
-    assert energy is not None
-    ranks = tuple(_enough(spectrum, energy) for spectrum in spectra())
-    if macs(ranks) >= dense:
-        raise KeptLayer(
-            f"{energy:.2%} of its energy take rank {shown(ranks)}, which makes it larger: "
-            f"{_limit(full, macs, dense)}"
-        )
-    return ranks if smaller else rungs[0]
+
+
+def _within(share: float, dense: int, rungs: Sequence[Ranks], macs: Callable[[Ranks], int]) -> Ranks:
+    fitting = [ranks for ranks in rungs if macs(ranks) <= share * dense]
+    if not fitting:
+        raise KeptLayer(f"rank 1 already costs {macs(rungs[0]) / dense:.0%} of its MACs")
+    return fitting[-1]
 
 
 def shown(ranks: Ranks) -> str:

@@ -23,11 +23,10 @@ from torch import Tensor, nn
 from compressnet.architecture import Edit, Layer
 from compressnet.bounds import Size
 from compressnet.compression.change import Change, Replaced
-from compressnet.compression.factors import check_size
 from compressnet.compression.matrices import balanced, directions
 from compressnet.compression.moments import Second, root
 from compressnet.compression.network import Kept, Network
-from compressnet.compression.ranks import Energy, KeptLayer, Ratio, chosen
+from compressnet.compression.ranks import Energy, HowLarge, KeptLayer, Ratio
 from compressnet.errors import CompressnetError
 from compressnet.layers.described import described
 from compressnet.layers.softmax import FullSoftmax
@@ -67,8 +66,8 @@ class Softmax:
         energy: Energy | None = None,
         embedding: bool = True,
     ) -> None:
-        check_size("softmax", ratio, rank, energy)
-        self.ratio, self.rank, self.energy, self.embedding = ratio, rank, energy, embedding
+        self.size = HowLarge(ratio, rank, energy)
+        self.embedding = embedding
 
     def changes(self, network: Network) -> Iterator[Replaced | Kept]:
         groups = []
@@ -119,15 +118,12 @@ class Softmax:
     ) -> Replaced:
         weight, (words, width) = group.weight, group.weight.shape
         basis, energies, inverse, table_of = _directions(group, hidden, counts)
-        (rank,) = chosen(
+        (rank,) = self.size.choose(
             group.paths[0],
             words * width,
             (min(words, width),),
             lambda ranks: ranks[0] * (words + width * len(group.paths)),
             lambda: (energies[: min(words, width)],),
-            self.ratio,
-            self.rank,
-            self.energy,
         )
         basis = basis[:, :rank]
         table, projection = table_of(basis), basis.T @ inverse

@@ -11,37 +11,20 @@ independent, which they are not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from compressnet.compression.change import Replaced
-from compressnet.compression.factors import Moments, changes, channel_root, check_size, input_bias
+from compressnet.compression.factors import Factorisation, Moments, channel_root, input_bias
 from compressnet.compression.matrices import balanced, directions
 from compressnet.compression.moments import Side
-from compressnet.compression.network import Kept, Network
 from compressnet.compression.part import Part, Piece, Sizes
-from compressnet.compression.ranks import Energy, Rank, Ranks, Ratio
+from compressnet.compression.ranks import Ranks
 
 
-class Spatial:
-    """A column of taps, then a row of taps.
-
-    Args:
-        ratio: the largest share of the layer's MACs that the two may cost (default: 0.5).
-        rank: r instead.
-        energy: the least share of the energy that stays, instead.
-    """
-
-    def __init__(
-        self, ratio: Ratio | None = None, rank: Rank | None = None, energy: Energy | None = None
-    ) -> None:
-        check_size("spatial", ratio, rank, energy)
-        self.ratio, self.rank, self.energy = ratio, rank, energy
-
-    def changes(self, network: Network) -> Iterator[Replaced | Kept]:
-        return changes(self, network)
+class Spatial(Factorisation):
+    """A column of taps, then a row of taps."""
 
     def refusal(self, part: Part) -> str | None:
         flat = len(part.kernel) != 2 or min(part.kernel) < 2

@@ -29,6 +29,11 @@ def with_edits(architecture: Architecture, edits: Sequence[Edit]) -> Architectur
     return replace(architecture, edits=[*architecture.edits, *edits])
 
 
+def report_of(path: Path) -> Path:
+    """Where the report of a weights file is: beside it."""
+    return path.with_suffix(".compress.json")
+
+
 def name_of(recipe: str, methods: Sequence[str]) -> str:
     """`cls_cifar10-fold-tucker`: the recipe, and what was done."""
     return "-".join([recipe, *(method.partition(":")[0] for method in methods)])

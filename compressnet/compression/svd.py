@@ -11,43 +11,19 @@ the eigenvectors of the outputs' covariance W L² Wᵀ are all that is needed, a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor
 
-from compressnet.compression.change import Replaced
-from compressnet.compression.factors import (
-    Moments,
-    changes,
-    channel_root,
-    check_size,
-    input_bias,
-    output_bias,
-)
+from compressnet.compression.factors import Factorisation, Moments, channel_root, input_bias, output_bias
 from compressnet.compression.matrices import balanced, directions
 from compressnet.compression.moments import Side
-from compressnet.compression.network import Kept, Network
 from compressnet.compression.part import Part, Piece, Sizes
-from compressnet.compression.ranks import Energy, Rank, Ranks, Ratio
+from compressnet.compression.ranks import Ranks
 
 
-class SVD:
-    """Two layers in the place of one that mixes channels alone.
-
-    Args:
-        ratio: the largest share of the layer's MACs that the two may cost (default: 0.5).
-        rank: r instead.
-        energy: the least share of the (outputs') energy that stays, instead.
-    """
-
-    def __init__(
-        self, ratio: Ratio | None = None, rank: Rank | None = None, energy: Energy | None = None
-    ) -> None:
-        check_size("svd", ratio, rank, energy)
-        self.ratio, self.rank, self.energy = ratio, rank, energy
-
-    def changes(self, network: Network) -> Iterator[Replaced | Kept]:
-        return changes(self, network)
+class SVD(Factorisation):
+    """Two layers in the place of one that mixes channels alone."""
 
     def refusal(self, part: Part) -> str | None:
         return None if part.is_pointwise else "not a linear layer or a 1x1 convolution"

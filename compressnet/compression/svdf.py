@@ -18,11 +18,11 @@ from torch import Tensor
 
 from compressnet.bounds import Kernel
 from compressnet.compression.change import Change, Replaced
-from compressnet.compression.factors import Moments, check_size, input_bias
+from compressnet.compression.factors import Moments, input_bias
 from compressnet.compression.moments import root
 from compressnet.compression.network import Kept, Network
 from compressnet.compression.part import Part
-from compressnet.compression.ranks import Energy, KeptLayer, Ratio, chosen
+from compressnet.compression.ranks import Energy, HowLarge, KeptLayer, Ratio
 
 
 class ToSVDF:
@@ -42,8 +42,8 @@ class ToSVDF:
         rank: Kernel | None = None,
         energy: Energy | None = None,
     ) -> None:
-        check_size("svdf", ratio, rank, energy)
-        self.frames, self.ratio, self.rank, self.energy = frames, ratio, rank, energy
+        self.size = HowLarge(ratio, rank, energy)
+        self.frames = frames
 
     def changes(self, network: Network) -> Iterator[Replaced | Kept]:
         first: Part | None = None
@@ -70,15 +70,12 @@ class ToSVDF:
         filters = part.weight.unflatten(1, (frames, features))  # (n, T, F)
         (times, untimes), (bands, unbands) = _roots(frames, features, moments)
         left, values, right = torch.linalg.svd(times @ filters @ bands, full_matrices=False)
-        (rank,) = chosen(
+        (rank,) = self.size.choose(
             part.path,
             part.outputs * part.inputs,
             (min(frames, features),),
             lambda ranks: part.outputs * ranks[0] * (frames + features),
             lambda: (values.square().sum(0),),
-            self.ratio,
-            self.rank,
-            self.energy,
         )
         scale = values[:, :rank].sqrt()[..., None]  # (n, R, 1)
         time = (untimes @ left[:, :, :rank]).transpose(1, 2) * scale  # (n, R, T)

@@ -15,39 +15,22 @@ of the outputs; that of the inputs is in proportion.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from compressnet.compression.change import Replaced
-from compressnet.compression.factors import Moments, changes, channel_root, check_size, input_bias
+from compressnet.compression.factors import Factorisation, Moments, channel_root, input_bias
 from compressnet.compression.matrices import balanced, directions
 from compressnet.compression.moments import Side
-from compressnet.compression.network import Kept, Network
 from compressnet.compression.part import Part, Piece, Sizes
-from compressnet.compression.ranks import Energy, Rank, Ranks, Ratio
+from compressnet.compression.ranks import Ranks
 
 _SWEEPS = 3
 
 
-class Tucker:
-    """Fewer inputs and fewer outputs, between two 1x1 layers.
-
-    Args:
-        ratio: the largest share of the layer's MACs that the three may cost (default: 0.5).
-        rank: r2, or [r1, r2], instead.
-        energy: the least share of the energy that stays on either side, instead.
-    """
-
-    def __init__(
-        self, ratio: Ratio | None = None, rank: Rank | None = None, energy: Energy | None = None
-    ) -> None:
-        check_size("tucker", ratio, rank, energy)
-        self.ratio, self.rank, self.energy = ratio, rank, energy
-
-    def changes(self, network: Network) -> Iterator[Replaced | Kept]:
-        return changes(self, network)
+class Tucker(Factorisation):
+    """Fewer inputs and fewer outputs, between two 1x1 layers."""
 
     def refusal(self, part: Part) -> str | None:
         return "a linear layer or a 1x1 convolution: use svd" if part.is_pointwise else None

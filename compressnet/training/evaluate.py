@@ -13,9 +13,9 @@ from PIL import Image as PILImage
 from torch import nn
 
 from compressnet import files, finite
-from compressnet.data.protocol import Key, Split
+from compressnet.data.protocol import DataSet, Key, Split
 from compressnet.data.sampler import evaluation_keys
-from compressnet.errors import CompressnetError, NotFinite
+from compressnet.errors import CompressnetError, NotFinite, UsageError
 from compressnet.recipe import Eval
 from compressnet.reporter import Reporter
 from compressnet.tasks.protocol import Metrics, State, Task
@@ -71,6 +71,22 @@ def measured(
         raise NotFinite(next(filter(None, problems)))
     metrics.merge(list(states))
     return metrics
+
+
+def check_samples(task: Task, data_set: DataSet, data: str, subject: str) -> None:
+    """Refuse data of another kind than a task takes.
+
+    Args:
+        data, subject: what a person calls the data set and the network.
+
+    Raises:
+        UsageError: it is.
+    """
+    if data_set.sample_type not in task.sample_types:
+        raise UsageError(
+            f"data set '{data}' gives {data_set.sample_type} samples, "
+            f"'{subject}' takes {' or '.join(task.sample_types)}"
+        )
 
 
 def check_targets(task: Task, split: Split) -> None:
