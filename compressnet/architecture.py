@@ -29,6 +29,7 @@ from compressnet import json_file, signature
 from compressnet.errors import CompressnetError, UsageError, named
 
 FORMAT = 2
+_REPLACED = 16  # layers that edits may replace, one after the other, for each tensor that is there at the end
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Path = Annotated[str, Field(max_length=1000)]
 _STRICT = ConfigDict(strict=True, extra="forbid")
@@ -167,7 +168,13 @@ def build_on_meta(architecture: Architecture, tensors: int, source: str) -> nn.M
     Raises:
         CompressnetError: it cannot be built, or has more tensors than the file.
     """
-    replaced = sum(len(edit.get("modules", ())) for edit in architecture.edits)
+    layers = (layer for edit in architecture.edits for layer in edit.get("modules", {}).values())
+    replaced = sum(map(_count, layers))
+    if replaced > 64 + _REPLACED * tensors:
+        raise CompressnetError(
+            f"{source}: its description is damaged: it replaces {replaced:,} layers "
+            f"and has {tensors:,} tensors"
+        )
     # What is replaced or tied later counts too: the limit is above what a file has, to end what is endless.
     with torch.device("meta"), _at_most(4 * tensors + 64 * (1 + replaced), source):
         try:
@@ -177,6 +184,16 @@ def build_on_meta(architecture: Architecture, tensors: int, source: str) -> nn.M
         except (RuntimeError, TypeError, OverflowError, MemoryError, ArithmeticError) as error:
             reason = " ".join(str(error).split())[:200]
             raise CompressnetError(f"{source}: its model cannot be built: {reason}") from error
+
+
+def _count(layer: Any) -> int:
+    """Layers in a description, those of chains too."""
+    inner = (
+        layer["args"].get("layers")
+        if isinstance(layer, dict) and isinstance(layer.get("args"), dict)
+        else None
+    )
+    return 1 + sum(map(_count, inner)) if isinstance(inner, list) else 1
 
 
 @contextmanager

@@ -152,6 +152,8 @@ def compress(
         place = None if dry_run or not job.is_stored else job.write(done, output, runs, command)
         if place is not None and job.plan is not None:
             done = job.finetune(done, place, command)
+        if place is not None and record:
+            done = job.test(done, place)
     finally:
         screen.close()
     reporting.show(job, done, place, json)

@@ -35,6 +35,9 @@ def show(job: Job, done: Done, place: Path | None, json: bool) -> None:
     if done.figures:
         stages = ", ".join(f"{stage} {value:.4f}" for stage, value in done.figures.items())
         console.print_text(f"{done.metric.replace('_', ' ')} on validation data: {stages}")
+    if done.test:
+        both = ", ".join(f"{name} {value:.4f}" for name, value in done.test.items())
+        console.print_text(f"on test data: {both}")
     for line in found.warnings:
         console.note(f"warning: {line}")
     if place is not None:

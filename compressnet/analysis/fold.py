@@ -92,7 +92,7 @@ def folded(module: nn.Module, name: str, inputs: tuple[Any, ...] | None = None) 
     Raises:
         CompressnetError, UsageError: as of `fold`.
     """
-    _check_weights(module, name)
+    check_weights(module, name)
     with told(name):
         whole = copy.deepcopy(module).eval()
         found = folding(whole)
@@ -108,7 +108,12 @@ def folded(module: nn.Module, name: str, inputs: tuple[Any, ...] | None = None) 
     return Folded(made, found, *counted, checks, is_guess(whole, is_wanted))
 
 
-def _check_weights(module: nn.Module, name: str) -> None:
+def check_weights(module: nn.Module, name: str) -> None:
+    """Refuse a module that has no weights yet.
+
+    Raises:
+        CompressnetError: its weights are on `meta`, or are made in its first call.
+    """
     for tensor in (*module.parameters(), *module.buffers()):
         if nn.parameter.is_lazy(tensor):
             raise CompressnetError(f"{name}: it has lazy modules: run it once first, so that they have sizes")

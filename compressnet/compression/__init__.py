@@ -37,14 +37,16 @@ def compress(
         NotFinite: what the network computes of the inputs is not finite.
     """
     from compressnet.analysis.example import example
+    from compressnet.analysis.given import inputs_of, module_of
     from compressnet.compression.methods import compressed
-    from compressnet.compression.network import Calibration, Selection, arguments_of
+    from compressnet.compression.network import Calibration, Selection
     from compressnet.compression.report import report
 
+    module = module_of(module, "compress")
     calibration = Calibration.of(inputs, module)
     names = [methods] if isinstance(methods, str) else list(methods)
     result = compressed(module, calibration, names, Selection(tuple(only), tuple(skip)))
-    first = example(module) if inputs is None else arguments_of(inputs[0])
+    first = example(module) if inputs is None else inputs_of(inputs[0], "compress")
     return result.module, report(module.eval(), result, calibration, first, timed=timed)
 
 

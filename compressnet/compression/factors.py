@@ -61,8 +61,11 @@ class Factorisation(HowLarge, ABC):
                 wanted[part.path] = (self.reads(part),)
         found = network.moments(wanted)
         for part in parts:
-            moments = {side: found[part.path, side] for side in wanted[part.path] if found}
             kind = type(part.layer).__name__
+            if found and (part.path, self.reads(part)) not in found:
+                yield Kept(part.path, kind, "the calibration data does not always come by it")
+                continue
+            moments = {side: found[part.path, side] for side in wanted[part.path] if found}
             try:
                 ranks = self.ranks(part, moments)
             except KeptLayer as error:

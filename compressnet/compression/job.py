@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,20 +16,21 @@ import torch
 from torch import nn
 
 from compressnet import files, weights
+from compressnet.analysis.bench import told
 from compressnet.analysis.example import Size, example
 from compressnet.compression import finetune as finetuning
 from compressnet.compression import picture, stored
-from compressnet.compression.calibration import SAMPLES, calibration_of
+from compressnet.compression.calibration import SAMPLES, calibration_of, calibration_of_own
 from compressnet.compression.methods import Compressed, build, compressed
 from compressnet.compression.network import Calibration, Selection
 from compressnet.compression.report import Report, report
-from compressnet.data.protocol import NoSuchSplit
+from compressnet.data.protocol import DataSet, NoSuchSplit, Split
 from compressnet.errors import CompressnetError, UsageError
 from compressnet.recipe import Component, Eval, Recipe
 from compressnet.reporter import Reporter
 from compressnet.run import Run
 from compressnet.side import Side, read_sides
-from compressnet.subject import Loaded, load
+from compressnet.subject import Loaded, load, parse
 from compressnet.training import cpu_settings
 from compressnet.training import device as devices
 from compressnet.training.evaluate import check_samples, measured
@@ -42,6 +44,7 @@ class Done:
 
     Attributes:
         figures: the task's metric on validation data by stage: parent, converted, re-estimated, fine-tuned.
+        test: of the parent and of what became of it on the test split; None: not measured.
     """
 
     result: Compressed
@@ -49,6 +52,7 @@ class Done:
     figures: dict[str, float]
     metric: str
     facts: dict[str, Any]
+    test: dict[str, float] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: compress.json and `--json`."""
@@ -56,9 +60,36 @@ class Done:
             **self.facts,
             "metric": self.metric,
             "validation": self.figures,
+            "test": self.test,
             **self.report.as_dict(),
             "edits": self.result.edits,
         }
+
+
+class _Data:
+    """The data set of a compression, opened split by split."""
+
+    def __init__(self, data_set: DataSet, assets: dict[str, Any], seed: int) -> None:
+        self._data_set, self._assets, self.seed = data_set, assets, seed
+
+    def split(self, name: str) -> Split | None:
+        """None: there is no such split, or it is empty."""
+        try:
+            split = self._data_set.open(name, self._assets, self.seed)
+        except NoSuchSplit:
+            return None
+        return split if len(split) else None
+
+    def train(self) -> Split:
+        """The split for calibration.
+
+        Raises:
+            CompressnetError: it cannot be opened; the message names what does without it.
+        """
+        try:
+            return self._data_set.open("train", self._assets, self.seed)
+        except CompressnetError as error:
+            raise CompressnetError(f"{error}; --data-free compresses without data") from error
 
 
 class Job:
@@ -77,7 +108,7 @@ class Job:
         methods: tuple[str, ...],
         selection: Selection,
         calibration: Calibration,
-        val: Any,
+        data: _Data | None,
         device: torch.device,
         reporter: Reporter,
         recipe: Recipe | None = None,
@@ -85,7 +116,8 @@ class Job:
     ) -> None:
         self.text, self.recipe, self.plan = side.text, recipe, plan
         self.module, self.loaded, self.methods, self.selection = module, loaded, methods, selection
-        self.calibration, self.val, self.device, self.reporter = calibration, val, device, reporter
+        self.calibration, self.device, self.reporter = calibration, device, reporter
+        self.data, self.val = data, data.split("val") if data else None
 
     @classmethod
     def open(
@@ -133,21 +165,27 @@ class Job:
             base = loaded.run.recipe
         plan = _plan(side, loaded, base, finetune, overrides) if finetune else None
         cpu_settings.set_up(chosen, recipe.train.cpu_matmul if (recipe := plan or base) else "auto")
-        module = (loaded.model if loaded else side.module()).eval().to(chosen)
+        with nullcontext() if loaded else told(side.text):
+            module = (loaded.model if loaded else side.module()).eval().to(chosen)
         selection = Selection(only, skip)
         selection.check(module)
-        if data_free or loaded is None:
-            if data is not None and data_free:
+        opened = None
+        if data_free:
+            if data is not None:
                 raise UsageError("--data and --data-free contradict each other: keep one")
-            if not data_free:
-                raise UsageError(
-                    f"{side.text}: it has no task that says how data goes in: add --data-free or, in Python, "
-                    "give inputs to compressnet.compress"
-                )
-            calibration, val = Calibration.of(None, module), None
+            calibration = Calibration.of(None, module)
+        elif loaded is not None:
+            calibration, opened = _data(loaded, base, data, samples, chosen, reporter)
+        elif data is not None:
+            calibration = calibration_of_own(Component.parse("data", data), chosen, samples, reporter)
         else:
-            calibration, val = _data(loaded, base, data, samples, chosen, reporter)
-        return cls(side, module, loaded, methods, selection, calibration, val, chosen, reporter, base, plan)
+            raise UsageError(
+                f"{side.text}: it does not say where data is: add --data NAME:root=DIR of pictures, or "
+                "--data-free; in Python, compressnet.compress takes any inputs"
+            )
+        return cls(
+            side, module, loaded, methods, selection, calibration, opened, chosen, reporter, base, plan
+        )
 
     @property
     def is_stored(self) -> bool:
@@ -166,6 +204,10 @@ class Job:
             clock: "wall" or "cpu", see `analysis.timing`.
             is_dry: leave out times and metrics.
         """
+        with nullcontext() if self.is_stored else told(self.text):  # what a user's code raises names it
+            return self._gone(batch, size, clock, is_dry)
+
+    def _gone(self, batch: int, size: Size, clock: str, is_dry: bool) -> Done:
         began = time.monotonic()
         figures: dict[str, float] = {}
         if not is_dry:
@@ -231,15 +273,27 @@ class Job:
         trained = {"steps": outcome.step, "seconds": round(outcome.seconds, 1), "digest": outcome.digest}
         return replace(done, figures=figures, facts={**done.facts, "finetuned": trained})
 
-    def _measure(self, stage: str, module: nn.Module, figures: dict[str, float]) -> None:
-        if self.val is None or self.loaded is None:
-            return
-        task = self.loaded.task
-        settings = self.recipe.eval if self.recipe else Eval()
-        found = measured(
-            task, module, self.val, self.device, self.reporter, settings, title=f"validation, {stage}"
+    def test(self, done: Done, place: Path) -> Done:
+        """Measure the parent and what was written on the test split: for a record, when all is chosen."""
+        split = self.data.split("test") if self.data else None
+        if split is None:
+            return done
+        last = load(parse(str(place))).model.to(self.device)
+        forms = {"parent": self.module, "compressed": last}
+        return replace(
+            done, test={name: self._figure(split, form, f"test, {name}") for name, form in forms.items()}
         )
-        figures[stage] = found.compute()[task.best[0]]
+
+    def _measure(self, stage: str, module: nn.Module, figures: dict[str, float]) -> None:
+        if self.val is not None:
+            figures[stage] = self._figure(self.val, module, f"validation, {stage}")
+
+    def _figure(self, split: Split, module: nn.Module, title: str) -> float:
+        """The task's metric."""
+        assert self.loaded is not None
+        task, settings = self.loaded.task, self.recipe.eval if self.recipe else Eval()
+        found = measured(task, module, split, self.device, self.reporter, settings, title=title)
+        return found.compute()[task.best[0]]
 
     def _example(self, batch: int, size: Size) -> tuple[Any, ...]:
         if size is None and hasattr(self.module, "init_state"):
@@ -279,22 +333,16 @@ def _data(
     samples: int,
     device: torch.device,
     reporter: Reporter,
-) -> tuple[Calibration, Any]:
-    """Calibration on the training split, and the validation split, if there is one."""
+) -> tuple[Calibration, _Data]:
+    """Calibration on the training split, and where the others come from."""
     component = _component(loaded, base, text)
     data_set = component.build()
     check_samples(loaded.task, data_set, component.name, loaded.subject.name)
-    seed = base.seed if base else 0
-    try:
-        train = data_set.open("train", loaded.assets, seed)
-    except CompressnetError as error:
-        raise CompressnetError(f"{error}; --data-free compresses without data") from error
-    try:
-        val = data_set.open("val", loaded.assets, seed)
-    except NoSuchSplit:
-        val = None
-    calibration = calibration_of(loaded.task, component, train, device, seed, samples, reporter=reporter)
-    return calibration, val if val is not None and len(val) else None
+    opened = _Data(data_set, loaded.assets, base.seed if base else 0)
+    calibration = calibration_of(
+        loaded.task, component, opened.train(), device, opened.seed, samples, reporter=reporter
+    )
+    return calibration, opened
 
 
 def _component(loaded: Loaded, base: Recipe | None, text: str | None) -> Component:

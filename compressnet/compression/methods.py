@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from compressnet import registry, signature
+from compressnet.analysis.fold import check_weights
 from compressnet.architecture import Edit
 from compressnet.compression.change import Change, Replaced, together
 from compressnet.compression.network import Calibration, Kept, Network, Selection
@@ -120,6 +121,7 @@ def compressed(
 
 
 def _check_weights(module: nn.Module) -> None:
+    check_weights(module, type(module).__name__)
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         if tensor.is_complex():
             raise UsageError(f"{name}: complex numbers: compress takes real ones")

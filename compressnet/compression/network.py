@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from compressnet.analysis.given import inputs_of
 from compressnet.compression.moments import Second, Side, collect
 from compressnet.compression.part import KINDS, Part
 from compressnet.errors import UsageError, named
@@ -49,7 +50,7 @@ class Calibration:
         """Of the arguments of calls: a tensor or a tuple each; None: of random inputs, for shapes."""
         from compressnet.analysis.example import example
 
-        calls = [example(module)] if inputs is None else [arguments_of(given) for given in inputs]
+        calls = [example(module)] if inputs is None else [inputs_of(given, "compress") for given in inputs]
         if not calls:
             raise UsageError("there is no calibration data: give inputs, or say data_free=True")
         count = sum(len(call[0]) if isinstance(call[0], Tensor) and call[0].ndim else 1 for call in calls)
@@ -186,7 +187,7 @@ class Network:
             elif self._is_factor(path):
                 reason = "a factor of a layer that was split: densify makes it one again"
             elif path not in called:
-                reason = "its weights are used, but it is not called: others would not find them"
+                reason = "it is not called with its input alone: what comes in its place might not be found"
             elif not alone(path):
                 reason = "it shares its weights, or stands in two places"
             else:
@@ -217,6 +218,8 @@ class Network:
         found: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
 
         def seen(path: str, layer: Any, inputs: Any, output: Any) -> None:
+            if not inputs:  # it is given by name: what comes in its place takes it by place
+                return
             axes = layer.weight.ndim - 2
             inside, outside = (tuple(x.shape[-axes:]) if axes else () for x in (inputs[0], output))
             found.setdefault(path, (inside, outside))
@@ -258,11 +261,6 @@ def _hook(path: str, seen: Callable[..., None]) -> Callable[..., None]:
 
 def _called_with(call: tuple[Any, ...], module: nn.Module) -> object:
     return module(*call)
-
-
-def arguments_of(given: Any) -> tuple[Any, ...]:
-    """Of a call: a tensor is the only one."""
-    return tuple(given) if isinstance(given, tuple | list) else (given,)
 
 
 def _has_matrix(layer: nn.Module) -> bool:

@@ -240,27 +240,36 @@ def _times_of_layers(
     dense: nn.Module, made: nn.Module, paths: Sequence[str], inputs: tuple[Any, ...], clock: Clock
 ) -> dict[str, Comparison]:
     """Both forms of each layer on what it is given in a call of the network."""
+    old, new = (_given(module, paths, inputs) for module in (dense, made))
+    times = {}
+    for path in old.keys() & new.keys():
+        forms = {
+            _BEFORE: _call(dense.get_submodule(path), (old[path],)),
+            _AFTER: _call(made.get_submodule(path), (new[path],)),
+        }
+        with contextlib.suppress(TypeError, ValueError, RuntimeError):  # it takes more than one input
+            times[path] = compare(forms, OF_LAYERS, old[path].device, clock)
+    return times
+
+
+def _given(module: nn.Module, paths: Sequence[str], inputs: tuple[Any, ...]) -> dict[str, Tensor]:
+    """What each layer is given first in a call of its network: a reader of projected outputs has less."""
     given: dict[str, Tensor] = {}
 
     def hook(path: str) -> Callable[..., None]:
         def seen(layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            given.setdefault(path, args[0].detach().clone())
+            if args and path not in given:
+                given[path] = args[0].detach().clone()
 
         return seen
 
-    handles = [dense.get_submodule(path).register_forward_hook(hook(path)) for path in paths]
+    handles = [module.get_submodule(path).register_forward_hook(hook(path)) for path in paths]
     try:
-        dense(*inputs)
+        module(*inputs)
     finally:
         for handle in handles:
             handle.remove()
-    times = {}
-    for path, x in given.items():
-        old, new = dense.get_submodule(path), made.get_submodule(path)
-        with contextlib.suppress(TypeError, ValueError, RuntimeError):  # it takes more than one input
-            forms = {_BEFORE: _call(old, (x,)), _AFTER: _call(new, (x,))}
-            times[path] = compare(forms, OF_LAYERS, x.device, clock)
-    return times
+    return given
 
 
 @torch.no_grad()

@@ -52,13 +52,17 @@ class TorchLSTM(nn.LSTM):
         super().__setstate__(state)
         self.flatten_parameters()
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> Any:  # type: ignore[override]
         """Sequences (T, B, input_size) to (T, B, out), from a state of zeros.
 
         `out` is `proj_size` or, without projection, `hidden_size`; twice that if bidirectional.
+
+        Args:
+            state: where to begin; the new one is returned too.
         """
-        output, _ = super().forward(_lower(x))
-        return output
+        if state is None:
+            return super().forward(_lower(x))[0]
+        return super().forward(_lower(x), (_lower(state[0]), _lower(state[1])))
 
     def init_state(
         self, batch: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
@@ -79,7 +83,7 @@ class TorchLSTM(nn.LSTM):
         """
         if self.bidirectional:
             raise ValueError("TorchLSTM: a bidirectional network needs the whole sequence, it has no step")
-        output, (h, c) = super().forward(_lower(x), (_lower(state[0]), _lower(state[1])))
+        output, (h, c) = self(x, state)  # a call, which is counted
         return output, (h.to(state[0].dtype), c.to(state[1].dtype))
 
     def example(self, batch: int = 1, size: int = 35) -> tuple[Tensor]:

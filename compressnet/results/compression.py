@@ -22,13 +22,15 @@ _HEAD = (
     "milliseconds",
     "times as fast [95 %]",
     "metric on validation data",
+    "on test data",
 )
 _INTRODUCTION = """\
 ## Compression
 
 Trained networks made smaller by `compress`, without training unless it says so. Milliseconds are medians of
 interleaved passes of both networks, as `apply` runs them; an interval that holds 1 shows no difference. The
-metric is that of the network it was made of, then of each stage: converted, with batch norms re-estimated."""
+metric is that of the network it was made of, then of each stage: converted, with batch norms re-estimated,
+fine-tuned; on test data once, of the parent and of what became of it."""
 
 
 def is_compression(record: Mapping[str, Any]) -> bool:
@@ -89,8 +91,9 @@ def _row(record: Mapping[str, Any]) -> list[str]:
         spread = timings["after"]["ratio"]
         ratio = f"{spread['value']:.2f}x [{spread['low']:.2f}, {spread['high']:.2f}]"
     stages = [f"{stage} {value:.4f}" for stage, value in record["validation"].items()]
-    copy = record["calibration"].get("data", {}).get("copy")
+    copy = (record["calibration"].get("data") or {}).get("copy")
     metric = f"{record['metric']}: {', '.join(stages)}" if stages else "-"
+    test = record.get("test")
     return [
         f"[{record['name']}](results/{record['name']}.json)",
         record["subject"],
@@ -100,6 +103,7 @@ def _row(record: Mapping[str, Any]) -> list[str]:
         milliseconds,
         ratio,
         f"{metric} ({copy})" if copy else metric,
+        f"{test['parent']:.4f} > {test['compressed']:.4f}" if test else "-",
     ]
 
 
@@ -107,6 +111,6 @@ def _calibration(record: Mapping[str, Any]) -> str:
     found = record["calibration"]
     if found.get("data_free"):
         return "without data"
-    data = found.get("data", {})
+    data = found.get("data") or {}
     copy = f" ({data['copy']})" if data.get("copy") else ""
     return f"calibrated on {found['samples']:,} training samples of {data.get('name', '-')}{copy}"

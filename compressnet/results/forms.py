@@ -132,6 +132,48 @@ class Size(Form):
     macs: Count
 
 
+class TimedNetwork(Form):
+    """A network of a compression: "before", "after", and the same in ONNX Runtime."""
+
+    name: str
+    median: Seconds
+    ratio: Ratio
+
+
+class Timings(Form):
+    """Of both networks."""
+
+    timings: list[TimedNetwork]
+
+    @model_validator(mode="after")
+    def _both(self) -> Timings:
+        if not {"before", "after"} <= {timing.name for timing in self.timings}:
+            raise ValueError("'timings' has not both 'before' and 'after'")
+        return self
+
+
+class CalibrationData(Form):
+    """The training data that factors were chosen on."""
+
+    name: str
+    copy_: str | None = Field(default=None, alias="copy")
+
+
+class Calibration(Form):
+    """What factors were chosen on."""
+
+    data_free: bool
+    samples: Count | None = None
+    data: CalibrationData | None = None
+
+
+class OnTest(Form):
+    """The metric on test data."""
+
+    parent: Figure
+    compressed: Figure
+
+
 class CompressionRecord(Form):
     """A record of `compress`."""
 
@@ -141,11 +183,12 @@ class CompressionRecord(Form):
     methods: list[str]
     metric: str
     validation: dict[str, Figure]
+    test: OnTest | None = None
     before: Size
     after: Size
     layers: list[dict[str, Any]]
-    timing: dict[str, Any] | None
-    calibration: dict[str, Any]
+    timing: Timings | None
+    calibration: Calibration
     command: str
     device: str
     threads: Annotated[int, Field(ge=1)]

@@ -103,3 +103,15 @@ def save(path: Path, size: tuple[int, int] = (20, 16), **options: object) -> Pat
     pixels = np.random.default_rng(0).integers(0, 256, (4, 4, 3)).astype(np.uint8)
     Pillow.fromarray(pixels).resize(size, Pillow.Resampling.BICUBIC).save(path, **options)  # type: ignore[arg-type]
     return path
+
+
+@pytest.fixture
+def hardly_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`compress` times next to nothing: how fast its networks are is not asked here."""
+    from compressnet.analysis.timing import Effort
+    from compressnet.compression import report
+
+    effort = Effort(warmup_rounds=1, warmup_seconds=0, min_rounds=3, max_rounds=3, min_seconds=0)
+    monkeypatch.setattr(report, "OF_LAYERS", effort)
+    monkeypatch.setattr(report, "OF_NETWORKS", effort)
+    monkeypatch.setattr(report, "_in_onnxruntime", lambda *_: None)

@@ -13,7 +13,7 @@ from compressnet import weights
 from compressnet.weights import Architecture
 from tests.cli.conftest import Cli
 
-pytestmark = pytest.mark.usefixtures("one_torchlib")
+pytestmark = pytest.mark.usefixtures("one_torchlib", "hardly_timed")
 
 RECIPE = """
 version: 1
@@ -98,3 +98,71 @@ def test_mistakes_are_one_line(cli: Cli, net: Path, words: list[str], code: int,
     done = cli("compress", *words, code=code)
     assert message in done.stderr
     assert done.stdout == ""
+
+
+LANGUAGE = """
+version: 1
+task: {name: language_modelling}
+model: {name: language_model, cell: "CELL", hidden_size: 24, num_layers: 2}
+data: {name: text_sample, unroll: 8}
+train: {steps: 3, batch: 4, lr: 4e-3}
+"""
+
+
+@pytest.mark.parametrize("cell", ["lstm:peepholes=false", "torch_lstm"])
+def test_a_language_model_is_projected_and_its_words_factored(cli: Cli, place: Path, cell: str) -> None:
+    (place / "lm.yaml").write_text(LANGUAGE.replace("CELL", cell))
+    cli("train", "lm.yaml", "-o", "lm", "--device", "cpu", "--set", "train.previews=0")
+    words = ("--method", "lstmp", "--method", "softmax:rank=8", "--calibration", "64", "--seq-len", "4")
+    done = json.loads(cli("compress", "lm", *words, "-o", "less", "--device", "cpu", "--json").stdout)
+    rows = {row["path"]: row for row in done["layers"]}
+    cells = [path for path, row in rows.items() if row["kind"] in ("LSTM", "TorchLSTM")]
+    assert len(cells) == 2
+    for path in cells:
+        assert 0 < rows[path]["after"]["macs"] <= rows[path]["before"]["macs"]
+        assert rows[path]["timing"] is not None  # the second is given less than before
+    assert done["after"]["parameters"] < done["before"]["parameters"]
+    assert done["validation"]["converted"] > 0
+    assert "perplexity" in cli("eval", "less", "--device", "cpu").stdout
+    again = cli("compress", "less", "--method", "densify", "-o", "dense", "--device", "cpu").stdout
+    assert "dense: " in again
+
+
+def test_a_record_has_the_test_data_once(cli: Cli, run: Path) -> None:
+    cli("compress", "run", *SVD, "--record", "less", "--results", "records")
+    record = json.loads(Path("records/less.json").read_text())
+    assert set(record["test"]) == {"parent", "compressed"}
+    shown = cli("results", "records").stdout
+    assert "Compression" in shown
+    assert f"{record['test']['parent']:.4f} > {record['test']['compressed']:.4f}" in shown
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (
+            "timing",
+            {"timings": [{"name": "before", "median": 1.0, "ratio": {"value": 1, "low": 1, "high": 1}}]},
+        ),
+        ("timing", {"timings": 3}),
+        ("test", {"parent": 1.0}),
+        ("calibration", {}),
+        ("before", None),
+        ("validation", {"parent": "high"}),
+    ],
+)
+def test_a_damaged_record_is_one_line(cli: Cli, place: Path, key: str, value: object) -> None:
+    figures = {"parameters": 1, "bytes": 4, "macs": 1}
+    record = {
+        "name": "less", "kind": "compression", "subject": "run", "methods": ["svd"], "metric": "accuracy",
+        "validation": {"parent": 0.5}, "test": None, "before": figures, "after": figures, "layers": [],
+        "timing": None, "calibration": {"data_free": True}, "command": "compressnet", "device": "cpu",
+        "threads": 1, "date": "2026-01-01", "versions": {"torch": "2", "compressnet": "0"}, "commit": None,
+    }  # fmt: skip
+    (place / "records").mkdir()
+    (place / "records" / "less.json").write_text(json.dumps(record))
+    cli("results", "records")
+    (place / "records" / "less.json").write_text(json.dumps(record | {key: value}))
+    error = cli("results", "records", code=1).error
+    assert error.startswith("records/less.json: ")
+    assert key in error

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import torch
 
-from compressnet.analysis.timing import Effort
-from compressnet.compression import report as report_module
 from compressnet.run import Run
 from tests.cli.conftest import Cli
+
+pytestmark = pytest.mark.usefixtures("hardly_timed")
 
 RECIPE = """
 version: 1
@@ -51,15 +51,6 @@ FINETUNE = [
 def write_data(folder: Path) -> None:
     rows = [f"{n // 30} it {'says' if n < 30 else 'seems'} {'so ' * (n % 4)}" for n in range(60)]
     (folder / "subj.all").write_text("\n".join(rows) + "\n")
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time next to nothing: how fast the networks are is not asked here."""
-    effort = Effort(warmup_rounds=1, warmup_seconds=0, min_rounds=3, max_rounds=3, min_seconds=0)
-    monkeypatch.setattr(report_module, "OF_LAYERS", effort)
-    monkeypatch.setattr(report_module, "OF_NETWORKS", effort)
-    monkeypatch.setattr(report_module, "_in_onnxruntime", lambda *_: None)
 
 
 @pytest.fixture

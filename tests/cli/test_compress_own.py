@@ -1,0 +1,85 @@
+"""`compressnet compress` of modules that users write, good ones and all others."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Cli
+
+pytestmark = pytest.mark.usefixtures("hardly_timed")
+
+SOURCE = """
+import threading
+
+import torch
+from torch import nn
+
+
+class Pictures(nn.Module):
+    def __init__(self, bad: str = ""):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 24, 3, 2, 1), nn.Conv2d(24, 24, 3, 2, 1)
+        self.fc = nn.LazyLinear(10) if bad == "lazy" else nn.Linear(24, 10)
+        self.bad = bad
+        if bad == "lock":
+            self.lock = threading.Lock()
+
+    def forward(self, x):
+        if self.bad == "raises":
+            raise ValueError("never on a Sunday")
+        x = self.second(self.first(x).relu()).relu().mean((2, 3))
+        return self.fc(input=x) if self.bad == "named" else self.fc(x)
+"""
+WORDS = ("--method", "svd", "--method", "channel_out", "--threads", "1", "--device", "cpu")
+
+
+@pytest.fixture(autouse=True)
+def source(place: Path) -> None:
+    (place / "my.py").write_text(SOURCE)
+
+
+def test_pictures_of_a_data_set_calibrate_it(cli: Cli, place: Path) -> None:
+    words = ("compress", "py:my.py:Pictures", *WORDS, "--input", "1x3x32x32", "--calibration", "64")
+    done = json.loads(cli(*words, "--data", "glyphs:count=64", "--json").stdout)
+    assert done["output"] is None
+    assert (done["calibration"]["samples"], done["calibration"]["data_free"]) == (64, False)
+    assert done["calibration"]["data"]["name"] == "glyphs"
+    assert done["validation"] == {}
+    assert {row["path"] for row in done["layers"]} >= {"second", "fc"}
+    assert all(0 < row["error"] < 1 for row in done["layers"])
+    pictures = json.loads(cli(*words, "--data", "sample:crop=32", "--dry-run", "--json").stdout)
+    assert pictures["calibration"]["data"]["name"] == "sample"
+    error = cli(*words, "--data", "text_sample", code=2).error
+    assert error.startswith(
+        "data set 'text_sample' gives text samples: a network of your own is run on pictures"
+    )
+    assert "add --data NAME:root=DIR of pictures, or --data-free" in cli(*words, code=2).error
+    assert os.listdir() == ["my.py"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "code", "message"),
+    [
+        ("raises", 1, "never on a Sunday"),
+        ("lazy", 1, "lazy modules: run it once first"),
+        ("lock", 1, 'my.py:Pictures:bad="lock": cannot be run: TypeError: cannot pickle'),
+    ],
+)
+def test_what_a_module_does_wrong_is_one_line_that_names_it(
+    cli: Cli, bad: str, code: int, message: str
+) -> None:
+    words = ("compress", f"py:my.py:Pictures:bad={bad}", *WORDS, "--input", "1x3x32x32", "--data-free")
+    assert message in cli(*words, code=code).error
+
+
+def test_a_layer_that_is_given_its_input_by_name_stays(cli: Cli) -> None:
+    words = ("compress", "py:my.py:Pictures:bad=named", *WORDS[2:], "--input", "1x3x32x32", "--data-free")
+    done = json.loads(cli(*words, "--dry-run", "--json").stdout)
+    assert [row["path"] for row in done["kept"] if "not called with its input alone" in row["reason"]] == [
+        "fc"
+    ]
+    assert "fc" not in {row["path"] for row in done["layers"]}
