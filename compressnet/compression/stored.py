@@ -34,6 +34,11 @@ def report_of(path: Path) -> Path:
     return path.with_suffix(".compress.json")
 
 
+def in_run(folder: Path) -> Path:
+    """Where the report of a run is."""
+    return folder / REPORT
+
+
 def name_of(recipe: str, methods: Sequence[str]) -> str:
     """`cls_cifar10-fold-tucker`: the recipe, and what was done."""
     return "-".join([recipe, *(method.partition(":")[0] for method in methods)])
@@ -67,6 +72,7 @@ def write_run(
         recipe = recipe.model_copy(update={"init": f"{folder or runs / name}@step-0"})
     run = Run.create(recipe, runs, folder)
     with run.lock():
+        files.write_json(in_run(run.folder), report)  # first: where there are weights, they are explained
         with files.new_folder(run.checkpoints.of(0), replace=True) as made:
             weights.save(made / "model.safetensors", module, architecture)
         if steps:
@@ -89,7 +95,6 @@ def write_run(
             compressed=True,
             digest=weights.digest(weights.tensors_of(module), architecture),
         )
-        files.write_json(run.folder / REPORT, report)
         if not steps:
             run.log("start", step=0)
             run.finish("done", "")
