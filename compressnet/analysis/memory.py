@@ -36,6 +36,14 @@ def peak_bytes(form: Callable[[], object], device: torch.device) -> int | None:
         return None
 
 
+def peak_of_process() -> int | None:
+    """Resident bytes that this process had at most, torch itself included; None: the system does not tell."""
+    try:
+        return _resident("VmHWM")
+    except OSError:  # not Linux
+        return None
+
+
 def _cuda_peak(form: Callable[[], object], device: torch.device) -> int:
     torch.cuda.synchronize(device)
     torch.cuda.empty_cache()

@@ -18,6 +18,7 @@ from torch import nn
 from compressnet import files, weights
 from compressnet.analysis.bench import told
 from compressnet.analysis.example import Size, example
+from compressnet.analysis.memory import peak_of_process
 from compressnet.compression import finetune as finetuning
 from compressnet.compression import picture, stored
 from compressnet.compression.calibration import SAMPLES, calibration_of, calibration_of_own
@@ -234,6 +235,7 @@ class Job:
             "device": devices.name(self.device),
             "threads": torch.get_num_threads(),
             "seconds": round(time.monotonic() - began, 1),
+            "peak_bytes": peak_of_process(),
         }
         metric = self.loaded.task.best[0] if self.loaded else ""
         return Done(result, found, figures, metric, facts)

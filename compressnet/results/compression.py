@@ -76,7 +76,8 @@ def sections(records: Sequence[Mapping[str, Any]]) -> list[str]:
     rows = [_row(record) for record in mine]
     how = [
         f"- {record['name']}: `{record['command']}`, commit {record['commit']}, {record['device']}, "
-        f"{record['threads']} thread{'s' if record['threads'] > 1 else ''}; {_calibration(record)}"
+        f"{record['threads']} thread{'s' if record['threads'] > 1 else ''}; "
+        f"{_calibration(record)}{_effort(record)}"
         for record in mine
     ]
     return [_INTRODUCTION, markdown(_HEAD, rows), "### How it was done\n\n" + "\n".join(how)]
@@ -105,6 +106,13 @@ def _row(record: Mapping[str, Any]) -> list[str]:
         f"{metric} ({copy})" if copy else metric,
         f"{test['parent']:.4f} > {test['compressed']:.4f}" if test else "-",
     ]
+
+
+def _effort(record: Mapping[str, Any]) -> str:
+    """What it took, timing included, fine-tuning not."""
+    seconds, peak = record.get("seconds"), record.get("peak_bytes")
+    memory = f", {peak / 1e9:.2g} GB at most" if peak else ""
+    return "" if seconds is None else f"; {seconds:.0f} s{memory}"
 
 
 def _calibration(record: Mapping[str, Any]) -> str:

@@ -189,6 +189,8 @@ class CompressionRecord(Form):
     layers: list[dict[str, Any]]
     timing: Timings | None
     calibration: Calibration
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    peak_bytes: Count | None = None
     command: str
     device: str
     threads: Annotated[int, Field(ge=1)]

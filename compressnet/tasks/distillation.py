@@ -86,8 +86,8 @@ class Distillation:
             UsageError: the two do not say the same kind of thing.
         """
         mine, theirs = _split(state)
-        plain = self.task.loss(model, batch, mine)
         said = self.task.outputs(model, batch, mine)
+        plain = self.task.loss_of(said, batch) if self.task.loss_of else self.task.loss(model, batch, mine)
         with torch.no_grad():
             heard = self._teachers_task.outputs(self._teacher, batch, theirs)
         if said.kind != heard.kind or said.values.shape != heard.values.shape:

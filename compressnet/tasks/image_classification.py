@@ -123,8 +123,10 @@ class ImageClassification:
         return len(inputs[0])
 
     def loss(self, model: nn.Module, batch: ClassImageBatch, state: State) -> Loss:
-        scores = model(self._normalised(batch.pixels)).float()  # (B, K)
-        mean = F.cross_entropy(scores, batch.labels, label_smoothing=self._smoothing)
+        return self.loss_of(self.outputs(model, batch, state), batch)
+
+    def loss_of(self, outputs: Outputs, batch: ClassImageBatch) -> Loss:
+        mean = F.cross_entropy(outputs.values, batch.labels, label_smoothing=self._smoothing)
         return Loss(mean, len(batch.labels), {}, ())
 
     def outputs(self, model: nn.Module, batch: ClassImageBatch, state: State) -> Outputs:

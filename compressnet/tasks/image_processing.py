@@ -70,8 +70,10 @@ class ImageTranslation:
         return batch * height * width / 1e6
 
     def loss(self, model: nn.Module, batch: ImageBatch, state: State) -> Loss:
-        output = model(_unit(batch.inputs))  # (B, 3, H, W)
-        mean = F.mse_loss(output.float(), _unit(batch.targets))
+        return self.loss_of(self.outputs(model, batch, state), batch)
+
+    def loss_of(self, outputs: Outputs, batch: ImageBatch) -> Loss:
+        mean = F.mse_loss(outputs.values, _unit(batch.targets))
         return Loss(mean, batch.targets.numel(), {}, ())
 
     def outputs(self, model: nn.Module, batch: ImageBatch, state: State) -> Outputs:

@@ -73,6 +73,7 @@ class LanguageModelling:
     options: ClassVar[type] = Options
     measures: ClassVar[type] = NoMeasures
     needs_targets: ClassVar[bool] = True
+    loss_of = None
     unit: ClassVar[str] = "token"
 
     def __init__(self, classes: OptionalSize = 0) -> None:

@@ -139,6 +139,13 @@ class Task(Protocol):
         Of the same batch all networks of a task have the same shape and kind: one can learn from another.
         """
 
+    @property
+    def loss_of(self) -> Callable[[Outputs, Any], Loss] | None:
+        """The loss of a batch from `outputs` alone, without carried state: one pass then gives both.
+
+        None: the loss needs more of the network, as a language model's penalties.
+        """
+
     def predict(self, model: nn.Module, batch: Any, state: State) -> tuple[Any, State]: ...
 
     def measure(self, settings: Mapping[str, Any]) -> None:

@@ -93,8 +93,10 @@ class SequenceClassification:
         return inputs[0].numel()  # words (T, B)
 
     def loss(self, model: nn.Module, batch: SentenceBatch, state: State) -> Loss:
-        scores = model(batch.words, batch.lengths)  # (B, K)
-        return Loss(F.cross_entropy(scores, batch.labels), len(batch.labels), {}, ())
+        return self.loss_of(self.outputs(model, batch, state), batch)
+
+    def loss_of(self, outputs: Outputs, batch: SentenceBatch) -> Loss:
+        return Loss(F.cross_entropy(outputs.values, batch.labels), len(batch.labels), {}, ())
 
     def outputs(self, model: nn.Module, batch: SentenceBatch, state: State) -> Outputs:
         """Scores of the classes, (B, K)."""

@@ -64,6 +64,7 @@ class SequenceRegression:
     options: ClassVar[type] = Options
     measures: ClassVar[type] = NoMeasures
     needs_targets: ClassVar[bool] = True
+    loss_of = None
     unit: ClassVar[str] = "step"
 
     def __init__(self, logistic: bool | None = None) -> None:

@@ -185,6 +185,7 @@ class Classifier:
     best: ClassVar[tuple[str, Literal["max", "min"]]] = ("accuracy", "max")
     measures: ClassVar[type] = Measures
     needs_targets: ClassVar[bool] = True
+    loss_of = None
     unit: ClassVar[str] = "file"
 
     def prepare(self, train_data: Any, parent: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:

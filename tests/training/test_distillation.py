@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from compressnet import weights
+from compressnet.data.class_image import ClassImageBatch
 from compressnet.errors import Interrupted, UsageError
+from compressnet.recipe import Distill
 from compressnet.run import Run
-from compressnet.tasks.distillation import distance
+from compressnet.tasks.distillation import Distillation, distance
+from compressnet.tasks.image_classification import ImageClassification
 from compressnet.tasks.protocol import Outputs
 from tests.training import toy
 from tests.training.test_loop import StopAt, _register, go, new
@@ -100,3 +106,21 @@ def test_who_cannot_teach(tmp_path: Path, taught: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(toy.ToyTask, "prepare", lambda self, data, parent=None: ({"offset": 0.25}, {}))
     with pytest.raises(UsageError, match="has another 'offset' than this training"):
         go(new(tmp_path / "c", taught))
+
+
+def test_a_network_runs_once_a_step_and_so_do_its_batch_norms() -> None:
+    """Twice, running statistics would move at twice their momentum."""
+    task: Any = ImageClassification()
+    preparation = {"resize": 8, "side": 8, "mean": [0.5] * 3, "std": [0.2] * 3}
+    task.use({"classes": ["a", "b"], "preparation": preparation})
+    calls = []
+    student = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    student.append(nn.Linear(4, 2))
+    teacher: Any = SimpleNamespace(model=copy.deepcopy(student), task=task)
+    student.register_forward_hook(lambda *_: calls.append(1))
+    batch = ClassImageBatch(
+        torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8), torch.tensor([0, 1]), ["x", "y"]
+    )
+    Distillation(task, teacher, Distill(teacher="run")).loss(student, batch, ()).mean.backward()
+    assert len(calls) == 1
+    assert student[1].num_batches_tracked == 1

@@ -99,6 +99,7 @@ class ToyTask:
     options: ClassVar[type] = Options
     measures: ClassVar[type] = Options
     needs_targets: ClassVar[bool] = True
+    loss_of = None
     unit: ClassVar[str] = "step"
 
     def prepare(self, train_data: Any, parent: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
