@@ -64,6 +64,8 @@ class Replaced(NamedTuple):
         kind: the name of its class.
         text: what a report says of the size: "rank 24".
         is_thin: whether it was made of fewer than ten rows of data a dimension.
+        error: by the spectrum (`matrices.lost`), of what is made of the first layer's outputs on the data,
+            where outputs themselves cannot be compared; None: not known.
     """
 
     paths: tuple[str, ...]
@@ -71,6 +73,7 @@ class Replaced(NamedTuple):
     text: str
     change: Change
     is_thin: bool = False
+    error: float | None = None
 
 
 def together(changes: Iterable[Change]) -> Change:

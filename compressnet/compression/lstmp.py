@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from compressnet import signature
 from compressnet.architecture import Layer
 from compressnet.compression.change import Change, Replaced, shared_ties
-from compressnet.compression.matrices import balanced, directions
+from compressnet.compression.matrices import balanced, directions, lost
 from compressnet.compression.moments import Second, collect, root
 from compressnet.compression.network import Kept, Network
 from compressnet.compression.ranks import HowLarge, KeptLayer
@@ -45,12 +45,14 @@ class _Narrow:
         project: P (p, H).
         recurrent: W_hh A.
         read: the matrices of each reader, times A.
+        error: of all that is done with h, M h, relative to its size; None: without data.
     """
 
     project: Tensor
     recurrent: Tensor
     read: Mapping[str, Mapping[str, Tensor]]
     is_thin: bool
+    error: float | None
 
     @property
     def width(self) -> int:
@@ -114,7 +116,9 @@ class LSTMP(HowLarge):
             by_reader[reader][name] = part
         for reader, layer in readers.items():
             _check_matrices(reader, layer, rank)
-        return _Narrow(project, first, by_reader, second is not None and second.is_thin)
+        if second is None:
+            return _Narrow(project, first, by_reader, False, None)
+        return _Narrow(project, first, by_reader, second.is_thin, lost(energies, rank))
 
 
 def _refusal(network: Network, path: str, layer: Any, said: Mapping[str, Readers]) -> str:
@@ -179,7 +183,7 @@ def _replaced(
             ties += shared_ties(whole, changed)
         change = Change({"modules": new, "ties": ties} if ties else {"modules": new}, tensors)
         kind = type(whole.get_submodule(path)).__name__
-        yield Replaced((path, *one.read), kind, f"rank {one.width}", change, one.is_thin)
+        yield Replaced((path, *one.read), kind, f"rank {one.width}", change, one.is_thin, one.error)
 
 
 def _check_matrices(path: str, layer: nn.Module, width: int) -> None:

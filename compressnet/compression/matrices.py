@@ -27,3 +27,9 @@ def balanced(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     ones = [1] * (first.ndim - 1)
     second = second / scale.view(1, -1, *[1] * (second.ndim - 2))
     return first * scale.view(-1, *ones), second
+
+
+def lost(energies: Tensor, rank: int) -> float:
+    """The relative error of keeping the first directions: the root of the share of energy in all others."""
+    total = float(energies.sum())
+    return (float(energies[rank:].sum()) / total) ** 0.5 if total > 0 else 0.0

@@ -48,7 +48,8 @@ class Row:
         path, kind: of the layer as it was.
         methods: what was done to it, in order, with the rank that was chosen.
         error: of its outputs on the calibration data, given what it was given before: the root of the mean
-            square of the difference over that of the outputs about their mean; None: it cannot be compared.
+            square of the difference over that of the outputs about their mean; of a recurrent cell that of
+            all that reads it; None: it cannot be compared.
         timing: of both forms on the layer's own input; None: it was not timed.
     """
 
@@ -152,7 +153,7 @@ def report(
             tuple((method, done.text) for method, done in result.method_of(path)),
             _below(before, path),
             _below(after, path),
-            errors.get(path),
+            errors.get(path, _own_error(result, path)),
             times.get(path),
         )
         for path in changed
@@ -197,6 +198,12 @@ def _is_layer(layer: nn.Module) -> bool:
 def _below(counted: Count, path: str) -> Figures:
     rows = [r for r in counted.layers if not path or r.path == path or r.path.startswith(f"{path}.")]
     return Figures(*(sum(getattr(row, name) for row in rows) for name in ("parameters", "bytes", "macs")))
+
+
+def _own_error(result: Compressed, path: str) -> float | None:
+    """What a transform itself says of a layer that it alone changed."""
+    done = [one for _, one in result.method_of(path)]
+    return done[0].error if len(done) == 1 and done[0].paths[0] == path else None
 
 
 def _errors(

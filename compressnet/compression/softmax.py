@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from compressnet.architecture import Edit, Layer
 from compressnet.bounds import Size
 from compressnet.compression.change import Change, Replaced
-from compressnet.compression.matrices import balanced, directions
+from compressnet.compression.matrices import balanced, directions, lost
 from compressnet.compression.moments import Second, root
 from compressnet.compression.network import Kept, Network
 from compressnet.compression.ranks import Energy, HowLarge, KeptLayer, Ratio
@@ -145,7 +145,8 @@ class Softmax:
             tensors[f"{path}.projection"] = own
         kind = type(network.module.get_submodule(group.paths[0])).__name__
         is_thin = any(second.is_thin for second in hidden.values())
-        return Replaced(group.paths, kind, f"rank {rank}", Change(edit, tensors), is_thin)
+        error = lost(energies, rank) if group.paths[0] in hidden and not is_tied else None
+        return Replaced(group.paths, kind, f"rank {rank}", Change(edit, tensors), is_thin, error)
 
 
 def _groups(network: Network) -> list[_Group]:

@@ -121,6 +121,8 @@ def test_a_language_model_is_projected_and_its_words_factored(cli: Cli, place: P
     for path in cells:
         assert 0 < rows[path]["after"]["macs"] <= rows[path]["before"]["macs"]
         assert rows[path]["timing"] is not None  # the second is given less than before
+    errors = [row["error"] for row in done["layers"] if row["methods"][0]["method"] == "lstmp"]
+    assert 0 < max(error for error in errors if error is not None) < 1
     assert done["after"]["parameters"] < done["before"]["parameters"]
     assert done["validation"]["converted"] > 0
     assert "perplexity" in cli("eval", "less", "--device", "cpu").stdout
