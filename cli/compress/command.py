@@ -59,7 +59,9 @@ RecipeName = Annotated[
     Optional[str],
     typer.Option("--recipe", metavar="RECIPE", help="Fine-tune a file or zoo:NAME by this recipe."),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; time and write nothing.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be done; nothing is timed, nothing is written.")
+]
 Batch = Annotated[int, typer.Option(min=1, help="Images or sequences per pass.")]
 SeqLen = Annotated[Optional[int], typer.Option(min=1, help="Steps of sequences (default: 35).")]
 ClockName = Annotated[

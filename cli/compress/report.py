@@ -26,7 +26,13 @@ def show(job: Job, done: Done, place: Path | None, json: bool) -> None:
     rows = [_row(row) for row in found.rows]
     rows.append(_whole(found))
     title = f"{job.text}, {', '.join(done.facts['methods'])}, input {shapes}{mark}"
-    console.print_table(title, _HEAD, rows, numeric=2)
+    head = _HEAD
+    if found.timing is None:  # a dry run
+        timed = [_HEAD.index("ms"), _HEAD.index("times as fast [95 %]")]
+        head, *rows = (
+            [cell for place, cell in enumerate(row) if place not in timed] for row in (_HEAD, *rows)
+        )
+    console.print_table(title, head, rows, numeric=2)
     if found.timing is not None and len({*found.ways.values()}) > 1:
         ways = ", ".join(f"{when} {way}" for when, way in found.ways.items())
         console.print_text(f"as apply runs them: {ways} (a network of replaced layers has no form in strips)")
@@ -38,6 +44,12 @@ def show(job: Job, done: Done, place: Path | None, json: bool) -> None:
     if done.test:
         both = ", ".join(f"{name} {value:.4f}" for name, value in done.test.items())
         console.print_text(f"on test data: {both}")
+    timing = found.timing
+    if timing is not None and timing.clock == "wall" and max(timing.load or (0.0,)) > timing.processors:
+        console.note(
+            f"load {max(timing.load or ()):.1f} on {timing.processors} processors: other work slowed this "
+            "down; --clock cpu counts processor time"
+        )
     for line in found.warnings:
         console.note(f"warning: {line}")
     if place is not None:
@@ -47,7 +59,7 @@ def show(job: Job, done: Done, place: Path | None, json: bool) -> None:
 def _row(row: Row) -> list[str]:
     return [
         row.path,
-        ", ".join(size for _, size in row.methods),
+        row.size,
         _both(row.before.parameters, row.after.parameters),
         _both(row.before.macs, row.after.macs),
         _times(row),

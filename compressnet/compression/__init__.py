@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from compressnet.architecture import Edit
     from compressnet.compression.report import Report
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def compress(
     module: nn.Module,
-    inputs: Sequence[Any] | None,
+    inputs: Tensor | Iterable[Any] | None,
     methods: str | Sequence[str],
     *,
     only: Sequence[str] = (),
@@ -25,8 +25,8 @@ def compress(
 
     Args:
         module: of any class; it is left as it is.
-        inputs: calibration data: of each call a tensor or a tuple of arguments, such as the network will see.
-            None: the weights alone are looked at.
+        inputs: calibration data, a list of calls: of each a tensor or a tuple of arguments, such as the
+            network will see. A tensor alone is one call. None: the weights alone are looked at.
         methods: names of `registry.TRANSFORMS` with their arguments, one after the other:
             `["fold", "tucker:ratio=0.5"]`.
         only, skip: paths of layers by shell patterns: change these alone; leave these as they are.
@@ -36,18 +36,23 @@ def compress(
         UsageError: an unknown method, a pattern that matches nothing, or a method that fits no layer.
         NotFinite: what the network computes of the inputs is not finite.
     """
+    from torch import Tensor
+
     from compressnet.analysis.example import example
     from compressnet.analysis.given import inputs_of, module_of
     from compressnet.compression.methods import compressed
     from compressnet.compression.network import Calibration, Selection
     from compressnet.compression.report import report
+    from compressnet.training.evaluate import evaluating
 
     module = module_of(module, "compress")
+    inputs = [inputs] if isinstance(inputs, Tensor) else None if inputs is None else list(inputs)
     calibration = Calibration.of(inputs, module)
     names = [methods] if isinstance(methods, str) else list(methods)
     result = compressed(module, calibration, names, Selection(tuple(only), tuple(skip)))
     first = example(module) if inputs is None else inputs_of(inputs[0], "compress")
-    return result.module, report(module.eval(), result, calibration, first, timed=timed)
+    with evaluating(module):
+        return result.module, report(module, result, calibration, first, timed=timed)
 
 
 def apply(module: nn.Module, edits: Sequence[Edit]) -> nn.Module:

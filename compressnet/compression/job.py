@@ -63,7 +63,6 @@ class Done:
             "validation": self.figures,
             "test": self.test,
             **self.report.as_dict(),
-            "edits": self.result.edits,
         }
 
 

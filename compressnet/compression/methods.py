@@ -97,7 +97,7 @@ def compressed(
         replaced = [outcome for outcome in outcomes if isinstance(outcome, Replaced)]
         kept = [outcome for outcome in outcomes if isinstance(outcome, Kept)]
         if not replaced:
-            raise UsageError(_fits_nothing(method, kept or others))
+            raise UsageError(_fits_nothing(method, [*kept, *others]))
         change = together(done.change for done in replaced)
         _apply(whole, change, calibration, method)
         result.edits.append(change.edit)

@@ -170,7 +170,7 @@ class Network:
         return [
             Part(path, layer, *seen[path], path in self.norms)
             for path, layer in self._called
-            if type(layer) in KINDS and path in self.selection and alone(path) and not self._is_factor(path)
+            if type(layer) in KINDS and path in self.selection and alone(path) and not self._refusal(path)
         ]
 
     @cached_property
@@ -183,9 +183,9 @@ class Network:
             if path not in self.selection or not _has_matrix(layer):
                 continue
             if type(layer) not in KINDS:
-                reason = _REASONS.get(type(layer).__name__, "no transform is for this kind of layer")
-            elif self._is_factor(path):
-                reason = "a factor of a layer that was split: densify makes it one again"
+                reason = _reason(layer)
+            elif refusal := self._refusal(path):
+                reason = refusal
             elif path not in called:
                 reason = "it is not called with its input alone: what comes in its place might not be found"
             elif not alone(path):
@@ -203,10 +203,14 @@ class Network:
         """
         return collect(self.module, wanted, self.calibration) if self.calibration.is_data else {}
 
-    def _is_factor(self, path: str) -> bool:
-        """Whether a layer is a piece of what a method made: to split it again has little to gain."""
-        outer = path.rpartition(".")[0]
-        return bool(outer) and isinstance(self.module.get_submodule(outer), Chain)
+    def _refusal(self, path: str) -> str:
+        """Why a layer is nothing to be split, for what it stands in; "": there is no reason."""
+        outer = self.module.get_submodule(path.rpartition(".")[0])
+        if isinstance(outer, Chain):  # to split it again has little to gain
+            return "a factor of a layer that was split: densify makes it one again"
+        if isinstance(outer, nn.TransformerEncoderLayer) and outer.activation_relu_or_gelu:
+            return "torch's fused encoder layer reads its weight (not with activation_relu_or_gelu = 0)"
+        return ""
 
     @property
     def _called(self) -> list[tuple[str, nn.Module]]:
@@ -261,6 +265,12 @@ def _hook(path: str, seen: Callable[..., None]) -> Callable[..., None]:
 
 def _called_with(call: tuple[Any, ...], module: nn.Module) -> object:
     return module(*call)
+
+
+def _reason(layer: nn.Module) -> str:
+    if isinstance(layer, nn.LSTM):
+        return _REASONS["TorchLSTM"]
+    return _REASONS.get(type(layer).__name__, "no transform is for this kind of layer")
 
 
 def _has_matrix(layer: nn.Module) -> bool:

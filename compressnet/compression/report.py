@@ -20,10 +20,12 @@ from compressnet import registry
 from compressnet.analysis.count import Count, count
 from compressnet.analysis.rounds import Effort
 from compressnet.analysis.timing import Clock, Comparison, compare
+from compressnet.architecture import Edit
 from compressnet.compression.methods import Compressed
 from compressnet.compression.network import Calibration, Kept
 from compressnet.compression.part import KINDS
 from compressnet.errors import UsageError
+from compressnet.layers.chain import Chain
 from compressnet.layers.recurrent_stack import RecurrentStack
 
 OF_LAYERS = Effort(warmup_rounds=5, warmup_seconds=0.3, min_rounds=10, max_rounds=60, min_seconds=0.2)
@@ -65,10 +67,14 @@ class Row:
     def verdict(self) -> str:
         return verdict(self.timing)
 
+    @property
+    def size(self) -> str:
+        return ", ".join(size for _, size in self.methods)
+
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """For JSON; of times what follows from them, not every one."""
         methods = [{"method": method, "size": size} for method, size in self.methods]
-        timing = None if self.timing is None else self.timing.as_dict()
+        timing = None if self.timing is None else _without_seconds(self.timing)
         return {**_figures(self), "error": self.error, "methods": methods, "timing": timing}
 
 
@@ -84,6 +90,7 @@ class Report:
             is installed; None: they were not timed.
         calibration: which data, how much; `data_free` where there was none.
         ways: how the networks "before" and "after" run: "in strips" or "whole".
+        edits: what was done, for `compressnet.compression.apply` and weights files.
     """
 
     inputs: tuple[tuple[int, ...], ...]
@@ -96,6 +103,7 @@ class Report:
     reestimated: bool
     warnings: tuple[str, ...]
     ways: Mapping[str, str]
+    edits: tuple[Edit, ...] = ()
 
     @property
     def verdict(self) -> str:
@@ -109,12 +117,25 @@ class Report:
             "after": asdict(self.after),
             "layers": [row.as_dict() for row in self.rows],
             "kept": [one._asdict() for one in self.kept],
-            "timing": None if self.timing is None else self.timing.as_dict(),
+            "timing": None if self.timing is None else _without_seconds(self.timing),
             "calibration": dict(self.calibration),
             "reestimated": self.reestimated,
             "warnings": list(self.warnings),
             "ways": dict(self.ways),
+            "edits": list(self.edits),
         }
+
+    def __str__(self) -> str:
+        """A line for each layer, the network last."""
+        whole = ("network", "", self.before, self.after, self.verdict, None)
+        sizes = [(row.path, row.size, row.before, row.after, row.verdict, row.error) for row in self.rows]
+        lines = ["layer | size | parameters | MACs | times as fast [95 %] | error"]
+        for name, size, before, after, fast, error in (*sizes, whole):
+            parameters = f"{before.parameters:,} > {after.parameters:,}"
+            off = "-" if error is None else f"{error:.3f}"
+            macs = f"{before.macs:,} > {after.macs:,}"
+            lines.append(" | ".join((name, size, parameters, macs, fast, off)))
+        return "\n".join((*lines, *(f"kept: {one.path}: {one.reason}" for one in self.kept), *self.warnings))
 
 
 def verdict(timing: Comparison | None) -> str:
@@ -169,7 +190,17 @@ def report(
         result.reestimated,
         tuple(result.warnings),
         {name: _way(module)[1] for name, module in ((_BEFORE, dense), (_AFTER, result.module))},
+        tuple(result.edits),
     )
+
+
+def _without_seconds(timing: Comparison) -> dict[str, Any]:
+    whole = timing.as_dict()
+    return {**whole, "timings": [_without(row, "seconds") for row in whole["timings"]]}
+
+
+def _without(row: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key != name}
 
 
 def _figures(row: Row) -> dict[str, Any]:
@@ -192,7 +223,11 @@ def _is_layer(layer: nn.Module) -> bool:
     if isinstance(layer, RecurrentStack):
         return False  # its cells are
     own = any(p is not None and p.ndim > 1 for p in layer._parameters.values())
-    return own or (streams and type(layer).__module__.startswith("compressnet.layers."))
+    return (
+        isinstance(layer, Chain)
+        or own
+        or (streams and type(layer).__module__.startswith("compressnet.layers."))
+    )
 
 
 def _below(counted: Count, path: str) -> Figures:
@@ -210,14 +245,25 @@ def _errors(
     dense: nn.Module, result: Compressed, paths: Sequence[str], calibration: Calibration
 ) -> dict[str, float]:
     """How far the outputs of new layers are from those of old ones on the same inputs."""
-    folded = {p for method, done in result.replaced if method.startswith("fold") for p in done.paths}
+    folds = [done.paths for method, done in result.replaced if method.startswith("fold")]
+    last = {
+        first: others[-1] for first, *others in folds if others
+    }  # what a folded layer puts out, comes there
+    inside = {path for _, *others in folds for path in others}
     sums: dict[str, Tensor] = {}
+    given: dict[str, Tensor] = {}
     handles = []
+
+    def keep(path: str) -> Callable[..., None]:
+        def seen(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+            given[path] = inputs[0]
+
+        return seen
 
     def hook(path: str, new: nn.Module) -> Callable[..., None]:
         def seen(layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
             wanted = output.double()
-            off = new(inputs[0]).double() - wanted
+            off = new(given[path]).double() - wanted
             total = torch.stack([off.square().sum(), wanted.square().sum(), wanted.sum()]).cpu()
             more = torch.cat([total, torch.tensor([float(wanted.numel())], dtype=torch.float64)])
             sums[path] = sums.get(path, torch.zeros(4, dtype=torch.float64)) + more
@@ -227,8 +273,10 @@ def _errors(
     try:
         for path in paths:
             layer, new = dense.get_submodule(path), result.module.get_submodule(path)
-            if type(layer) in KINDS and path not in folded:
-                handles.append(layer.register_forward_hook(hook(path, new)))
+            if type(layer) in KINDS and path not in inside:
+                end = dense.get_submodule(last.get(path, path))
+                handles.append(layer.register_forward_pre_hook(keep(path)))
+                handles.append(end.register_forward_hook(hook(path, new)))
         if handles:
             calibration(dense)
     finally:

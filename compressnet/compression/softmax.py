@@ -146,7 +146,14 @@ class Softmax:
         kind = type(network.module.get_submodule(group.paths[0])).__name__
         is_thin = any(second.is_thin for second in hidden.values())
         error = lost(energies, rank) if group.paths[0] in hidden and not is_tied else None
-        return Replaced(group.paths, kind, f"rank {rank}", Change(edit, tensors), is_thin, error)
+        return Replaced(
+            group.paths,
+            kind,
+            f"rank {rank}{', tied' if is_tied else ''}",
+            Change(edit, tensors),
+            is_thin,
+            error,
+        )
 
 
 def _groups(network: Network) -> list[_Group]:

@@ -9,7 +9,8 @@ L. De Lathauwer, B. De Moor, J. Vandewalle: On the best rank-1 and rank-(R1, ...
 higher-order tensors. SIAM J. Matrix Anal. Appl. 21, 2000 (HOSVD, refined by 3 sweeps of HOOI)
 
 With data the input channels are weighted by the root of their covariance. A rank that is one number is that
-of the outputs; that of the inputs is in proportion.
+of the outputs; that of the inputs is in proportion. Where all inputs stay (three colours), the kernel takes
+up the first layer, which would spare nothing: two layers are left.
 """
 
 from __future__ import annotations
@@ -44,11 +45,9 @@ class Tucker(Factorisation):
     def sizes(self, part: Part, ranks: Ranks) -> Sequence[Sizes]:
         r1, r2 = ranks
         positions = part.whole.positions
-        return (
-            Sizes(r1, part.inputs, 1, math.prod(part.inside)),
-            Sizes(r2, r1, part.taps, positions),
-            Sizes(part.outputs, r2, 1, positions),
-        )
+        first = Sizes(r1, part.inputs, 1, math.prod(part.inside))
+        rest = Sizes(r2, r1, part.taps, positions), Sizes(part.outputs, r2, 1, positions)
+        return rest if r1 == part.inputs else (first, *rest)
 
     def spectra(self, part: Part, moments: Moments) -> Sequence[Tensor]:
         weight = self._weighted(part, moments)
@@ -63,6 +62,9 @@ class Tucker(Factorisation):
         core, last = balanced(core, out)
         whole = torch.einsum("nq,qp...,pm->nm...", last, core, first)
         bias = input_bias(part, moments, whole)
+        if len(first) == part.inputs:
+            core = torch.einsum("qp...,pm->qm...", core, first)
+            return part.spread(core), part.pointwise(last, bias)
         return part.pointwise(first), part.spread(core), part.pointwise(last, bias)
 
     def _weighted(self, part: Part, moments: Moments) -> Tensor:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
+import compressnet
+from compressnet.compression import apply
 from tests.cli.conftest import Cli
 
 pytestmark = pytest.mark.usefixtures("hardly_timed")
@@ -83,3 +88,45 @@ def test_a_layer_that_is_given_its_input_by_name_stays(cli: Cli) -> None:
         "fc"
     ]
     assert "fc" not in {row["path"] for row in done["layers"]}
+
+
+def test_a_tensor_is_one_call_and_the_module_stays_as_it_was(place: Path) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 24, 3), nn.ReLU(), nn.Conv2d(24, 24, 3), nn.Flatten(), nn.LazyLinear(5))
+    x = torch.randn(8, 3, 8, 8)
+    net(x)
+    net.train()
+    small, report = compressnet.compress(net, x, ["tucker"])
+    assert report.inputs == ((8, 3, 8, 8),)
+    assert net.training
+    assert "0 | rank" in str(report)
+    again = apply(copy.deepcopy(net), report.edits)
+    again.load_state_dict(small.state_dict())
+    torch.testing.assert_close(again.eval()(x), small(x), rtol=0, atol=0)
+    _, report = compressnet.compress(small, x, ["densify"], timed=False)
+    assert {row.path for row in report.rows} == {"0", "2"}
+    assert report.rows[0].before.parameters < report.rows[0].after.parameters
+
+
+def test_an_encoder_of_torch_keeps_what_its_fused_form_reads() -> None:
+    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(32, 4, 64, batch_first=True), 1)
+    net = nn.Sequential(encoder, nn.Linear(32, 32))
+    x = torch.randn(4, 6, 32)
+    small, report = compressnet.compress(net, [x], ["svd"], timed=False)
+    assert [row.path for row in report.rows] == ["1"]
+    assert any("fused encoder layer" in one.reason for one in report.kept)
+    small(x)
+    for layer in encoder.layers:
+        layer.activation_relu_or_gelu = 0
+    small, report = compressnet.compress(net, [x], ["svd"], timed=False)
+    assert len(report.rows) == 3
+    small(x)
+
+
+def test_a_folded_layer_has_an_error_too() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 24, 3), nn.BatchNorm2d(24), nn.ReLU(), nn.Conv2d(24, 24, 3))
+    _, report = compressnet.compress(net, [torch.randn(8, 3, 12, 12)], ["fold", "channel_out"], timed=False)
+    errors = {row.path: row.error or 0.0 for row in report.rows}
+    assert 0 < errors["0"] < 1
+    assert 0 < errors["3"] < 1
