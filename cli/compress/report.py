@@ -41,6 +41,8 @@ def show(job: Job, done: Done, place: Path | None, json: bool) -> None:
     if done.figures:
         stages = ", ".join(f"{stage} {value:.4f}" for stage, value in done.figures.items())
         console.print_text(f"{done.metric.replace('_', ' ')} on validation data: {stages}")
+    if done.facts.get("finetuned", {}).get("best") == "step-0":
+        console.note("fine-tuning has not made it better on validation data: best is step 0")
     if done.test:
         both = ", ".join(f"{name} {value:.4f}" for name, value in done.test.items())
         console.print_text(f"on test data: {both}")

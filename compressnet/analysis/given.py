@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -42,6 +42,17 @@ def inputs_of(given: object, function: str) -> tuple[Any, ...]:
     if isinstance(given, tuple | list):
         return tuple(given)
     raise UsageError(f"{function}: its inputs are a tensor or a tuple of them, not {_kind(given)}")
+
+
+def calls_of(given: object) -> list[Any]:
+    """The inputs of calls, one after the other.
+
+    Raises:
+        UsageError: it is nothing to go through.
+    """
+    if isinstance(given, Iterable) and not isinstance(given, Mapping | str):
+        return list(given)
+    raise UsageError(f"compress: its inputs are a list, of each call a tensor or a tuple, not {_kind(given)}")
 
 
 def check_forms(forms: object, function: str) -> None:

@@ -39,14 +39,15 @@ def compress(
     from torch import Tensor
 
     from compressnet.analysis.example import example
-    from compressnet.analysis.given import inputs_of, module_of
+    from compressnet.analysis.given import calls_of, inputs_of, module_of
     from compressnet.compression.methods import compressed
     from compressnet.compression.network import Calibration, Selection
     from compressnet.compression.report import report
     from compressnet.training.evaluate import evaluating
 
     module = module_of(module, "compress")
-    inputs = [inputs] if isinstance(inputs, Tensor) else None if inputs is None else list(inputs)
+    if inputs is not None:
+        inputs = [inputs] if isinstance(inputs, Tensor) else calls_of(inputs)
     calibration = Calibration.of(inputs, module)
     names = [methods] if isinstance(methods, str) else list(methods)
     result = compressed(module, calibration, names, Selection(tuple(only), tuple(skip)))

@@ -39,6 +39,7 @@ from compressnet.errors import NotFinite, UsageError
 
 _SWEEPS = 8
 _ROWS = 64  # a dimension
+_ROUNDING = 1e-12  # of the mean square: a smaller variance is not one
 _RIDGE, _THIN_RIDGE = 1e-4, 1e-2  # of the mean variance; with fewer than ten rows a dimension
 
 
@@ -109,6 +110,7 @@ class _Statistics:
         most = max(1, _ROWS * self.width // max(1, calibration.batches))
         dense = calibration.up_to(network.module, part.path)
         for (_, y), (x, _) in zip(dense, calibration.up_to(prefix, part.path), strict=True):
+            x, y = _batched(part, x), _batched(part, y)
             places = _places(part, y, most)
             self._add(_patches(part, x, places), _outputs(part, y, places))
         self._x.check(part.path)
@@ -138,10 +140,18 @@ class _Statistics:
         covariance = self._x.covariance
         cross = self._products / max(1, self._x.count) - torch.outer(y, x)
         share = _THIN_RIDGE if self.is_thin else _RIDGE
-        ridge = share * float(covariance.diagonal().mean()) or 1.0  # all dead: the weights alone count
+        level = float(covariance.diagonal().mean())
+        if level <= _ROUNDING * float(self._x.uncentred.diagonal().mean()):  # constant, but for rounding
+            covariance, cross, level = covariance * 0, cross * 0, 0.0
+        ridge = share * level or 1.0  # all dead: the weights alone count
         held = covariance + ridge * torch.eye(self.width, dtype=torch.float64)
         wanted = cross + ridge * self._part.weight.flatten(1)
         return held, torch.cholesky_solve(wanted.T, torch.linalg.cholesky(held)).T
+
+
+def _batched(part: Part, x: Tensor) -> Tensor:
+    """With the axis of samples, where a layer was given one alone."""
+    return x[None] if x.ndim == len(part.kernel) + 1 else x
 
 
 def _fitted(part: Part, pieces: Sequence[Piece], statistics: _Statistics) -> list[Piece]:

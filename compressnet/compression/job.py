@@ -269,9 +269,11 @@ class Job:
         Raises:
             Interrupted, CompressnetError: see `finetune.finetune`.
         """
-        outcome = finetuning.finetune(Run.open(folder), self.device, self.reporter, command)
+        run = Run.open(folder)
+        outcome = finetuning.finetune(run, self.device, self.reporter, command)
         figures = done.figures if outcome.best is None else {**done.figures, "fine-tuned": outcome.best}
         trained = {"steps": outcome.step, "seconds": round(outcome.seconds, 1), "digest": outcome.digest}
+        trained["best"] = run.checkpoint("best").name
         done = replace(done, figures=figures, facts={**done.facts, "finetuned": trained})
         files.write_json(stored.in_run(folder), done.as_dict())
         return done

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from compressnet import registry, signature
 from compressnet.analysis.fold import check_weights
@@ -88,7 +88,7 @@ def compressed(
         raise UsageError("there is no method: name one, tucker:ratio=0.5")
     selection.check(module)
     _check_weights(module)
-    whole = copy.deepcopy(module).eval()
+    whole = _copy(module).eval()
     result = Compressed(whole)
     for method, transform in transforms:
         reporter.stage(method, 1, "methods")
@@ -118,6 +118,27 @@ def compressed(
                 seen("re-estimated", whole)
         reporter.advance(1)
     return result
+
+
+def _copy(module: nn.Module) -> nn.Module:
+    """A copy.
+
+    Raises:
+        CompressnetError: it has tensors that torch does not copy.
+    """
+    try:
+        return copy.deepcopy(module)
+    except RuntimeError as error:
+        computed = [
+            f"{path}.{name}".lstrip(".")
+            for path, layer in module.named_modules()
+            for name, value in vars(layer).items()
+            if isinstance(value, Tensor) and value.requires_grad and not value.is_leaf
+        ]
+        raise CompressnetError(
+            f"{_some(computed)}: computed of other weights, which torch does not copy: remove_weight_norm or "
+            "prune.remove makes a parameter of it"
+        ) from error
 
 
 def _check_weights(module: nn.Module) -> None:

@@ -28,6 +28,7 @@ from compressnet.training.evaluate import evaluating
 Call = Callable[[nn.Module], object]
 """Runs a network on one batch."""
 
+_NO_DATA = "there is no calibration data: give inputs, or None to look at the weights alone"
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
@@ -52,8 +53,10 @@ class Calibration:
 
         calls = [example(module)] if inputs is None else [inputs_of(given, "compress") for given in inputs]
         if not calls:
-            raise UsageError("there is no calibration data: give inputs, or say data_free=True")
+            raise UsageError(_NO_DATA)
         count = sum(len(call[0]) if isinstance(call[0], Tensor) and call[0].ndim else 1 for call in calls)
+        if not count:
+            raise UsageError(_NO_DATA)
 
         def batches() -> Iterator[Call]:
             yield from (partial(_called_with, call) for call in calls)
@@ -189,7 +192,7 @@ class Network:
             elif path not in called:
                 reason = "it is not called with its input alone: what comes in its place might not be found"
             elif not alone(path):
-                reason = "it shares its weights, or stands in two places"
+                reason = "it shares its weights, stands in two places, or has hooks"
             else:
                 continue
             kept.append(Kept(path, type(layer).__name__, reason))
@@ -205,6 +208,8 @@ class Network:
 
     def _refusal(self, path: str) -> str:
         """Why a layer is nothing to be split, for what it stands in; "": there is no reason."""
+        if not path:
+            return "it is all there is: put it into a torch.nn.Sequential"
         outer = self.module.get_submodule(path.rpartition(".")[0])
         if isinstance(outer, Chain):  # to split it again has little to gain
             return "a factor of a layer that was split: densify makes it one again"

@@ -286,7 +286,8 @@ def _errors(
     for path, values in sums.items():
         off, square, plain, number = values.tolist()
         spread = square - plain**2 / number
-        errors[path] = (off / spread) ** 0.5 if spread > 0 else 0.0
+        if spread > 0 or off == 0:  # of a constant nothing is a share
+            errors[path] = (off / spread) ** 0.5 if spread > 0 else 0.0
     return errors
 
 

@@ -13,6 +13,7 @@ from torch import nn
 
 import compressnet
 from compressnet.compression import apply
+from compressnet.errors import CompressnetError, UsageError
 from tests.cli.conftest import Cli
 
 pytestmark = pytest.mark.usefixtures("hardly_timed")
@@ -130,3 +131,44 @@ def test_a_folded_layer_has_an_error_too() -> None:
     errors = {row.path: row.error or 0.0 for row in report.rows}
     assert 0 < errors["0"] < 1
     assert 0 < errors["3"] < 1
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ([], "no calibration data: give inputs, or None"),
+        ([torch.randn(0, 32)], "no calibration data: give inputs, or None"),
+        (5, "its inputs are a list, of each call a tensor or a tuple, not an int"),
+        ({"x": 1}, "its inputs are a list, of each call a tensor or a tuple, not a dict"),
+    ],
+)
+def test_calibration_that_is_none(inputs: object, message: str) -> None:
+    net = nn.Sequential(nn.Linear(32, 40), nn.ReLU(), nn.Linear(40, 32))
+    with pytest.raises(UsageError, match=message):
+        compressnet.compress(net, inputs, ["svd"], timed=False)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 1e-30])
+def test_als_on_inputs_that_do_not_vary(scale: float) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(32, 40), nn.ReLU(), nn.Linear(40, 32))
+    made, _ = compressnet.compress(net, [scale * torch.ones(50, 32)], ["als:rank=2"], timed=False)
+    x = scale * torch.ones(1, 32)
+    torch.testing.assert_close(made(x), net(x), rtol=1e-3, atol=1e-4)
+
+
+def test_als_on_samples_one_by_one(place: Path) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(60, 32)
+    net = nn.Sequential(nn.Linear(32, 40), nn.ReLU(), nn.Linear(40, 32))
+    whole, _ = compressnet.compress(net, [x], ["als:rank=8"], timed=False)
+    single, _ = compressnet.compress(net, (row for row in x), ["als:rank=8"], timed=False)
+    torch.testing.assert_close(single(x), whole(x), rtol=1e-2, atol=1e-2)
+
+
+def test_what_torch_does_not_copy_and_a_layer_alone() -> None:
+    net = nn.Sequential(nn.utils.weight_norm(nn.Linear(32, 40)))
+    with pytest.raises(CompressnetError, match=r"0\.weight: computed of other weights, which torch does not"):
+        compressnet.compress(net, [torch.randn(50, 32)], ["svd"], timed=False)
+    with pytest.raises(UsageError, match=r"put it into a torch\.nn\.Sequential"):
+        compressnet.compress(nn.Linear(32, 40), [torch.randn(50, 32)], ["svd"], timed=False)

@@ -128,5 +128,5 @@ def test_patterns_that_match_nothing() -> None:
 
 
 def test_no_calibration_data() -> None:
-    with pytest.raises(UsageError, match="data_free"):
+    with pytest.raises(UsageError, match="or None to look at the weights alone"):
         compress(Classifier(), [], "svd")
