@@ -171,7 +171,7 @@ def report(
         Row(
             path,
             type(dense.get_submodule(path)).__name__,
-            tuple((method, done.text) for method, done in result.method_of(path)),
+            _sizes(result, path),
             _below(before, path),
             _below(after, path),
             errors.get(path, _own_error(result, path)),
@@ -235,10 +235,20 @@ def _below(counted: Count, path: str) -> Figures:
     return Figures(*(sum(getattr(row, name) for row in rows) for name in ("parameters", "bytes", "macs")))
 
 
+def _sizes(result: Compressed, path: str) -> tuple[tuple[str, str], ...]:
+    """What was done to a layer; of one that only reads what was changed, that."""
+    done = result.method_of(path)
+    own = [
+        (method, one) for method, one in done if one.paths[0] == path or one.paths[0].startswith(f"{path}.")
+    ]
+    return tuple((method, one.text) for method, one in own or done)
+
+
 def _own_error(result: Compressed, path: str) -> float | None:
     """What a transform itself says of a layer that it alone changed."""
-    done = [one for _, one in result.method_of(path)]
-    return done[0].error if len(done) == 1 and done[0].paths[0] == path else None
+    done = result.method_of(path)
+    own = [one.error for _, one in done if one.paths[0] == path]
+    return own[0] if len(own) == 1 and len({method for method, _ in done}) == 1 else None
 
 
 def _errors(
