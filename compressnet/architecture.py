@@ -160,10 +160,17 @@ def build(architecture: Architecture) -> nn.Module:
 
 
 def build_on_meta(architecture: Architecture, tensors: int, source: str) -> nn.Module:
-    """`build` without memory and work: on the device `meta`, and not far beyond the tensors there are.
+    """`build_stored` without memory and work, on the device `meta`."""
+    with torch.device("meta"):
+        return build_stored(architecture, tensors, source)
+
+
+def build_stored(architecture: Architecture, tensors: int, source: str) -> nn.Module:
+    """`build` of what a file says, which may be damaged: not far beyond the tensors there are.
 
     Args:
         tensors: how many the file has.
+        source: the file, for messages.
 
     Raises:
         CompressnetError: it cannot be built, or has more tensors than the file.
@@ -176,7 +183,7 @@ def build_on_meta(architecture: Architecture, tensors: int, source: str) -> nn.M
             f"and has {tensors:,} tensors"
         )
     # What is replaced or tied later counts too: the limit is above what a file has, to end what is endless.
-    with torch.device("meta"), _at_most(4 * tensors + 64 * (1 + replaced), source):
+    with _at_most(4 * tensors + 64 * (1 + replaced), source):
         try:
             return build(architecture)
         except CompressnetError as error:

@@ -145,12 +145,12 @@ class Side:
 
     def _build(self) -> nn.Module:
         from compressnet.subject import load
-        from compressnet.weights import build
+        from compressnet.weights import build_from
 
         kind, name = self.subject.kind, self.subject.name
         model: nn.Module
         if self.is_stored:
-            return build(self.architecture())
+            return build_from(self.weights_path())
         if kind == user_module.PREFIX:
             return user_module.build(*self._of_user(), self.arguments(), self.inputs)
         if kind == "operator":

@@ -34,6 +34,7 @@ __all__ = [
     "apply_edit",
     "as_saved",
     "build",
+    "build_from",
     "digest",
     "load",
     "load_into",
@@ -142,6 +143,21 @@ def read_architecture(path: Path) -> Architecture:
             return _described(path, file.metadata(), sealed=True).architecture
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise _unreadable(path, error) from error
+
+
+def build_from(path: Path) -> nn.Module:
+    """The model that a weights file describes, freshly initialised: its weights are not read.
+
+    Raises:
+        CompressnetError: as of `read_architecture`; or it cannot be built.
+    """
+    try:
+        with _opened(path) as file:
+            architecture = _described(path, file.metadata(), sealed=True).architecture
+            tensors = len(file.keys())
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise _unreadable(path, error) from error
+    return description.build_stored(architecture, tensors, str(path))
 
 
 def stored_digest(path: Path) -> str | None:

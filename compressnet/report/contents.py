@@ -252,7 +252,7 @@ def _counted(chosen: Chosen) -> Counted:
 
     path = chosen.run.checkpoints.weights(chosen.subject.checkpoint)
     with torch.device("meta"):
-        module = weights.build(weights.read_architecture(path))
+        module = weights.build_from(path)
     try:
         inputs = example(module)
         return Counted(count(module, inputs), [list(x.shape) for x in inputs])

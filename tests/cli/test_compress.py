@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -168,3 +170,26 @@ def test_a_damaged_record_is_one_line(cli: Cli, place: Path, key: str, value: ob
     error = cli("results", "records", code=1).error
     assert error.startswith("records/less.json: ")
     assert key in error
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [
+        {"nope": {"layer": "linear", "args": {"in_features": 1, "out_features": 1}}},
+        {"blocks.0.conv": {"layer": "linear", "args": {"in_features": 0, "out_features": 1}}},
+    ],
+)
+@pytest.mark.parametrize(
+    "words", [("count-params",), ("eval",), ("compress", "--method", "fold", "--data-free")]
+)
+def test_a_description_that_cannot_be_built_names_its_file(
+    cli: Cli, net: Path, words: tuple[str, ...], modules: dict[str, Any]
+) -> None:
+    described = weights.read_architecture(net)
+    weights.save(
+        Path("bad.safetensors"),
+        compressnet.create("can24", norm="bn"),
+        replace(described, edits=[{"modules": modules}]),
+    )
+    command, *others = words
+    assert cli(command, "./bad.safetensors", *others, code=1).error.startswith("bad.safetensors: ")
