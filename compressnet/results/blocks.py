@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from compressnet import files
 from compressnet.card import marks
 from compressnet.errors import CompressnetError
-from compressnet.results import evaluations, pages, speed
+from compressnet.results import compression, evaluations, pages, speed
 from compressnet.results.records import markdown, read_published, read_records
 
 END = "<!-- results: end -->"
@@ -175,10 +175,12 @@ def _matching(pattern: str, records: Sequence[Record]) -> list[Record]:
 def _tables(patterns: str, records: Sequence[Record], published: Sequence[Record]) -> str:
     chosen = {r["name"]: r for pattern in patterns.split() for r in _matching(pattern, records)}
     timed = [record for record in chosen.values() if speed.is_speed(record)]
-    others = [record for record in chosen.values() if not speed.is_speed(record)]
+    small = [record for record in chosen.values() if compression.is_compression(record)]
+    others = [record for record in chosen.values() if record not in timed and record not in small]
     images = [record for record in others if not evaluations.is_other(record)]
     parts = [pages.images_table(images, records, published)] if images else []
-    parts += evaluations.summary(others, published, seeds=False)
+    parts += evaluations.summary(others, published, seeds=False) if others else []
+    parts += [compression.table(small)] if small else []
     parts += [part.replace("## Speed\n\n", "") for part in speed.sections(timed)] if timed else []
     return "\n\n".join(part.strip() for part in parts)
 

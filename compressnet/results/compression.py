@@ -73,14 +73,17 @@ def sections(records: Sequence[Mapping[str, Any]]) -> list[str]:
     mine = [record for record in records if is_compression(record)]
     if not mine:
         return []
-    rows = [_row(record) for record in mine]
     how = [
-        f"- {record['name']}: `{record['command']}`, commit {record['commit']}, {record['device']}, "
-        f"{record['threads']} thread{'s' if record['threads'] > 1 else ''}; "
+        f"- {record['name']}: `{record['command']}`, commit {record['commit']}, {record['device']}; "
         f"{_calibration(record)}{_effort(record)}"
         for record in mine
     ]
-    return [_INTRODUCTION, markdown(_HEAD, rows), "### How it was done\n\n" + "\n".join(how)]
+    return [_INTRODUCTION, table(mine), "### How it was done\n\n" + "\n".join(how)]
+
+
+def table(records: Sequence[Mapping[str, Any]]) -> str:
+    """A row a record."""
+    return markdown(_HEAD, [_row(record) for record in records])
 
 
 def _row(record: Mapping[str, Any]) -> list[str]:

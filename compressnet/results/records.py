@@ -102,7 +102,7 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
         kind = record.get("kind") if isinstance(record, dict) else None
         form: type[Form] = Evaluation if kind is None else SpeedRecord
         form = CompressionRecord if kind == "compression" else form
-        records.append(json_file.check(form, record, str(path)).model_dump())
+        records.append(json_file.check(form, record, str(path)).model_dump(by_alias=True))
     return records
 
 

@@ -164,8 +164,9 @@ def test_a_damaged_record_is_one_line(cli: Cli, place: Path, key: str, value: ob
         "threads": 1, "date": "2026-01-01", "versions": {"torch": "2", "compressnet": "0"}, "commit": None,
     }  # fmt: skip
     (place / "records").mkdir()
-    (place / "records" / "less.json").write_text(json.dumps(record))
-    cli("results", "records")
+    data = {"data_free": False, "samples": 8, "data": {"name": "cifar10", "copy": "JPEG copy"}}
+    (place / "records" / "less.json").write_text(json.dumps(record | {"calibration": data}))
+    assert "accuracy: parent 0.5000 (JPEG copy)" in cli("results", "records").stdout
     (place / "records" / "less.json").write_text(json.dumps(record | {key: value}))
     error = cli("results", "records", code=1).error
     assert error.startswith("records/less.json: ")
