@@ -143,7 +143,8 @@ def _measure(
     screen = console.Screen()
     began = time.monotonic()
     try:
-        found = measured(loaded.task, loaded.model.to(chosen), opened, chosen, screen, settings)
+        with loaded.running():
+            found = measured(loaded.task, loaded.model.to(chosen), opened, chosen, screen, settings)
         metrics = found.compute()
         if pictures is not None:
             _draw(loaded, opened, found, pictures, screen)

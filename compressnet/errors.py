@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 # What steers a terminal or turns its text around: C0, DEL, C1, ends of lines, bidirectional overrides.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -109,3 +111,21 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error` says that memory could not be had: Python's, torch's on any device, the loader's."""
     words = ("allocate memory", "out of memory", "bad_alloc", "bad allocation")
     return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
+
+
+@contextmanager
+def told(name: str) -> Iterator[None]:
+    """Turn what torch raises into one line that names the side.
+
+    Raises:
+        CompressnetError: in the place of any error that is not ours.
+    """
+    try:
+        yield
+    except CompressnetError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if is_out_of_memory(error):
+            raise CompressnetError(f"{name}: not enough memory for inputs of this size") from error
+        raise CompressnetError(f"{name}: cannot be run: {type(error).__name__}: {reason}") from error

@@ -9,13 +9,14 @@ from __future__ import annotations
 import difflib
 import errno
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from compressnet import json_file, registry, signature, user_module
-from compressnet.errors import CompressnetError, UsageError, named, short
+from compressnet.errors import CompressnetError, UsageError, named, short, told
 from compressnet.source import Source
 
 if TYPE_CHECKING:
@@ -115,7 +116,21 @@ class Loaded:
         keywords, problems = signature.check(self.task.options, options)
         if problems:
             raise UsageError("; ".join(problem.message for problem in problems))
-        return self.task.apply(self.model.eval(), sources, keywords, reporter)
+        answers = self.task.apply(self.model.eval(), sources, keywords, reporter)
+        return self._running(answers) if self.is_edited else answers
+
+    @property
+    def is_edited(self) -> bool:
+        """Whether its file replaces layers, which a stranger may have written such that they do not fit."""
+        return bool(self.architecture and self.architecture.edits)
+
+    def running(self) -> AbstractContextManager[None]:
+        """Where the network runs: of one that is edited, what torch raises is a line that names it."""
+        return told(self.subject.text) if self.is_edited else nullcontext()
+
+    def _running(self, answers: Answers) -> Answers:
+        with self.running():
+            yield from answers
 
 
 def _of_paths(answers: Answers, raising: bool) -> Iterator[tuple[Path, Any]]:

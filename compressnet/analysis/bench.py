@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -16,7 +15,7 @@ from compressnet.analysis.forms import Form, make_form, what_runs
 from compressnet.analysis.memory import peak_bytes
 from compressnet.analysis.rounds import Effort, Sampler
 from compressnet.analysis.timing import Clock, Comparison, compare, sampler
-from compressnet.errors import CompressnetError, UsageError, is_out_of_memory
+from compressnet.errors import UsageError, told
 from compressnet.side import Side, read_sides
 from compressnet.user_module import Shapes
 from compressnet.weights import raw_tensors
@@ -175,24 +174,6 @@ def prepare(plan: Plan, case: Case) -> Prepared:
         )
         form = make_form(module, inputs, case.mode, case.backend, case.dtype, side.text, plan.batch)
     return Prepared(_ready_form(form, case.threads, side.text), facts)
-
-
-@contextmanager
-def told(name: str) -> Iterator[None]:
-    """Turn what torch raises into one line that names the side.
-
-    Raises:
-        CompressnetError: in the place of any error that is not ours.
-    """
-    try:
-        yield
-    except CompressnetError:
-        raise
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        if is_out_of_memory(error):
-            raise CompressnetError(f"{name}: not enough memory for inputs of this size") from error
-        raise CompressnetError(f"{name}: cannot be run: {type(error).__name__}: {reason}") from error
 
 
 def example_inputs(module: nn.Module, plan: Plan) -> tuple[Tensor, ...]:

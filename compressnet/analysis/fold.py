@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from compressnet.analysis.bench import told
 from compressnet.analysis.count import Count, count
 from compressnet.analysis.example import Size, example, example_step
 from compressnet.analysis.given import inputs_of, module_of
-from compressnet.errors import CompressnetError, UsageError
+from compressnet.errors import CompressnetError, UsageError, told
 from compressnet.layers.data_flow import is_guess
 from compressnet.layers.fold import Folding, difference, folding, rounding
 from compressnet.layers.fold_plan import is_wanted

@@ -16,7 +16,6 @@ import torch
 from torch import nn
 
 from compressnet import files, weights
-from compressnet.analysis.bench import told
 from compressnet.analysis.example import Size, example
 from compressnet.analysis.memory import peak_of_process
 from compressnet.compression import finetune as finetuning
@@ -26,7 +25,7 @@ from compressnet.compression.methods import Compressed, build, compressed
 from compressnet.compression.network import Calibration, Selection
 from compressnet.compression.report import Report, report
 from compressnet.data.protocol import DataSet, NoSuchSplit, Split
-from compressnet.errors import CompressnetError, UsageError
+from compressnet.errors import CompressnetError, UsageError, told
 from compressnet.recipe import Component, Eval, Recipe
 from compressnet.reporter import Reporter
 from compressnet.run import Run
@@ -204,7 +203,7 @@ class Job:
             clock: "wall" or "cpu", see `analysis.timing`.
             is_dry: leave out times and metrics.
         """
-        with nullcontext() if self.is_stored else told(self.text):  # what a user's code raises names it
+        with self.loaded.running() if self.loaded else told(self.text):  # what a user's code raises names it
             return self._gone(batch, size, clock, is_dry)
 
     def _gone(self, batch: int, size: Size, clock: str, is_dry: bool) -> Done:

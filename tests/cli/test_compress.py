@@ -194,3 +194,17 @@ def test_a_description_that_cannot_be_built_names_its_file(
     )
     command, *others = words
     assert cli(command, "./bad.safetensors", *others, code=1).error.startswith("bad.safetensors: ")
+
+
+def test_layers_that_do_not_fit_together_are_one_line(cli: Cli, place: Path, run: Path) -> None:
+    """A description may be true of its tensors and be no network."""
+    done = json.loads(cli("compress", "run", *SVD, "-o", "less", "--json").stdout)
+    described = weights.read_architecture(Path("less/checkpoints/step-0/model.safetensors"))
+    size = {"in_features": 3, "out_features": 2, "bias": True}
+    strange = replace(described, edits=[{"modules": {"output": {"layer": "linear", "args": size}}}])
+    weights.save(Path("odd.safetensors"), weights.build(strange), strange)
+    assert done["edits"] == described.edits
+    words = ("odd.safetensors", "--data", "sentence_sample", "--device", "cpu")
+    assert cli("eval", *words, code=1).error.startswith("odd.safetensors: cannot be run: ")
+    (place / "in.txt").write_text("so it goes\n")
+    assert "odd.safetensors: cannot be run: " in cli("apply", "odd.safetensors", "in.txt", code=1).stderr
