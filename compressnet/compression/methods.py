@@ -101,7 +101,7 @@ def compressed(
         change = together(done.change for done in replaced)
         _apply(whole, change, calibration, method)
         result.edits.append(change.edit)
-        result.replaced += [(method, done) for done in replaced]
+        result.replaced += [(method, done._replace(change=Change(done.change.edit))) for done in replaced]
         touched = {path for _, done in result.replaced for path in done.paths}
         result.kept = [one for one in (*kept, *others) if not _is_in(one.path, touched)]
         if thin := [done.paths[0] for done in replaced if done.is_thin]:

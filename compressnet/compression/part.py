@@ -79,9 +79,9 @@ class Part:
     outside: tuple[int, ...]
     has_norm: bool = False
 
-    @cached_property
+    @property
     def weight(self) -> Tensor:
-        """(n, m, *kernel), float64."""
+        """(n, m, *kernel), float64: made anew, for those of all parts would be twice the network."""
         weight: Tensor = self.layer.weight.detach().to("cpu").double()
         return weight
 
