@@ -17,6 +17,8 @@ _HEAD = ["layer", "size", "parameters", "MACs", "ms", "times as fast [95 %]", "e
 
 def show(job: Job, done: Done, place: Path | None, json: bool) -> None:
     """Print it, as tables or as JSON."""
+    from compressnet.analysis.timing import warnings
+
     found = done.report
     if json:
         console.print_json({"output": None if place is None else str(place), **done.as_dict()})
@@ -46,12 +48,9 @@ def show(job: Job, done: Done, place: Path | None, json: bool) -> None:
     if done.test:
         both = ", ".join(f"{name} {value:.4f}" for name, value in done.test.items())
         console.print_text(f"on test data: {both}")
-    timing = found.timing
-    if timing is not None and timing.clock == "wall" and max(timing.load or (0.0,)) > timing.processors:
-        console.note(
-            f"load {max(timing.load or ()):.1f} on {timing.processors} processors: other work slowed this "
-            "down; --clock cpu counts processor time"
-        )
+    if found.timing is not None and (doubts := warnings(found.timing)):
+        hint = "; --clock cpu counts processor time" if found.timing.clock == "wall" else ""
+        console.note("; ".join(doubts) + hint)
     for line in found.warnings:
         console.note(f"warning: {line}")
     if place is not None:

@@ -308,7 +308,7 @@ def _times_of_layers(
     """Both forms of each layer on what it is given in a call of the network."""
     old, new = (_given(module, paths, inputs) for module in (dense, made))
     times = {}
-    for path in old.keys() & new.keys():
+    for path in (path for path in old if path in new):
         forms = {
             _BEFORE: _call(dense.get_submodule(path), (old[path],)),
             _AFTER: _call(made.get_submodule(path), (new[path],)),

@@ -166,6 +166,12 @@ class Calibration(Form):
     samples: Count | None = None
     data: CalibrationData | None = None
 
+    @model_validator(mode="after")
+    def _counted(self) -> Calibration:
+        if not self.data_free and self.samples is None:
+            raise ValueError("'calibration' says neither 'samples' nor that it is 'data_free'")
+        return self
+
 
 class OnTest(Form):
     """The metric on test data."""

@@ -151,6 +151,7 @@ def test_a_record_has_the_test_data_once(cli: Cli, run: Path) -> None:
         ("timing", {"timings": 3}),
         ("test", {"parent": 1.0}),
         ("calibration", {}),
+        ("calibration", {"data_free": False}),
         ("before", None),
         ("validation", {"parent": "high"}),
     ],
