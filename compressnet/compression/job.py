@@ -273,9 +273,7 @@ class Job:
         figures = done.figures if outcome.best is None else {**done.figures, "fine-tuned": outcome.best}
         trained = {"steps": outcome.step, "seconds": round(outcome.seconds, 1), "digest": outcome.digest}
         trained["best"] = run.checkpoint("best").name
-        done = replace(done, figures=figures, facts={**done.facts, "finetuned": trained})
-        files.write_json(stored.in_run(folder), done.as_dict())
-        return done
+        return replace(done, figures=figures, facts={**done.facts, "finetuned": trained})
 
     def test(self, done: Done, place: Path) -> Done:
         """Measure the parent and what was written on the test split: for a record, when all is chosen."""

@@ -72,6 +72,7 @@ def write_run(
         recipe = recipe.model_copy(update={"init": f"{folder or runs / name}@step-0"})
     run = Run.create(recipe, runs, folder)
     with run.lock():
+        run.update(compressed=True, total_steps=steps)  # if it fails below, nothing trains the parent anew
         files.write_json(in_run(run.folder), report)  # first: where there are weights, they are explained
         with files.new_folder(run.checkpoints.of(0), replace=True) as made:
             weights.save(made / "model.safetensors", module, architecture)

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import torch
 
+from compressnet import weights
+from compressnet.errors import CompressnetError
 from compressnet.run import Run
 from tests.cli.conftest import Cli
 
@@ -185,3 +187,18 @@ def test_a_file_is_fine_tuned_by_a_recipe_that_is_named(cli: Cli, parent: Path, 
     assert facts(run)["step"] == 4
     assert list(report(run)["validation"]) == ["fine-tuned"]
     cli("eval", run)
+
+
+def test_what_was_not_written_is_not_trained(
+    cli: Cli, parent: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk leaves a run without weights: its parent's recipe must not begin anew in it."""
+
+    def full(*_: object) -> None:
+        raise CompressnetError("No space left on device")
+
+    monkeypatch.setattr(weights, "save", full)
+    cli(*COMPRESS, "--data-free", "-o", "small", code=1)
+    monkeypatch.undo()
+    cli("train", "--resume", "small", code=1)
+    assert not list((place / "small" / "checkpoints").glob("step-*"))
