@@ -292,6 +292,7 @@ _REASONS = {
     "FactoredSoftmax": "it is in factors already",
     "FullSoftmax": "an output layer of words: use softmax",
     "LSTMCell": "a recurrent cell: use lstmp",
+    "SRUCell": "beside its matrices it has vectors alone",
     "SVDF": "it is in factors already",
     "TorchLSTM": "a recurrent cell: use lstmp",
 }

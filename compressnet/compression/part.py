@@ -17,11 +17,13 @@ from torch import Tensor, nn
 
 from compressnet.architecture import Layer
 from compressnet.compression.change import Change
+from compressnet.kernels import product
 from compressnet.layers.described import paddings
 from compressnet.layers.dilated_conv import DilatedConv2d
 
 KINDS: dict[type[nn.Module], str] = {
     nn.Linear: "linear",
+    product.Linear: "product_linear",
     nn.Conv1d: "conv1d",
     nn.Conv2d: "conv2d",
     DilatedConv2d: "conv2d",
@@ -177,8 +179,9 @@ class Part:
 def _described(part: Part, piece: Piece) -> Layer:
     outputs, inputs, *kernel = piece.weight.shape
     bias = piece.bias is not None
+    name = KINDS[type(part.layer)]
     if not kernel:
-        return {"layer": "linear", "args": {"in_features": inputs, "out_features": outputs, "bias": bias}}
+        return {"layer": name, "args": {"in_features": inputs, "out_features": outputs, "bias": bias}}
     is_one = len(kernel) == 1  # conv1d takes numbers
     axes = {
         "kernel_size": tuple(kernel),
@@ -187,5 +190,4 @@ def _described(part: Part, piece: Piece) -> Layer:
         "dilation": piece.dilation,
     }
     args = {key: value[0] if is_one or len({*value}) == 1 else list(value) for key, value in axes.items()}
-    name = KINDS[type(part.layer)]
     return {"layer": name, "args": {"in_channels": inputs, "out_channels": outputs, **args, "bias": bias}}

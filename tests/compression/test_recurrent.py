@@ -12,6 +12,8 @@ from compressnet.analysis.count import count
 from compressnet.errors import UsageError
 from compressnet.layers.fold import difference
 from compressnet.layers.readers import readers_of
+from compressnet.models.bytenet import ByteNet
+from compressnet.models.language_model import LanguageModel
 from compressnet.models.sequence_classifier import SequenceClassifier
 from tests.compression.networks import compress, first, language_model, off, words
 
@@ -173,3 +175,36 @@ def test_a_tied_table_stays_tied_when_a_cell_is_projected() -> None:
     made: Any = compress(split, words(2), "lstmp:rank=8").module
     assert made.embedding.table is made.output.table
     assert made.output.projection.shape == (8, 8)
+
+
+PARTS = ("reduce", "pointwise", "dilated.product", "expand")  # of a block of ByteNet
+
+
+@pytest.mark.parametrize(
+    ("make", "paths"),
+    [
+        (lambda: LanguageModel(60, 32, "sru", num_layers=1), ["cells.0.layers.0.cells.0.transform"]),
+        (
+            lambda: ByteNet(60, 24, 1),
+            [f"blocks.{n}.{part}" for n in range(5) for part in PARTS],
+        ),
+    ],
+    ids=["SRU", "ByteNet"],
+)
+@torch.no_grad()
+def test_matrices_beside_a_recurrence_or_of_steps_are_split(make: Any, paths: list[str]) -> None:
+    """Weights of the rank that is left: nothing changes, and the network still streams and is counted."""
+    torch.manual_seed(0)
+    model: Any = make().eval()
+    for path in paths:
+        weight = model.get_submodule(path).weight
+        left, values, right = torch.linalg.svd(weight, full_matrices=False)
+        weight.copy_((left[:, :6] * values[:6]) @ right[:6])
+    made = compress(model, words(2), "svd:rank=6").module
+    for path in paths:
+        assert [type(part) for part in made.get_submodule(path)] == 2 * [type(model.get_submodule(path))]
+    (tokens,) = words(1)
+    streamed, _ = made.step(tokens, made.init_state(tokens.shape[1]))
+    assert difference(first(made(tokens)), first(model(tokens))) < 1e-5
+    assert difference(streamed, first(model(tokens))) < 1e-5
+    assert count(made, tokens).macs < count(model, tokens).macs
