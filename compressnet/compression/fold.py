@@ -35,8 +35,7 @@ def _of(network: Network, found: Folding, group: tuple[str, ...]) -> Replaced | 
     first, *others = group
     if first not in network.selection or any(network.selection.skips(path) for path in others):
         return None
-    weight, bias = found.tensors[first]
-    tensors = {f"{first}.weight": weight} | ({} if bias is None else {f"{first}.bias": bias})
+    tensors = {f"{first}.{name}": tensor for name, tensor in found.tensors[first].items()}
     edit = {path: found.edit["modules"][path] for path in group}
     kind = type(network.module.get_submodule(first)).__name__
     return Replaced(group, kind, f"takes up {', '.join(others)}", Change({"modules": edit}, tensors))

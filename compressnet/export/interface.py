@@ -193,7 +193,7 @@ def _structure(module: nn.Module) -> pytree.TreeSpec:
         raise UsageError(f"{name}: it has no state to export: no init_state and step")
     state = module.init_state(_BATCH)  # type: ignore[operator]
     try:
-        module.step(*example(module, _BATCH), state)  # type: ignore[operator]
+        module.step(*example_step(module, _BATCH), state)  # type: ignore[operator]
     except ValueError as error:  # it reads the sequence backwards too
         raise UsageError(str(error)) from error
     return pytree.tree_structure(state)

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from compressnet.errors import UsageError
-from compressnet.kernels import cross_entropy, lstm, lstm_1997, sru
+from compressnet.kernels import cross_entropy, lstm, lstm_1997, sru, svdf
 from compressnet.layers.lstm_1997 import LSTM1997
 from compressnet.layers.lstm_cell import LSTMCell
 from compressnet.layers.softmax import ClassSoftmax, FactoredSoftmax, FullSoftmax
 from compressnet.layers.sru import SRU
+from compressnet.layers.svdf import SVDF
 
 # A layer and its kernel: NAME.py with `available()` and `reference()`, operations `compressnet::NAME_...`.
 _KERNELS: tuple[tuple[type[nn.Module], ModuleType], ...] = (
@@ -29,6 +30,8 @@ _KERNELS: tuple[tuple[type[nn.Module], ModuleType], ...] = (
     (LSTM1997, lstm_1997),
     (SRU, sru),
 )
+# Of a frame of a stream: windows and whole sequences are products, in torch.
+_OF_STEPS: tuple[tuple[type[nn.Module], ModuleType], ...] = ((SVDF, svdf),)
 # Of what only a loss has: an inference does without, so that nobody can be sure to see it used.
 _OF_LOSSES: tuple[tuple[type[nn.Module], ModuleType], ...] = (
     (FullSoftmax, cross_entropy),
@@ -41,7 +44,7 @@ _Call = Callable[..., Any]  # of a function and its arguments
 
 def in_torch(module: nn.Module) -> nn.Module | None:
     """The module with the kernels' torch references in their place; None where it holds no such layer."""
-    kernels = _kernels(module, _KERNELS + _OF_LOSSES).values()
+    kernels = _kernels(module, _KERNELS + _OF_STEPS + _OF_LOSSES).values()
 
     def call(function: _Call, *arguments: Any) -> Any:
         with ExitStack() as stack:
@@ -58,23 +61,23 @@ def in_c(module: nn.Module) -> nn.Module | None:
     Raises:
         UsageError: of the first call: a kernel was not built, does not compute these tensors or was not used.
     """
-    kernels = _kernels(module, _KERNELS)
-    return _Around(module, _InC(module, kernels)) if kernels else None
+    whole, steps = _kernels(module, _KERNELS), _kernels(module, _KERNELS + _OF_STEPS)
+    return _Around(module, _InC(module, whole), _InC(module, steps)) if steps else None
 
 
 class _Around(nn.Module):
-    """A module of which forward and step go through `call`; it shares its parameters.
+    """A module of which forward goes through `call` and step through `call_step`; it shares its parameters.
 
     It streams where the module does: it has `init_state` and `step` then, and only then.
     """
 
-    def __init__(self, module: nn.Module, call: _Call) -> None:
+    def __init__(self, module: nn.Module, call: _Call, call_step: _Call | None = None) -> None:
         super().__init__()
         self.module = module
         self._call = call
         if hasattr(module, "init_state") and hasattr(module, "step"):
             self.init_state = module.init_state
-            self.step = partial(call, module.step)
+            self.step = partial(call_step or call, module.step)
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         return self._call(partial(self.module, **named), *inputs)
@@ -100,6 +103,8 @@ class _InC:
         return result
 
     def _check(self, arguments: Sequence[Any]) -> None:
+        if not self.kernels:
+            raise UsageError("--backend c: what C computes here are single frames: --mode stream-step only")
         for name, kernel in self.kernels.items():
             if not kernel.available():
                 raise UsageError(

@@ -1,6 +1,7 @@
 """What follows a convolution or a linear layer in evaluation, folded into it: one edit and its weights.
 
     convolution, transposed convolution, linear  -> batch norm, frozen AdaptiveNorm   scaled, with a bias
+    SVDF without activation                      -> batch norm        its time filters scaled, with a bias
     linear -> linear -> linear                                                        one matrix
     convolution -> 1x1 convolution                                                    one convolution
 
@@ -23,7 +24,8 @@ from torch.utils._pytree import tree_leaves
 from compressnet.architecture import Edit, Layer, apply_edit
 from compressnet.layers.adaptive_norm import AdaptiveNorm
 from compressnet.layers.described import described
-from compressnet.layers.fold_plan import NORMS, Group, groups, resized
+from compressnet.layers.fold_plan import NORMS, Group, groups, resized, scaled_weight
+from compressnet.layers.svdf import SVDF
 
 _ROUNDINGS = 8  # units of the last place
 
@@ -35,21 +37,21 @@ class Folding:
     Attributes:
         groups: paths: each layer, and behind it those that it takes up.
         edit: the layers anew, and `identity` in the place of the others.
-        tensors: weight and bias of each new layer by its path, in the types and places of the old weights.
+        tensors: parameters of each new layer by its path and their names, in the types and places of the old
+            ones.
     """
 
     groups: tuple[tuple[str, ...], ...]
     edit: Edit
-    tensors: Mapping[str, tuple[Tensor, Tensor | None]]
+    tensors: Mapping[str, Mapping[str, Tensor]]
 
     def apply(self, module: nn.Module) -> None:
         """Change the module that this was made of, or a copy of it."""
         with torch.device("meta"):
             apply_edit(module, self.edit)
-        for path, (weight, bias) in self.tensors.items():
-            layer: Any = module.get_submodule(path)
-            layer.weight = nn.Parameter(weight)
-            layer.bias = None if bias is None else nn.Parameter(bias)
+        for path, tensors in self.tensors.items():
+            for name, tensor in tensors.items():
+                setattr(module.get_submodule(path), name, nn.Parameter(tensor))
         for path in self.edit["modules"]:
             module.get_submodule(path).train(module.training)
 
@@ -63,14 +65,18 @@ def folding(module: nn.Module) -> Folding | None:
         UsageError: its `foldable()` names what it has not.
     """
     modules: dict[str, Layer] = {}
-    tensors: dict[str, tuple[Tensor, Tensor | None]] = {}
+    tensors: dict[str, dict[str, Tensor]] = {}
     done = []
     for group in groups(module):
         weight, bias = _folded(group)
-        old: Any = group.parts[0]
-        values = _as(weight, old.weight), None if bias is None else _as(bias, old.weight)
-        if not all(torch.isfinite(value).all() for value in values if value is not None):
+        old = group.parts[0]
+        name = scaled_weight(old)
+        like = getattr(old, name)
+        values = {name: _as(weight, like)} | ({} if bias is None else {"bias": _as(bias, like)})
+        if not all(torch.isfinite(value).all() for value in values.values()):
             continue
+        if isinstance(old, SVDF):
+            values["weight_feature"] = old.weight_feature.detach().clone()
         first, *others = group.paths
         modules[first] = resized(described(old), group.sizes, bias is not None)
         modules |= {path: {"layer": "identity", "args": {}} for path in others}
@@ -120,7 +126,8 @@ def _folded(group: Group) -> tuple[Tensor, Tensor | None]:
     for part in group.parts[1:]:
         if type(part) in NORMS:
             scale, shift = _affine(part)
-            weight = weight * scale.view(-1, *[1] * (weight.ndim - 1))
+            each = scale.repeat_interleave(len(weight) // len(scale))  # of an SVDF: the filters of a node
+            weight = weight * each.view(-1, *[1] * (weight.ndim - 1))
             bias = shift if bias is None else bias * scale + shift
             continue
         matrix, more = _weights(part)
@@ -134,7 +141,7 @@ def _folded(group: Group) -> tuple[Tensor, Tensor | None]:
 
 
 def _weights(part: Any) -> tuple[Tensor, Tensor | None]:
-    weight = _wide(part.weight)
+    weight = _wide(getattr(part, scaled_weight(part)))
     if getattr(part, "transposed", False):  # (inputs, outputs / groups, ...)
         weight = _swapped(weight, part.groups)
     return weight, None if part.bias is None else _wide(part.bias)

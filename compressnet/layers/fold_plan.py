@@ -17,9 +17,10 @@ from compressnet.layers.adaptive_norm import AdaptiveNorm
 from compressnet.layers.data_flow import chains
 from compressnet.layers.described import can_be_described, paddings
 from compressnet.layers.dilated_conv import DilatedConv2d
+from compressnet.layers.svdf import SVDF
 
 # Exact types: a subclass may compute something else.
-LAYERS = (nn.Linear, product.Linear, nn.Conv1d, nn.Conv2d, DilatedConv2d, nn.ConvTranspose2d)
+LAYERS = (nn.Linear, product.Linear, nn.Conv1d, nn.Conv2d, DilatedConv2d, nn.ConvTranspose2d, SVDF)
 NORMS: dict[type[nn.Module], tuple[int, ...]] = {  # after layers of so many axes besides batch and channels
     nn.BatchNorm1d: (0, 1),
     nn.BatchNorm2d: (2,),
@@ -32,7 +33,7 @@ class Sizes(NamedTuple):
     """Of a layer.
 
     Attributes:
-        axes: besides batch and channels; 0: linear.
+        axes: besides batch and channels; 0: linear, and SVDF.
         taps: of its kernel.
     """
 
@@ -68,6 +69,10 @@ class Group:
 
     def with_layer(self, other: Group) -> Group | None:
         mine, theirs = self.sizes, other.sizes
+        if isinstance(
+            self.parts[0], SVDF
+        ):  # a matrix behind it would mix its nodes: no filters of few factors
+            return None
         if not other.pointwise or (mine.axes, mine.outputs) != (theirs.axes, theirs.inputs):
             return None
         sizes = Sizes(mine.axes, mine.inputs, theirs.outputs, mine.taps, 1)
@@ -123,10 +128,14 @@ def _grown(stack: Sequence[Group], path: str, part: nn.Module) -> list[Group] | 
 
 def _layer(path: str, part: Any) -> Group | None:
     """A layer that can take up others; None for what the registry cannot write."""
-    if type(part) not in LAYERS or part.weight.layout != torch.strided or not can_be_described(part):
+    if type(part) not in LAYERS or not can_be_described(part):
         return None
-    if not part.weight.is_floating_point():
+    weight = getattr(part, scaled_weight(part))
+    if weight.layout != torch.strided or not weight.is_floating_point():
         return None
+    if isinstance(part, SVDF):
+        sizes = Sizes(0, part.memory * part.features, part.units, 1, 1)
+        return Group((path,), (part,), sizes, False) if part.activation == "none" else None
     if isinstance(part, nn.Linear):
         return Group((path,), (part,), Sizes(0, part.in_features, part.out_features, 1, 1), True)
     axes, taps = len(part.kernel_size), math.prod(part.kernel_size)
@@ -134,6 +143,11 @@ def _layer(path: str, part: Any) -> Group | None:
     alike = {*part.kernel_size, *part.stride, part.groups} == {1}
     pointwise = alike and not part.transposed and not any(paddings(part) or ())
     return Group((path,), (part,), sizes, pointwise)
+
+
+def scaled_weight(part: nn.Module) -> str:
+    """The name of the weight that takes up what scales outputs."""
+    return "weight_time" if isinstance(part, SVDF) else "weight"
 
 
 def _is_fixed(norm: Any) -> bool:
@@ -173,8 +187,10 @@ def _storages(module: nn.Module) -> set[object]:
 
 
 def resized(layer: Layer, sizes: Sizes, bias: bool) -> Layer:
-    """A linear layer or convolution with so many outputs and groups, and with or without a bias."""
+    """A layer with so many outputs and groups, and with or without a bias; an SVDF stays as large."""
     arguments = {**layer["args"], "bias": bias}
+    if layer["layer"] == "svdf":
+        return {"layer": "svdf", "args": arguments}
     arguments["out_features" if sizes.axes == 0 else "out_channels"] = sizes.outputs
     if "groups" in arguments:
         arguments["groups"] = sizes.groups

@@ -7,17 +7,21 @@ With T frames x[t] of F numbers, oldest first, alpha over time and beta over fea
 
     y[u] = f( b[u] + sum_r sum_t alpha[u,r,t] · (beta[u,r] · x[t]) )
 
-    window (B, T·F) -> the composed weight (n, T·F), one product               -> (B, n)    many windows
-                    -> features (B, T, n·R) -> time (B, n·R) -> sum of ranks   -> (B, n)    few
-    frame (1, B, F) -> features of this frame alone, those of T - 1 before it from the state -> (1, B, n)
+    composed   windows (..., T·F) -> one weight (n, T·F), one product                   -> (..., n)
+    factored   windows -> features (..., T, n·R) -> time (..., n·R) -> sum of ranks     -> (..., n)
+    sequence   (L, B, F) -> features (L, B, n·R) -> convolution over time               -> (L - T + 1, B, n)
+    stream     frame (1, B, F) -> features of it alone, those of T - 1 others remembered -> (1, B, n)
 
 Filters of a node are neighbours, u·R + r, as in TensorFlow Lite's operator SVDF: its weights fit as they are.
+
+The memory of a stream is a ring of frames (T, B, n·R). A frame takes the place of the oldest one and none is
+ever moved. Where gradients are wanted, in graphs, and for many frames at once a new ring is made instead.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,16 +29,20 @@ from torch.nn import functional as F
 
 from compressnet.bounds import Kernel, Size
 from compressnet.cost import Term
+from compressnet.kernels import gradient
+from compressnet.kernels import svdf as kernel
 from compressnet.kernels.product import linear
 
 Activation = Literal["none", "relu"]
+Form = Literal["composed", "factored", "auto"]
+State = tuple[Tensor, Tensor]
 # Windows times ranks. Measured with AVX-512, one thread, at 1280 nodes over 98 x 40, rank 2: factors take
 # 0.5 of the time of the composed weight for one window, 6 times as long for 100.
 _ENOUGH_TO_COMPOSE = 16
 
 
 class SVDF(nn.Module):
-    """Windows (..., T·F), frame after frame, to nodes (..., n); or frame by frame, by `step`.
+    """Windows (..., T·F), frame after frame, to nodes (..., n); sequences; or frame by frame, by `step`.
 
     Args:
         features: F, of a frame.
@@ -43,6 +51,8 @@ class SVDF(nn.Module):
         rank: R, filters of a node; T and F are the most that make sense.
         bias: one of each node.
         activation: f: none or relu.
+        form: how windows and sequences are computed: with the composed weight, by factors, or ("auto")
+            whichever is quicker: windows by their number, sequences by factors. `step` has one form.
 
     Attributes:
         weight_feature: (n·R, F).
@@ -61,17 +71,19 @@ class SVDF(nn.Module):
         rank: Kernel = 1,
         bias: bool = True,
         activation: Activation = "none",
+        form: Form = "auto",
     ) -> None:
         super().__init__()
+        self.bias: nn.Parameter | None
         most = min(features, memory)
         if rank > most:
             raise ValueError(
                 f"SVDF: rank {rank}: filters of {memory} frames of {features} features have at most {most}"
             )
-        self.rank, self.activation = rank, activation
+        self.rank, self.activation, self.form = rank, activation, form
         self.weight_feature = nn.Parameter(torch.empty(units * rank, features))
         self.weight_time = nn.Parameter(torch.empty(units * rank, memory))
-        self.bias = nn.Parameter(torch.zeros(units)) if bias else None
+        self.register_parameter("bias", nn.Parameter(torch.zeros(units)) if bias else None)
         self.reset_parameters()
 
     @property
@@ -126,47 +138,64 @@ class SVDF(nn.Module):
         return made.train(layer.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Windows (..., T·F), oldest frame first, to nodes (..., n).
+        """Windows (..., T·F), oldest frame first, to nodes (..., n); a sequence to those of all its windows.
+
+        Args:
+            x: windows; or frames (L, B, F), L >= T, to nodes (L - T + 1, B, n).
 
         Raises:
-            ValueError: they are not that long.
+            ValueError: neither.
         """
-        if x.shape[-1] != self.memory * self.features:
+        if x.shape[-1] == self.memory * self.features:
+            return self._of_windows(x)
+        if x.ndim != 3 or x.shape[-1] != self.features or len(x) < self.memory:
             raise ValueError(
-                f"SVDF: takes windows of {self.memory} x {self.features} numbers, got {tuple(x.shape)}"
+                f"SVDF: takes windows of {self.memory} x {self.features} numbers, or at least {self.memory} "
+                f"frames (L, B, {self.features}), got {tuple(x.shape)}"
             )
-        rows = x.numel() // x.shape[-1]
-        if not torch.compiler.is_compiling() and self._composes(rows):  # compiled, rows may be any number
-            return self._activated(linear(x, self.weight, self.bias))
-        projected = linear(x.unflatten(-1, (self.memory, self.features)), self.weight_feature)
-        return self._summed((projected * self.weight_time.t()).sum(-2))  # over (..., T, n·R)
+        if self.form == "composed":
+            return self._of_windows(x.unfold(0, self.memory, 1).transpose(-1, -2).flatten(-2))
+        return self._summed(self._filtered(linear(x, self.weight_feature)))
 
-    def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """The next L >= 1 frames (L, B, F) of a stream to nodes (L, B, n), and the state.
 
+        On a CPU, without gradients, a single frame is written into the ring that is given: of the states of a
+        stream the last one alone is good. (That one may be stepped more than once.)
+
         Raises:
-            ValueError: frames of another width.
+            ValueError: frames of another width; a state of another size or type.
         """
-        if x.ndim != 3 or x.shape[-1] != self.features:
-            raise ValueError(f"SVDF: takes frames (L, B, {self.features}), got {tuple(x.shape)}")
-        whole = torch.cat([state, linear(x, self.weight_feature)])  # (T - 1 + L, B, n·R)
-        if len(x) == 1:
-            filtered = (whole * self.weight_time.t().unsqueeze(1)).sum(0, keepdim=True)
-        else:
-            filters = self.weight_time.unsqueeze(1)
-            filtered = F.conv1d(whole.permute(1, 2, 0), filters, groups=len(filters)).permute(2, 0, 1)
-        return self._summed(filtered), whole[len(x) :]
+        weights, rank = self._weights(), self.rank
+        if isinstance(state, tuple) and len(state) == 2 and kernel.serves(rank, x, *weights, *state):
+            ring = state[0] if x.shape[0] == 1 else state[0].clone()
+            y, after = kernel.step(x, *weights, ring, state[1], rank, self.activation == "relu")
+            return y, (ring, after)
+        ring, position = _checked(x, state, *weights[:2])
+        count = x.shape[0]
+        if count == 1 and _may_write(x, ring, *weights):
+            return self._one(x, ring, position), (ring, position + 1)
+        slots = torch.arange(len(ring), device=ring.device)
+        older = ring.index_select(0, (slots[1:] + position) % len(ring))
+        whole = torch.cat([older, linear(x, weights[0])])  # (T - 1 + L, B, n·R)
+        after = position + count
+        age = (after - 1 + len(ring) - slots) % len(ring)  # of what each slot holds then
+        return self._summed(self._filtered(whole)), (whole.index_select(0, len(whole) - 1 - age), after)
 
     def init_state(
         self, batch: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> Tensor:
-        """Zeros: the features of the T - 1 frames before, (T - 1, batch, n·R).
+    ) -> State:
+        """Zeros: a ring of the features of T frames (T, batch, n·R), and the number of the next, 0-d int64.
+
+        Frame t is in slot t modulo T.
 
         Args:
             device, dtype: None: those of the weights.
         """
-        shape = (self.memory - 1, batch, len(self.weight_time))
-        return self.weight_time.new_zeros(shape, device=device, dtype=dtype)
+        ring = self.weight_time.new_zeros(
+            (self.memory, batch, len(self.weight_time)), device=device, dtype=dtype
+        )
+        return ring, torch.zeros((), dtype=torch.int64, device=ring.device)
 
     def example(self, batch: int = 1) -> tuple[Tensor]:
         """Inputs for counting and timing: `batch` windows."""
@@ -177,35 +206,48 @@ class SVDF(nn.Module):
         return (torch.rand(1, batch, self.features),)
 
     def cost(self, input_shape: tuple[int, ...]) -> list[Term]:
-        """Of windows (..., T·F)."""
-        rows = {"N": math.prod(input_shape[:-1])}
-        symbols = {"F": self.features, "T": self.memory, "n": self.units, "R": self.rank}
-        parameters = [
-            Term("parameters", "features", "n·R·F", symbols),
-            Term("parameters", "time", "n·R·T", symbols),
-        ]
-        if self.bias is not None:
-            parameters.append(Term("parameters", "bias", "n", symbols))
-        if self._composes(rows["N"]):
-            return [
-                *parameters,
-                Term("macs", "composition", "n·R·T·F", symbols),
-                Term("macs", "window", "N·n·T·F", {**symbols, **rows}),
-            ]
+        """Of windows (..., T·F) or sequences (L, B, F), in the form that computes them."""
+        if input_shape[-1] != self.memory * self.features:
+            return self._cost_of_sequence(*input_shape[:2])
+        symbols = {**self._symbols(), "N": math.prod(input_shape[:-1])}
+        return [*self._stored(), *self._cost_of_windows(symbols), Term("state", "memory", "N·n·R·T", symbols)]
+
+    def step_cost(self, batch: int) -> list[Term]:
+        """Of a frame (1, B, F) of a stream."""
+        symbols = {**self._symbols(), "B": batch}
         return [
-            *parameters,
-            Term("macs", "features", "N·T·n·R·F", {**symbols, **rows}),
-            Term("macs", "time", "N·T·n·R", {**symbols, **rows}, traced=False),
+            *self._stored(),
+            Term("macs", "features", "B·n·R·F", symbols),
+            Term("macs", "time", "B·n·R·T", symbols, traced=False),
+            Term("state", "memory", "B·n·R·T", symbols),
         ]
 
     def extra_repr(self) -> str:
         return (
             f"{self.features}, {self.units}, memory={self.memory}, rank={self.rank}, "
-            f"bias={self.bias is not None}, activation={self.activation!r}"
+            f"bias={self.bias is not None}, activation={self.activation!r}, form={self.form!r}"
         )
 
+    def _of_windows(self, x: Tensor) -> Tensor:
+        rows = x.numel() // x.shape[-1]
+        is_open = torch.compiler.is_compiling()  # rows may be any number then
+        if self.form == "composed" if is_open else self._composes(rows):
+            return self._activated(linear(x, self.weight, self.bias))
+        projected = linear(x.unflatten(-1, (self.memory, self.features)), self.weight_feature)
+        return self._summed((projected * self.weight_time.t()).sum(-2))  # over (..., T, n·R)
+
     def _composes(self, rows: int) -> bool:
-        return rows * self.rank > _ENOUGH_TO_COMPOSE
+        return self.form == "composed" or (self.form == "auto" and rows * self.rank > _ENOUGH_TO_COMPOSE)
+
+    def _filtered(self, whole: Tensor) -> Tensor:
+        """Features (L, B, n·R) to sums over each T frames in a row, (L - T + 1, B, n·R)."""
+        if len(whole) == self.memory:
+            return (whole * self.weight_time.t().unsqueeze(1)).sum(0, keepdim=True)
+        # As images of one column and with channels last oneDNN takes half the time of F.conv1d, a third of it
+        # with gradients (49 frames, 100 sequences, 256 filters of 10 frames).
+        columns = whole.permute(1, 2, 0).unsqueeze(-1).contiguous(memory_format=torch.channels_last)
+        filters = self.weight_time[:, None, :, None]
+        return F.conv2d(columns, filters, groups=len(filters)).squeeze(-1).permute(2, 0, 1)
 
     def _summed(self, filtered: Tensor) -> Tensor:
         """Filters (..., n·R) to nodes (..., n)."""
@@ -214,3 +256,90 @@ class SVDF(nn.Module):
 
     def _activated(self, y: Tensor) -> Tensor:
         return F.relu(y) if self.activation == "relu" else y
+
+    def _weights(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Those of features and time, and the bias; as attributes they take a tenth of a small step."""
+        own: Any = self._parameters
+        try:
+            return own["weight_feature"], own["weight_time"], own["bias"]
+        except KeyError:  # one is parametrized
+            return self.weight_feature, self.weight_time, self.bias
+
+    def _one(self, x: Tensor, ring: Tensor, position: Tensor) -> Tensor:
+        """A frame (1, B, F), written into the ring, to nodes (1, B, n)."""
+        newest = int(position) % len(ring)
+        older = len(ring) - 1 - newest  # of the others, those behind it
+        ring[newest] = linear(x[0], self.weight_feature)
+        filters = self.weight_time.t().unsqueeze(1)  # (T, 1, n·R)
+        sums = (ring[: newest + 1] * filters[older:]).sum(0, keepdim=True)
+        if older:
+            sums += (ring[newest + 1 :] * filters[:older]).sum(0)
+        return self._summed(sums)
+
+    def _symbols(self) -> dict[str, int]:
+        return {"F": self.features, "T": self.memory, "n": self.units, "R": self.rank}
+
+    def _stored(self) -> list[Term]:
+        symbols = self._symbols()
+        parameters = [
+            Term("parameters", "features", "n·R·F", symbols),
+            Term("parameters", "time", "n·R·T", symbols),
+        ]
+        return parameters if self.bias is None else [*parameters, Term("parameters", "bias", "n", symbols)]
+
+    def _cost_of_windows(self, symbols: dict[str, int]) -> list[Term]:
+        if self._composes(symbols["N"]):
+            return [
+                Term("macs", "composition", "n·R·T·F", symbols),
+                Term("macs", "window", "N·n·T·F", symbols),
+            ]
+        return [
+            Term("macs", "features", "N·T·n·R·F", symbols),
+            Term("macs", "time", "N·T·n·R", symbols, traced=False),
+        ]
+
+    def _cost_of_sequence(self, steps: int, batch: int) -> list[Term]:
+        """Of `steps` frames (a convolution over time, but where there is one window alone)."""
+        count = steps - self.memory + 1
+        symbols = {**self._symbols(), "L": steps, "B": batch}
+        memory = Term("state", "memory", "B·n·R·T", symbols)
+        if self.form == "composed":
+            return [*self._stored(), *self._cost_of_windows({**self._symbols(), "N": count * batch}), memory]
+        return [
+            *self._stored(),
+            Term("macs", "features", "L·B·n·R·F", symbols),
+            Term("macs", "time", "(L-T+1)·B·n·R·T", symbols, traced=count > 1),
+            memory,
+        ]
+
+
+def _checked(x: Tensor, state: State, feature: Tensor, time: Tensor) -> State:
+    width, (filters, memory) = feature.shape[1], time.shape
+    if x.ndim != 3 or x.shape[2] != width or not x.shape[0]:
+        raise ValueError(f"SVDF: takes frames (L, B, {width}), got {tuple(x.shape)}")
+    if not isinstance(state, tuple) or len(state) != 2:
+        raise ValueError("SVDF: the state is a ring and a position, as init_state makes them")
+    ring, position = state
+    wanted = memory, x.shape[1], filters
+    if ring.shape != wanted or position.ndim:
+        given = f"{tuple(ring.shape)} and {tuple(position.shape)}"
+        raise ValueError(f"SVDF: the state for frames {tuple(x.shape)} is {wanted} and (), got {given}")
+    if position.dtype != torch.int64:
+        raise ValueError(f"SVDF: the position in the state is {position.dtype}, not torch.int64")
+    if ring.dtype != time.dtype and not torch.is_autocast_enabled(ring.device.type):
+        raise ValueError(
+            f"SVDF: the state is {ring.dtype}, the parameters are {time.dtype}: convert one of them"
+        )
+    return ring, position
+
+
+def _may_write(x: Tensor, ring: Tensor, feature: Tensor, time: Tensor, bias: Tensor | None) -> bool:
+    """Whether a frame may go right into the ring, at a place that is read as a number."""
+    return (
+        ring.is_cpu
+        and x.is_cpu
+        and not torch.compiler.is_compiling()
+        and not gradient.is_wanted(x, ring, feature, time, bias)
+        and ring.is_contiguous()
+        and (torch.is_inference_mode_enabled() or not ring.is_inference())
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -22,6 +22,7 @@ from compressnet.layers.data_flow import is_guess
 from compressnet.layers.dilated_conv import DilatedConv2d
 from compressnet.layers.fold import Folding, difference, folding
 from compressnet.layers.fold_plan import is_wanted
+from compressnet.layers.svdf import SVDF, Form
 from compressnet.models.can import CAN, can24
 
 SIZES = st.integers(1, 4)
@@ -135,6 +136,44 @@ def test_batch_norm_after_a_linear_layer() -> None:
     check(nn.Sequential(nn.Linear(3, 4, bias=False), norm(nn.BatchNorm1d, 4)), torch.randn(5, 3), layers=1)
 
 
+@settings(max_examples=15, deadline=None)
+@given(SIZES, SIZES, SIZES, st.data())
+def test_batch_norm_after_svdf(features: int, units: int, memory: int, data: st.DataObject) -> None:
+    """Its time filters take it up: of windows, and frame after frame."""
+    rank, bias = data.draw(st.integers(1, min(features, memory))), data.draw(st.booleans())
+    layer = SVDF(features, units, memory, rank, bias, form=data.draw(st.sampled_from(get_args(Form))))
+    after = norm(nn.BatchNorm1d, units, affine=data.draw(st.booleans()))
+    whole = nn.Sequential(layer, after, nn.ReLU(), nn.Linear(units, 2))
+    found = check(whole, torch.randn(5, memory * features), layers=2)
+    assert found.groups == (("0", "1"),)
+    made: Any = folded(whole)[0].get_submodule("0")
+    assert torch.equal(made.weight_feature, layer.weight_feature)
+    assert (made.rank, made.form) == (rank, layer.form)
+    frames = torch.randn(7, 2, features).double()
+    with torch.no_grad():
+        wanted = after(layer.step(frames, layer.init_state(2))[0].flatten(0, 1))
+        assert difference(made.step(frames, made.init_state(2))[0].flatten(0, 1), wanted) < 1e-12
+
+
+def test_svdf_keeps_its_factors() -> None:
+    """A linear layer in front of it or behind it stays."""
+    layers = nn.Linear(4, 10), SVDF(2, 8, 5), nn.Linear(8, 1)
+    assert folding(nn.Sequential(*layers)) is None
+    normed = nn.Sequential(*layers[:2], norm(nn.BatchNorm1d, 8), layers[2])
+    assert check(normed, torch.randn(3, 4), layers=3).groups == (("1", "2"),)
+
+
+def test_a_folded_svdf_is_written_and_read() -> None:
+    whole = nn.Sequential(SVDF(2, 8, 5, 2, bias=False, form="factored"), norm(nn.BatchNorm1d, 8)).eval()
+    made, found = folded(whole)
+    again = nn.Sequential(SVDF(2, 8, 5, 2, bias=False), nn.BatchNorm1d(8))
+    apply_edit(again, found.edit)
+    again.load_state_dict(made.state_dict())
+    x = torch.randn(3, 10)
+    with torch.no_grad():
+        assert difference(again(x), whole(x)) < 1e-5
+
+
 @pytest.mark.parametrize("padding", ["same", "valid"])
 def test_paddings_by_name(padding: str) -> None:
     layer = nn.Conv2d(2, 3, (3, 5), padding=padding, dilation=2)
@@ -164,6 +203,8 @@ SHARED = nn.Conv2d(3, 3, 1)
         rows(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1, padding=1)),
         rows(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1, stride=2)),
         rows(nn.Linear(9, 2), nn.Linear(2, 9)),
+        rows(SVDF(2, 4, 3, activation="relu"), norm(nn.BatchNorm1d, 4)),
+        rows(norm(nn.BatchNorm1d, 6), SVDF(2, 4, 3)),
         rows(nn.Linear(3, 4), nn.Sigmoid()),
         nn.Linear(3, 4),
         nn.LSTM(3, 4),
