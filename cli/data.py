@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,9 +12,12 @@ from compressnet.errors import CompressnetError, UsageError
 from . import console, options
 
 if TYPE_CHECKING:
+    from compressnet.data.audio_class import Spoken
     from compressnet.recipe import Component
 
-app = typer.Typer(help="Check data sets; get the built-in samples.", no_args_is_help=True)
+app = typer.Typer(
+    help="Check data sets; get the built-in samples; mix long recordings of words.", no_args_is_help=True
+)
 
 
 @app.command("check")
@@ -85,6 +89,73 @@ def samples(output: options.Output = None, force: options.Force = False, json: o
         return
     for line in written or sample.credits():
         console.print_path(line)
+
+
+@app.command("mix")
+def mix(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="RECIPE|NAME:KEY=VALUE,...", help="Clips of words: a recipe, or a data set."),
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="OUT", help="The recording: .wav or .flac.")
+    ],
+    minutes: Annotated[float, typer.Option(min=0.01, max=600, help="Its length.")] = 10,
+    split: Annotated[str, typer.Option(metavar="NAME", help="Whose clips: test, val or train.")] = "test",
+    gap_ms: Annotated[
+        float, typer.Option("--gap-ms", min=0, max=3_600_000, help="Between two clips, on average.")
+    ] = 2000,
+    unknown_percent: Annotated[
+        float, typer.Option("--unknown-percent", min=0, max=100, help="Of the clips are of unknown words.")
+    ] = 30,
+    noise_volume: Annotated[
+        float, typer.Option("--noise-volume", min=0, max=1, help="Of the noise behind them, at most.")
+    ] = 0.1,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of all that is drawn.")] = 0,
+    set_: options.Overrides = None,
+    data_root: options.DataRoot = None,
+    cache: options.CacheDir = None,
+    force: options.Force = False,
+    json: options.Json = False,
+) -> None:
+    """Mix a long recording of clips in noise, and write beside it (.txt) which word begins when.
+
+    As TensorFlow's generate_streaming_test_wav does. Evaluate on it with --data keyword_stream:audio=OUT.
+
+    Example: compressnet data mix speech_commands -o long.wav --minutes 10
+    """
+    from compressnet import files
+    from compressnet.data import audio, keyword_stream
+
+    audio.check_suffix(output)
+    labels = output.with_suffix(".txt")
+    for target in (output, labels):
+        files.refuse_to_overwrite(target, force)
+    clips = _clips(_component(source, set_ or []), split)
+    mixed = keyword_stream.mix(clips, minutes, seed, gap_ms, unknown_percent, noise_volume)
+    files.write_bytes(labels, keyword_stream.written(mixed.onsets).encode())
+    audio.write_audio(output, mixed.samples, clips.sample_rate)
+    if json:
+        seconds = len(mixed.samples) / clips.sample_rate
+        console.print_json(
+            {"files": [str(output), str(labels)], "seconds": seconds, "words": len(mixed.onsets)}
+        )
+        return
+    for target in (output, labels):
+        console.print_path(str(target))
+
+
+def _clips(component: Component, split: str) -> Spoken:
+    """A split of clips of words."""
+    from compressnet.data.protocol import NoSuchSplit
+
+    data_set = component.build()
+    if data_set.sample_type != "audio_class":
+        raise UsageError(f"data set '{component.name}' has no clips of words: speech_commands has")
+    try:
+        return data_set.open(split, {}, 0)
+    except NoSuchSplit as error:
+        raise UsageError(f"--split {split}: {error}") from None
 
 
 def _component(source: str, overrides: list[str]) -> Component:

@@ -54,6 +54,7 @@ class Image:
     lost: tuple[str, ...] = ()
     suffixes: ClassVar[tuple[str, ...]] = RASTER_SUFFIXES
     printed: ClassVar[bool] = False
+    live: ClassVar[bool] = False
 
     def write(self, path: Path) -> list[str]:
         """Write it in the format that the suffix names (see `write_image`, which is atomic)."""

@@ -126,3 +126,40 @@ def test_a_folder_of_other_pictures_says_so(cli: Cli, place: Path) -> None:
     done = cli("apply", "zoo:rof", "set", "-o", "out")
     assert "2 pictures of other kinds" in done.stderr
     assert [path.name for path in (place / "out").iterdir()] == ["c.png"]
+
+
+def test_mix_writes_a_recording_that_can_be_evaluated_on(cli: Cli, place: Path) -> None:
+    source = "speech_sample:test_count=24"
+    done = cli("data", "mix", source, "-o", "long.wav", "--minutes", "0.2", "--seed", "3", "--json")
+    assert json.loads(done.stdout) == {"files": ["long.wav", "long.txt"], "seconds": 12.0, "words": 4}
+    labels = (place / "long.txt").read_text()
+    assert len(labels.splitlines()) == 4
+    checked = cli("data", "check", "keyword_stream:audio=long.wav,piece_ms=4000", "--json")
+    assert json.loads(checked.stdout)["splits"]["test"] == 3
+    shown = cli("data", "mix", source, "-o", "again.flac", "--minutes", "0.2", "--seed", "3").stdout
+    assert shown.split() == ["again.flac", "again.txt"]
+    assert (place / "again.txt").read_text() == labels
+    (place / "long.wav").unlink()
+    failed = cli("data", "mix", source, "-o", "long.wav", "--minutes", "0.2", code=1)
+    assert "long.txt exists: add --force" in failed.error
+    assert not (place / "long.wav").exists()
+    cli("data", "mix", source, "-o", "long.wav", "--minutes", "0.2", "--force")
+    assert (place / "long.txt").read_text() != labels
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["speech_sample", "-o", "a.mp3"], "sound is written as .wav or .flac"),
+        (["speech_sample", "-o", "a.wav", "--minutes", "0.01"], "shorter than one clip with its gap (3 s)"),
+        (
+            ["speech_sample", "-o", "a.wav", "--split", "testing"],
+            "--split testing: speech_sample has no split",
+        ),
+        (["glyphs", "-o", "a.wav"], "'glyphs' has no clips of words"),
+        (["speech_commands:words=[yes,yes]", "-o", "a.wav"], "'yes' is there twice"),
+    ],
+)
+def test_mix_refuses(cli: Cli, place: Path, words: list[str], problem: str) -> None:
+    assert problem in cli("data", "mix", *words, code=2).error
+    assert not list(place.iterdir())

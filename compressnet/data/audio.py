@@ -1,0 +1,275 @@
+"""Sound files and raw sound: read whole, checked, as one channel.
+
+    file  -> soundfile -> mean of the channels -> float32 (N,) in [-1, 1), and the rate it has
+    stdin -> 16-bit little-endian PCM          -> blocks of float32 (n,), as they come
+
+WAV and FLAC of any width, and what else soundfile reads. A file that was cut short is told by its header,
+which says how long it was: libsndfile returns what is left of a WAV without a word.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, BinaryIO, NamedTuple
+
+import numpy as np
+import soundfile
+from pydantic import Field
+
+from compressnet.errors import CompressnetError, UsageError
+from compressnet.files import whole_file
+from compressnet.free_memory import SAFE_SHARE, free_memory
+from compressnet.regular_file import open_regular
+
+READER_VERSION = 1  # raised when decoding, resampling or rounding changes: older cache entries are left alone
+WRITTEN = (".wav", ".flac")  # suffixes
+FULL_SCALE = 32768  # of int16: what 1.0 is
+_LARGEST = np.float32(1 - 1 / FULL_SCALE)
+_LOUDEST = 2.0  # of floating-point files: above, the samples are of another scale
+_RATES = (1_000, 768_000)  # of samples a second: what lies outside is no sound, or a damaged header
+_BLOCK = 1 << 20  # frames that are decoded at once
+_SMALL = 100_000_000  # bytes that are taken without asking what is free
+_PCM_BLOCK = 1 << 14  # bytes of raw sound that are waited for at most
+Rate = Annotated[int, Field(ge=_RATES[0], le=_RATES[1])]
+_UNKNOWN_LENGTHS = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # what programs write that do not know the length yet
+
+
+class Audio(NamedTuple):
+    """Sound of one channel.
+
+    Attributes:
+        samples: float32 (N,) in [-1, 1).
+        rate: samples a second.
+    """
+
+    samples: np.ndarray
+    rate: int
+
+
+class AudioHeader(NamedTuple):
+    """What a file says of itself: samples of each channel, samples a second, channels."""
+
+    frames: int
+    rate: int
+    channels: int
+
+
+def read_audio(source: Path | str | BinaryIO, name: str = "") -> Audio:
+    """Read a sound file; several channels are averaged.
+
+    Args:
+        source: a file by its name, or opened and seekable.
+        name: what messages call it (default: the name of the file).
+
+    Raises:
+        CompressnetError: missing, empty, not audio, cut short, too large, samples that are not finite or of
+            another scale.
+    """
+    if isinstance(source, Path | str):
+        name = name or str(source)
+        try:
+            with open_regular(Path(source)) as file:
+                return _read(file, name)
+        except OSError as error:
+            raise CompressnetError(f"{name}: cannot be read: {error.strerror or error}") from error
+    return _read(source, name or "audio")
+
+
+def audio_header(path: Path) -> AudioHeader:
+    """What a sound file says of itself; nothing is decoded.
+
+    Raises:
+        CompressnetError: missing, empty, not audio, a WAV that is cut short.
+    """
+    try:
+        with open_regular(path) as file, _opened(file, str(path)) as sound:
+            return AudioHeader(sound.frames, sound.samplerate, sound.channels)
+    except OSError as error:
+        raise CompressnetError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def resampled(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+    """Sound at another rate, by a polyphase filter of the exact ratio: the same on every machine.
+
+    Args:
+        samples: float32 (N,).
+
+    Returns:
+        float32 (ceil(N * wanted / rate),).
+    """
+    if rate == wanted:
+        return samples
+    from scipy.signal import resample_poly
+
+    divisor = math.gcd(rate, wanted)
+    return resample_poly(samples, wanted // divisor, rate // divisor).astype(np.float32)
+
+
+def write_audio(path: Path, samples: np.ndarray, rate: int) -> None:
+    """Write sound of one channel as 16-bit PCM, whole or not at all.
+
+    Args:
+        path: .wav or .flac says the format.
+        samples: float (N,) in [-1, 1].
+
+    Raises:
+        UsageError: another suffix.
+        CompressnetError: it cannot be written.
+    """
+    check_suffix(path)
+    with whole_file(path) as temporary:
+        soundfile.write(temporary, to_int16(samples), rate, subtype="PCM_16")
+
+
+def check_suffix(path: Path) -> None:
+    """Raises UsageError: `path` does not end in what sound is written as."""
+    if path.suffix.lower() not in WRITTEN:
+        raise UsageError(f"{path}: sound is written as {' or '.join(WRITTEN)}: name a file that ends so")
+
+
+def to_int16(samples: np.ndarray) -> np.ndarray:
+    """float in [-1, 1] as int16; what lies outside is clipped."""
+    return np.clip(np.rint(samples * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
+
+
+def from_int16(samples: np.ndarray) -> np.ndarray:
+    """int16 as float32 in [-1, 1)."""
+    scaled = samples.astype(np.float32)
+    scaled *= np.float32(1 / FULL_SCALE)
+    return scaled
+
+
+def pcm_blocks(stream: BinaryIO, name: str = "-") -> Iterator[np.ndarray]:
+    """Raw sound (16-bit little-endian PCM, one channel) as it comes: float32 (n,) in [-1, 1), n > 0.
+
+    Raises:
+        CompressnetError: no data, a sound file with a header, half a sample at the end.
+    """
+    read = getattr(stream, "read1", stream.read)  # what is there already, of a pipe that others still fill
+    rest, total = b"", 0
+    while data := read(_PCM_BLOCK):
+        if not total and _is_file(data):
+            raise CompressnetError(
+                f"{name}: a sound file was piped in, where raw 16-bit PCM is read: name the file instead"
+            )
+        total += len(data)
+        data = rest + data
+        whole = len(data) - len(data) % 2
+        rest = data[whole:]
+        if whole:
+            yield from_int16(np.frombuffer(data[:whole], "<i2"))
+    if not total:
+        raise CompressnetError(f"{name}: nothing was piped in")
+    if rest:
+        raise CompressnetError(
+            f"{name}: {total:,} bytes were piped in, an odd number: 16-bit PCM has two for each sample"
+        )
+
+
+def _is_file(data: bytes) -> bool:
+    return data[:4] in (b"RIFF", b"RF64", b"fLaC", b"OggS", b"FORM")
+
+
+def _read(file: BinaryIO, name: str) -> Audio:
+    with _opened(file, name) as sound:
+        _refuse_large(sound, name)
+        try:
+            blocks = list(map(_mono, sound.blocks(_BLOCK, dtype="float32", always_2d=True)))
+        except soundfile.LibsndfileError as error:
+            raise CompressnetError(f"{name}: damaged or cut short ({_reason(error)}): get it again") from None
+        samples = np.concatenate(blocks or [np.empty(0, np.float32)])
+        if len(samples) < sound.frames:
+            raise CompressnetError(_cut(name, len(samples), sound.frames, "samples"))
+        if not len(samples):
+            raise CompressnetError(f"{name}: holds no samples: record it again, or remove it")
+        _check_values(samples, name)
+        return Audio(np.clip(samples, -1, _LARGEST), sound.samplerate)
+
+
+def _opened(file: BinaryIO, name: str) -> soundfile.SoundFile:
+    """A sound file, its header read and checked.
+
+    Raises:
+        CompressnetError: empty, not audio, a WAV that is cut short, a rate that is none.
+    """
+    told, there = _wav_lengths(file, name)
+    try:
+        sound = soundfile.SoundFile(_handle(file), closefd=False)
+    except soundfile.LibsndfileError as error:
+        raise CompressnetError(f"{name}: not audio that can be read ({_reason(error)})") from None
+    if told > there:
+        sound.close()
+        raise CompressnetError(_cut(name, there, told, "bytes"))
+    if not _RATES[0] <= sound.samplerate <= _RATES[1]:
+        sound.close()
+        raise CompressnetError(f"{name}: {sound.samplerate:,} samples a second: a damaged header?")
+    return sound
+
+
+def _handle(file: BinaryIO) -> BinaryIO | int:
+    """A descriptor where there is one: libsndfile reads it without a call of Python for every block."""
+    try:
+        number = file.fileno()
+    except OSError:  # bytes in memory
+        return file
+    os.lseek(number, 0, os.SEEK_SET)  # a buffer may have gone ahead
+    return number
+
+
+def _cut(name: str, left: int, told: int, unit: str) -> str:
+    return f"{name}: cut short: {left:,} of {told:,} {unit} are left: get it again"
+
+
+def _wav_lengths(file: BinaryIO, name: str) -> tuple[int, int]:
+    """How many bytes of samples a WAV says it has, and how many there are; zeros where it does not say.
+
+    Raises:
+        CompressnetError: the file is empty.
+    """
+    end = file.seek(0, 2)
+    file.seek(0)
+    if not end:
+        raise CompressnetError(f"{name}: an empty file")
+    told = there = 0
+    if file.read(12)[::8] == b"RW":  # RIFF....WAVE
+        while len(head := file.read(8)) == 8:
+            length = struct.unpack("<I", head[4:])[0]
+            if head[:4] == b"data":
+                known = length not in _UNKNOWN_LENGTHS
+                told, there = (length, end - file.tell()) if known else (0, 0)
+                break
+            file.seek(length + length % 2, 1)
+    file.seek(0)
+    return told, there
+
+
+def _mono(block: np.ndarray) -> np.ndarray:
+    """(n, channels) as (n,)."""
+    return block[:, 0] if block.shape[1] == 1 else block.mean(1, dtype=np.float32)
+
+
+def _refuse_large(sound: soundfile.SoundFile, name: str) -> None:
+    """Twice the samples are held while the blocks are joined."""
+    needed = sound.frames * 8
+    free = free_memory() if needed > _SMALL else None
+    if free is not None and needed > SAFE_SHARE * free:
+        raise CompressnetError(
+            f"{name}: {sound.frames:,} samples need about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are "
+            "free: split the file"
+        )
+
+
+def _check_values(samples: np.ndarray, name: str) -> None:
+    if not np.isfinite(samples).all():
+        place = int(np.flatnonzero(~np.isfinite(samples))[0])
+        raise CompressnetError(f"{name}: sample {place:,} is NaN or infinite: get it or record it again")
+    if (peak := float(np.abs(samples).max())) > _LOUDEST:
+        raise CompressnetError(f"{name}: samples up to {peak:,.6g}: floating point has to be within -1 and 1")
+
+
+def _reason(error: soundfile.LibsndfileError) -> str:
+    return str(error.error_string).strip().rstrip(".").removeprefix("Error : ").removeprefix("Error in ")
