@@ -273,5 +273,5 @@ def _sizes(path: str) -> dict[str, Any]:
 
     recipe = Recipe.load(Path(path))
     train = recipe.data.build().open("train", {}, recipe.seed)
-    _, model_args = recipe.task.build().prepare(train)
+    _, model_args = recipe.task.build().prepare(train, model=recipe.model)
     return dict(model_args)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -73,7 +73,9 @@ class Problem(NamedTuple):
 
 def parameters(target: Callable[..., Any]) -> dict[str, Parameter]:
     """The arguments of a class or function by the name that YAML uses."""
-    hints = get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
+    # Of a dataclass the fields themselves: those that it inherits have names of another module.
+    is_plain = inspect.isclass(target) and not is_dataclass(target)
+    hints = get_type_hints(target.__init__ if is_plain else target, include_extras=True)
     found = {}
     for name, parameter in inspect.signature(target).parameters.items():
         if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):

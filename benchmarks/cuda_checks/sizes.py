@@ -8,10 +8,22 @@ from typing import Any
 ARGUMENTS_OF_MODELS: dict[str, dict[str, Any]] = {
     "alexnet": {"hidden": 16, "num_classes": 7},
     "bytenet": {"hidden_size": 16, "sets": 1},
+    "kws_low_latency_svdf": {"units": 16, "hidden_size": 8},
+    "kws_svdf": {"size": "30k"},
     "resnet10": {"widths": [8, 16, 24, 32]},
     "resnet18": {"widths": [8, 16, 24, 32], "num_classes": 7},
 }
-SIZES: dict[str, Any] = {"alexnet": 67, "svdf": None}  # smaller pictures leave AlexNet nothing to pool
+SIZES: dict[str, Any] = {
+    "alexnet": 67,  # smaller pictures leave it nothing to pool
+    "kws_conv": 98,
+    "kws_low_latency_conv": 98,
+    "kws_low_latency_svdf": 98,
+    "kws_single_fc": 98,
+    "kws_svdf": 49,
+    "kws_tiny_conv": 98,
+    "kws_tiny_embedding_conv": 98,
+    "svdf": None,
+}
 # Of layers, what they cannot do without. Sizes are multiples of nothing, where a layer allows that.
 ARGUMENTS_OF_LAYERS: dict[str, dict[str, Any]] = {
     "adaptive_norm": {"channels": 7},
@@ -30,6 +42,7 @@ ARGUMENTS_OF_LAYERS: dict[str, dict[str, Any]] = {
     "full_softmax": {"hidden_size": 7, "vocab_size": 19},
     "layer_norm": {"normalized_shape": 7},
     "linear": {"in_features": 5, "out_features": 7},
+    "log_mel": {},
     "lstm": {"input_size": 5, "hidden_size": 13, "num_layers": 2},
     "lstm_1997": {"input_size": 5, "blocks": 3, "block_size": 2, "output_size": 4},
     "lstm_full": {
@@ -43,6 +56,7 @@ ARGUMENTS_OF_LAYERS: dict[str, dict[str, Any]] = {
         "biases": 2,
     },
     "lstmp": {"input_size": 5, "hidden_size": 13, "proj_size": 6, "nonrecurrent_proj_size": 3},
+    "mfcc": {},
     "operator": {"operator": "rof"},
     "product_linear": {"in_features": 5, "out_features": 7},
     "recurrent_stack": {"cell": "lstm:peepholes=false", "input_size": 5, "hidden_size": 13},

@@ -16,7 +16,7 @@ from compressnet.source import STDIN, Source
 from .. import console, options
 from . import report
 from .inputs import gather
-from .writer import STDOUT, Rules, Writer, make_writer
+from .writer import STDOUT, Printed, Rules, Writer, make_writer
 
 if TYPE_CHECKING:
     from compressnet.subject import Loaded
@@ -90,6 +90,8 @@ def apply(
         raise UsageError("--force and --skip-existing: choose one")
     rules = Rules(force, skip_existing, options.parse_shard(shard))
     writer = make_writer(gather(given, loaded.task.reads), target, makes, rules)
+    if isinstance(writer, Printed):
+        writer.at_once = not json
     if shard is not None and not (writer.sources or writer.skipped):
         console.note(f"no input falls to shard {shard}")
     _set_up(loaded, device, max_memory)
@@ -207,7 +209,7 @@ def _apply(
                     place = entry["output"]
                     screen.note("warning", f"{source if is_stream(Path(place)) else place}: {line}")
             # A large photograph has shown a bar of its own.
-            _bar(screen, total, done)
+            _bar(screen, total, min(done, total))
     finally:
         screen.close()
     return entries, texts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from compressnet.files import is_stream
 from compressnet.source import Source
 
-from .. import console
-from .writer import Writer
+from .. import console, streams
 
 if TYPE_CHECKING:
     from compressnet.tasks.artefacts import Artefact
+
+    from .writer import Writer
 
 Results = Sequence[tuple[Source, "Artefact"]]
 
@@ -53,6 +55,18 @@ def show(
     if output is not None and not left and not is_stream(output):
         for path in dict.fromkeys(entry["output"] for entry in entries):
             console.print_path(path)
+
+
+def show_live(artefact: Artefact) -> None:
+    """The rows of one result as lines of cells with tabs between them, as a file has them."""
+    for row in artefact.rows() or ():
+        cells = (
+            f"{cell:.3f}".rstrip("0").rstrip(".") if isinstance(cell, float) else str(cell)
+            for cell in row.values()
+        )
+        console.print_text("\t".join(cells))
+    with streams.guarded("stdout"):  # a pipe would keep it back until there are 8 KiB
+        sys.stdout.flush()
 
 
 def _print(subject: str, results: Results) -> None:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from compressnet import files
 from compressnet.errors import CompressnetError, UsageError
-from compressnet.source import Source
+from compressnet.source import STDIN, Source
 
 from .. import options
+from . import report
 from .inputs import Inputs
 
 if TYPE_CHECKING:
@@ -94,7 +95,9 @@ def make_writer(inputs: Inputs, output: Path | None, makes: type[Artefact], rule
 
 
 class Printed:
-    """Everything is shown when all is done."""
+    """Everything is shown when all is done; what is heard in a stream at once, where `at_once` is set."""
+
+    at_once = False
 
     def __init__(self, inputs: Inputs, rules: Rules) -> None:
         if rules.skip_existing:
@@ -106,7 +109,10 @@ class Printed:
         self._kept: list[tuple[Source, Artefact]] = []
 
     def take(self, source: Source, artefact: Artefact) -> dict[str, Any]:
-        self._kept.append((source, artefact))
+        if self.at_once and artefact.live and source.name == STDIN:
+            report.show_live(artefact)
+        else:
+            self._kept.append((source, artefact))
         return {}
 
     def finish(self) -> list[tuple[Source, Artefact]]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from compressnet.errors import UsageError
+from compressnet.errors import CompressnetError, UsageError
 
 from .. import console, options
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from compressnet.analysis.count import Count, Layer
+    from compressnet.analysis.streamed import Streamed
     from compressnet.side import Side
 
 _RATES = {"megapixel": "a megapixel", "token": "a token", "step": "a step", "sample": "a sample"}
@@ -42,6 +45,22 @@ class Counted:
         except NeedsValues:
             module = side.module("cpu", with_weights=True)
             self.count = count(module, example(module, 1, size))
+        self.streamed = _streamed(side, module)
+
+
+def _streamed(side: Side, module: nn.Module) -> Streamed | None:
+    """What a step costs; a note where a network of the user's own has one that is not ours."""
+    from compressnet.analysis.streamed import streamed
+    from compressnet.analysis.trace import NeedsValues
+
+    try:
+        try:
+            return streamed(module)
+        except NeedsValues:
+            return streamed(side.module("cpu", with_weights=True))
+    except CompressnetError as error:
+        console.note(f"streamed step: not counted: {error}")
+        return None
 
 
 def report(side: Side, counted: Counted) -> dict[str, Any]:
@@ -84,6 +103,7 @@ def report(side: Side, counted: Counted) -> dict[str, Any]:
         "ties": details["ties"],
         "layers": details["layers"],
         "problems": count.problems,
+        "streamed_step": counted.streamed.as_dict() if counted.streamed else None,
     }
 
 
@@ -117,8 +137,18 @@ def show(side: Side, counted: Counted, depth: int | None, show_table: Callable[.
         console.print_text(
             f"buffers beside them: {count.total('buffers'):,} ({count.total('buffer_bytes'):,} bytes)"
         )
+    if counted.streamed:
+        console.print_text(_of_step(counted.streamed))
     if count.device != "meta":
         console.print_text(f"traced on {count.device}: {count.reason}")
+
+
+def _of_step(step: Streamed) -> str:
+    often = f" ({console.short(step.macs * step.per_second)} a second)" if step.per_second else ""
+    return (
+        f"streamed step: {console.short(step.macs)} MACs{often}, state {step.state:,} numbers "
+        f"({step.state_bytes:,} bytes)"
+    )
 
 
 def _state(count: Count) -> int:

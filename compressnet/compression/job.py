@@ -298,7 +298,8 @@ class Job:
         return found.compute()[task.best[0]]
 
     def _example(self, batch: int, size: Size) -> tuple[Any, ...]:
-        if size is None and hasattr(self.module, "init_state"):
+        takes_audio = hasattr(self.module, "sample_rate")  # as long as a clip is by itself
+        if size is None and hasattr(self.module, "init_state") and not takes_audio:
             size = _SEQUENCE_LENGTH
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)

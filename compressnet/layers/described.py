@@ -20,6 +20,7 @@ from compressnet.layers.adaptive_norm import AdaptiveNorm
 from compressnet.layers.chain import Chain
 from compressnet.layers.dilated_conv import DilatedConv2d
 from compressnet.layers.factored_embedding import FactoredEmbedding
+from compressnet.layers.features import MFCC, LogMel
 from compressnet.layers.lstm import LSTM
 from compressnet.layers.lstm_1997 import LSTM1997
 from compressnet.layers.recurrent_stack import RecurrentStack
@@ -197,7 +198,7 @@ def _factored_softmax(module: FactoredSoftmax) -> dict[str, Any]:
 
 
 def _svdf(module: SVDF) -> dict[str, Any]:
-    names = ("features", "units", "memory", "rank", "activation")
+    names = ("features", "units", "memory", "rank", "activation", "form")
     return {**{name: getattr(module, name) for name in names}, "bias": module.bias is not None}
 
 
@@ -268,6 +269,14 @@ def _stack(module: RecurrentStack) -> dict[str, Any]:
 
 
 _SIZES = ("input_size", "hidden_size")
+
+
+def _features(module: LogMel) -> dict[str, Any]:
+    mean, scale = module.statistics
+    known = signature.parameters(type(module))
+    return {name: getattr(module, name) for name in known} | {"mean": mean, "scale": scale}
+
+
 _KINDS: Mapping[type[nn.Module], tuple[str, Callable[[Any], dict[str, Any]]]] = {
     nn.Identity: ("identity", lambda module: {}),
     nn.Linear: ("linear", _linear),
@@ -288,6 +297,8 @@ _KINDS: Mapping[type[nn.Module], tuple[str, Callable[[Any], dict[str, Any]]]] = 
     TorchLSTM: ("torch_lstm", _torch_lstm),
     SRU: ("sru", _sru),
     SVDF: ("svdf", _svdf),
+    LogMel: ("log_mel", _features),
+    MFCC: ("mfcc", _features),
     LSTM1997: ("lstm_1997", _lstm_1997),
     RecurrentStack: ("recurrent_stack", _stack),
 }

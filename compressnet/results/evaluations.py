@@ -20,7 +20,17 @@ from compressnet.results.records import markdown
 
 _IMAGES = ("image_operator", "image_translation")  # have pages of their own, with every image
 _LEFT_OUT = ("loss",)  # perplexity says the same
-_DIGITS = {"perplexity": 2, "bits_per_character": 3, "accuracy": 4}
+_DIGITS = {
+    "perplexity": 2,
+    "bits_per_character": 3,
+    "accuracy": 4,
+    "false_accepts_per_hour": 1,
+    "threshold": 2,
+    "hits": 0,
+    "words": 0,
+    "hours": 2,
+    "delay_ms": 0,
+}
 
 Record = Mapping[str, Any]
 
@@ -47,9 +57,14 @@ def summary(records: Sequence[Record], published: Sequence[Record], *, seeds: bo
     return [_table(names, group, published, seeds) for names, group in _groups(records)]
 
 
-def published_for(recipe: str | None, published: Sequence[Record]) -> Record | None:
-    """Others' figure of what a recipe reproduces; None: none is known."""
-    return next((entry for entry in published if recipe and entry.get("recipe") == recipe), None)
+def published_for(recipe: str | None, published: Sequence[Record], data: str | None = None) -> Record | None:
+    """Others' figure of what a recipe reproduces; None: none is known.
+
+    Args:
+        data: the name of the data set that was measured on; None: the recipe's own.
+    """
+    known = (entry for entry in published if recipe and entry.get("recipe") == recipe)
+    return next((entry for entry in known if data in (None, entry.get("data") or data)), None)
 
 
 def details(records: Sequence[Record]) -> list[str]:
@@ -82,7 +97,7 @@ def _table(
     groups = list(_by_recipe(records))
     plain = Counter(_network(group[0]) for _, group in groups)
     for recipe, group in groups:
-        theirs = published_for(recipe, published)
+        theirs = published_for(recipe, published, group[0]["data"]["name"])
         if theirs and theirs["what"] not in notes:
             notes.append(theirs["what"])
         alike = plain[_network(group[0])] > 1  # only what their commands set tells them apart

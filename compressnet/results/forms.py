@@ -206,11 +206,16 @@ class CompressionRecord(Form):
 
 
 class Published(Form):
-    """Others' figures: of an operator or of a recipe."""
+    """Others' figures: of an operator or of a recipe.
+
+    Attributes:
+        data: the data set beside whose figures it stands; None: any that the recipe was measured on.
+    """
 
     what: str
     operator: str | None = None
     recipe: str | None = None
+    data: str | None = None
     psnr: float | None = None
     ssim: float | None = None
     figure: float | str | None = None

@@ -160,7 +160,7 @@ def published_figure(
     if _is_of_images(record):
         theirs = theirs_for(record, records, published)
         return (f"{float(theirs[metric]):.1f}", theirs["what"]) if theirs.get(metric) is not None else None
-    entry = evaluations.published_for(record.get("recipe"), published)
+    entry = evaluations.published_for(record.get("recipe"), published, record["data"]["name"])
     return (str(entry["figure"]), entry["what"]) if entry and entry.get("figure") is not None else None
 
 

@@ -27,6 +27,8 @@ class Artefact(Protocol):
     """The formats it can be written in; the first is the default."""
     printed: ClassVar[bool]
     """Whether it is shown where no file is named, and whether those of all inputs can share a file."""
+    live: ClassVar[bool]
+    """Whether what is piped in has many, each of which is shown as soon as it is there."""
 
     def write(self, path: Path) -> list[str]:
         """Write a file, which is a temporary of the writer's: what its format could not hold.
@@ -50,6 +52,7 @@ class Text:
     text: str
     suffixes: ClassVar[tuple[str, ...]] = (".txt", ".md")
     printed: ClassVar[bool] = True
+    live: ClassVar[bool] = False
 
     def write(self, path: Path) -> list[str]:
         path.write_bytes(_encoded(f"{self.text}\n"))
@@ -67,6 +70,7 @@ class Table:
 
     suffixes: ClassVar[tuple[str, ...]] = ROW_SUFFIXES
     printed: ClassVar[bool] = True
+    live: ClassVar[bool] = False
 
     def write(self, path: Path) -> list[str]:
         write_rows(self.rows(), path)
@@ -115,6 +119,35 @@ class Labels(Table):
 
     def as_json(self) -> dict[str, Any]:
         return {"lines": self.rows()}
+
+
+class Event(NamedTuple):
+    """What was heard, and when.
+
+    Attributes:
+        start_ms, end_ms: of the window in which it was heard, from the beginning of the audio.
+        label: which word.
+        score: its probability, 0 to 1, over the windows that were averaged.
+    """
+
+    start_ms: float
+    end_ms: float
+    label: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Events(Table):
+    """What was heard in a recording, in the order of time."""
+
+    events: Sequence[Event]
+    live: ClassVar[bool] = True
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [event._asdict() for event in self.events]
+
+    def as_json(self) -> dict[str, Any]:
+        return {"events": self.rows()}
 
 
 def write_together(results: Iterable[tuple[Source, Artefact]], path: Path) -> None:

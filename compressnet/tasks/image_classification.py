@@ -26,6 +26,7 @@ from compressnet.bounds import Probability, Size
 from compressnet.data.class_image import ClassImage, ClassImageBatch, Preparation, middle, planes, rgb
 from compressnet.data.images import Image, read_image
 from compressnet.errors import CompressnetError, NotFinite
+from compressnet.recipe import Component
 from compressnet.reporter import Reporter
 from compressnet.source import Source
 from compressnet.tasks.artefacts import Table
@@ -95,7 +96,7 @@ class ImageClassification:
         self._smoothing = label_smoothing
 
     def prepare(
-        self, train_data: Any, parent: Architecture | None = None
+        self, train_data: Any, parent: Architecture | None = None, model: Component | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """The classes of the training data, and how its pictures are prepared.
 

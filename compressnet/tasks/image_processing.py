@@ -22,6 +22,7 @@ from compressnet.data.image_pair import ImageBatch, ImagePair
 from compressnet.data.images import Image, read_image
 from compressnet.data.protocol import Split
 from compressnet.errors import CompressnetError, NotFinite
+from compressnet.recipe import Component
 from compressnet.reporter import Reporter
 from compressnet.signature import Named
 from compressnet.source import Source
@@ -52,7 +53,7 @@ class ImageTranslation:
     unit: ClassVar[str] = "megapixel"
 
     def prepare(
-        self, train_data: Split, parent: Architecture | None = None
+        self, train_data: Split, parent: Architecture | None = None, model: Component | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         return {}, self.sizes()
 
@@ -131,7 +132,7 @@ class ImageOperator(ImageTranslation):
         self.operator = operator
 
     def prepare(
-        self, train_data: Split, parent: Architecture | None = None
+        self, train_data: Split, parent: Architecture | None = None, model: Component | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         _, model_args = super().prepare(train_data)
         return {"operator": self.operator}, model_args

@@ -30,6 +30,7 @@ from compressnet.data.text import Part, TextBatch, TextSplit
 from compressnet.data.vocabulary import StoredWords, Vocabulary, count, stored_words
 from compressnet.errors import NotFinite, UsageError
 from compressnet.layers.softmax import frequency_classes
+from compressnet.recipe import Component
 from compressnet.reporter import Reporter
 from compressnet.source import Source
 from compressnet.tasks.artefacts import Figures, Text
@@ -80,7 +81,7 @@ class LanguageModelling:
         self.classes = classes
 
     def prepare(
-        self, train_data: Any, parent: Architecture | None = None
+        self, train_data: Any, parent: Architecture | None = None, model: Component | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """The vocabulary of the training text, and how it was cut.
 

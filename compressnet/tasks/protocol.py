@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from compressnet.data.protocol import Split
 from compressnet.errors import CompressnetError, is_out_of_memory
+from compressnet.recipe import Component
 from compressnet.reporter import Reporter
 from compressnet.source import Source
 from compressnet.tasks.artefacts import Artefact
@@ -102,16 +103,17 @@ class Task(Protocol):
     needs_targets: ClassVar[bool]
     """Whether photographs that are their own targets are nothing to learn from (see `Split.has_targets`)."""
     unit: ClassVar[str]
-    """What records count MACs by, one of it: "megapixel", "image", "second", "token"."""
+    """What records count MACs by, one of it: "megapixel", "image", "second of audio", "token"."""
 
     def prepare(
-        self, train_data: Split, parent: Architecture | None = None
+        self, train_data: Split, parent: Architecture | None = None, model: Component | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """What follows from the training data: (assets, model arguments).
 
         Args:
             parent: of the weights that training starts from (`init`): what their numbers mean, as the words
                 of a vocabulary, must stay.
+            model: the network that will be trained, as the recipe names it; None: one of the user's own.
         """
 
     def use(self, assets: Mapping[str, Any]) -> None:

@@ -24,6 +24,7 @@ from compressnet.data.limits import read_text_file
 from compressnet.data.sentences import Sentence, SentenceBatch, side_by_side, words_of
 from compressnet.data.vocabulary import UNKNOWN, StoredWords, Vocabulary, stored_words
 from compressnet.errors import CompressnetError, NotFinite
+from compressnet.recipe import Component
 from compressnet.reporter import Reporter
 from compressnet.source import Source
 from compressnet.tasks.artefacts import Label, Labels
@@ -61,7 +62,7 @@ class SequenceClassification:
     unit: ClassVar[str] = "token"
 
     def prepare(
-        self, train_data: Any, parent: Architecture | None = None
+        self, train_data: Any, parent: Architecture | None = None, model: Component | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """The words of the training data, how they were cut, and the classes. There is always an `<unk>`.
 

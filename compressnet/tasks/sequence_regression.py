@@ -28,6 +28,7 @@ from compressnet import finite, json_file
 from compressnet.data.limits import read_text_file
 from compressnet.data.synthetic import PROBLEMS, Name, SequenceBatch, one_hot
 from compressnet.errors import CompressnetError
+from compressnet.recipe import Component
 from compressnet.reporter import Reporter
 from compressnet.source import Source
 from compressnet.tasks.artefacts import Figures
@@ -71,7 +72,7 @@ class SequenceRegression:
         self.logistic = logistic
 
     def prepare(
-        self, train_data: Any, parent: Architecture | None = None
+        self, train_data: Any, parent: Architecture | None = None, model: Component | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """What the problem is, and the sizes that follow."""
         problem = train_data.problem

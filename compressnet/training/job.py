@@ -78,7 +78,7 @@ def set_up(run: Run, group: Group, reporter: Reporter, stored: Architecture | No
     elif stored is None:
         # Of weights from which single modules are taken the assets (a vocabulary, classes) mean nothing here.
         whole = parent.architecture if parent and not recipe.init_only else None
-        assets, model_args = task.prepare(train, whole)
+        assets, model_args = task.prepare(train, whole, recipe.model)
         train = data_set.open("train", assets, recipe.seed)
         architecture = Architecture(
             task=recipe.task.name,

@@ -188,7 +188,9 @@ class Classifier:
     loss_of = None
     unit: ClassVar[str] = "file"
 
-    def prepare(self, train_data: Any, parent: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
+    def prepare(
+        self, train_data: Any, parent: Any = None, model: Any = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"classes": train_data.classes}, {}
 
     def use(self, assets: Mapping[str, Any]) -> None:

@@ -33,6 +33,7 @@ SEQUENCES = [(1, 1), (7, 3), (50, 1), (50, 3)]  # steps and sequences; what is t
 IMAGES = [(1, 1, 1), (2, 31, 57), (1, 130, 8), (3, 64, 64), (1, 301, 203)]  # batch, height, width
 
 # Every name of the registry but those that are no networks: arguments small enough to be quick.
+SHORT: dict[str, Any] = {"clip_ms": 200, "coefficients": 9, "num_classes": 3}  # of keyword spotters
 NAMED: dict[str, dict[str, Any]] = {
     "adaptive_norm": {"channels": 4},
     "batch_norm2d": {"num_features": 3},
@@ -53,21 +54,32 @@ NAMED: dict[str, dict[str, Any]] = {
     "factored_embedding": {"num_embeddings": 12, "embedding_dim": 5, "rank": 2},
     "factored_softmax": {"hidden_size": 5, "vocab_size": 12, "rank": 2},
     "full_softmax": {"hidden_size": 5, "vocab_size": 12},
+    "kws_bc_resnet": {"num_classes": 3, "tau": 0.25},
+    "kws_conv": {**SHORT, "filters": 4},
+    "kws_ds_cnn": {"num_classes": 3},
+    "kws_low_latency_conv": {**SHORT, "filters": 4, "hidden_size": 5},
+    "kws_low_latency_svdf": {**SHORT, "units": 8, "hidden_size": 6},
+    "kws_single_fc": SHORT,
+    "kws_svdf": {"num_classes": 3, "size": "30k", "norm": True},
+    "kws_tiny_conv": SHORT,
+    "kws_tiny_embedding_conv": SHORT,
     "language_model": {"vocab_size": 12, "hidden_size": 6, "cell": "torch_lstm"},
     "layer_norm": {"normalized_shape": 5},
     "linear": {"in_features": 5, "out_features": 3},
+    "log_mel": {"bands": 5},
     "lstm": {"input_size": 5, "hidden_size": 6},
     "lstm_1997": {"input_size": 5, "blocks": 2, "block_size": 3, "output_size": 2, "biases": "gates"},
     "lstm_1997_network": {"problem": "temporal_order_6b", "input_size": 8, "output_size": 8},
     "lstm_full": {"input_size": 5, "hidden_size": 6, "layer_norm": True, "bidirectional": True},
     "lstmp": {"input_size": 5, "hidden_size": 6, "proj_size": 4, "nonrecurrent_proj_size": 2},
+    "mfcc": {"bands": 5, "coefficients": 3},
     "resnet10": {"num_classes": 3, "widths": [4, 6, 8, 10]},
     "resnet18": {"num_classes": 3, "widths": [4, 6, 8, 10]},
     "resnet20": {"num_classes": 3, "widths": [4, 6, 8]},
     "product_linear": {"in_features": 5, "out_features": 3},
     "recurrent_stack": {"cell": "sru", "input_size": 5, "hidden_size": 6},
     "sru": {"input_size": 5, "hidden_size": 6},
-    "svdf": {"features": 4, "units": 6, "memory": 5, "rank": 2, "activation": "relu"},
+    "svdf": {"features": 5, "units": 6, "memory": 5, "rank": 2, "activation": "relu"},
     "torch_lstm": {"input_size": 5, "hidden_size": 6, "proj_size": 4, "bidirectional": True},
 }
 FORMS: dict[str, Callable[[], nn.Module]] = {
@@ -146,6 +158,9 @@ def shallow(name: str, monkeypatch: pytest.MonkeyPatch) -> nn.Module:
     module: nn.Module = signature.build("model" if name in registry.MODELS else "layer", name, NAMED[name])
     if isinstance(module, CAN):
         del module.blocks[3:-1]  # the dilations 1, 2, 4 and, last, 1: tests of `compressnet export` have all
+    if name == "kws_bc_resnet":
+        blocks: Any = module.get_submodule("network.blocks")
+        del blocks[9:12], blocks[5:8], blocks[3]  # a stage's first has all that its others have
     return module
 
 
@@ -179,6 +194,20 @@ def test_a_stream_in_pieces_is_the_whole(name: str, tmp_path: Path) -> None:
     assert_close(torch.cat(pieces), wanted)
     for ours, theirs in zip(state, last if isinstance(last, tuple) else [last], strict=True):
         assert_close(ours, theirs)
+
+
+def test_a_ring_goes_round_frame_by_frame(tmp_path: Path) -> None:
+    """Every position of the ring of an SVDF, which its file reads and writes as tensors."""
+    module: Any = lively(signature.build("layer", "svdf", NAMED["svdf"]))
+    done = export(module, tmp_path / "net.onnx", state=True)
+    state, (ring, position) = module.init_state(3), module.init_state(3)
+    for frame in torch.randn(2 * module.memory + 1, 3, module.features).split(1):
+        ours, ring, position = run(done.output, frame, ring, position)
+        with torch.no_grad():
+            wanted, state = module.step(frame, state)
+        assert_close(ours, wanted)
+    assert_close(ring, state[0])
+    assert int(position) == int(state[1]) == 2 * module.memory + 1
 
 
 def test_a_stream_whose_step_has_inputs_of_its_own(tmp_path: Path) -> None:

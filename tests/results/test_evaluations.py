@@ -105,6 +105,21 @@ def test_pages_hold_them_apart_from_images() -> None:
     assert "psnr" not in page.lower().split("language modelling")[1]
 
 
+def test_a_published_figure_stands_beside_the_data_that_it_names_only() -> None:
+    stream = record("stream", 9.0, data={"name": "other", "count": 1, "fingerprint": "abc"})
+    named = [{**PUBLISHED[0], "data": "ptb"}]
+    tables = evaluations.summary([record("a", 114.0), stream], named)
+    assert [table.count("theirs") for table in tables] == [0, 1]
+    assert [
+        table.count("theirs") for table in evaluations.summary([record("a", 1.0), stream], PUBLISHED)
+    ] == [
+        1,
+        1,
+    ]
+    assert evaluations.published_for("lm_ptb_lstm", named) == named[0]
+    assert evaluations.published_for("lm_ptb_lstm", named, "other") is None
+
+
 def test_what_a_record_says_of_a_network() -> None:
     arguments = {"hidden_size": 2, "class_sizes": [1, 2]}
     text = Architecture("language_modelling", {}, "language_model", arguments)

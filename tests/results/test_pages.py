@@ -108,12 +108,31 @@ def test_pages_are_written_between_the_marks_only(tmp_path: Path) -> None:
     before = page.read_text()
     blocks.write_pages(folder)
     assert (readme.read_text(), page.read_text()) == (text, before)
+    page.write_text(marked("nothing_*", "| an | earlier |\n"))
+    blocks.write_pages(folder)
+    assert page.read_text() == marked("nothing_*", "No records yet.\n")
     page.write_text(marked("nothing", ""))
     with pytest.raises(CompressnetError, match=r"docs/systems/fip.md: there is no record nothing"):
         blocks.write_pages(folder)
     page.write_text(before.replace("<!-- results: end -->", "", 1))
     with pytest.raises(CompressnetError, match="lost the marks"):
         blocks.write_pages(folder)
+
+
+def test_a_system_without_records_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = blocks.System("Mine", "docs/m.md", "compressnet train m", "mine_*", "psnr", "dB", "photographs")
+    monkeypatch.setattr(blocks, "SYSTEMS", (row,))
+    readme, folder = tmp_path / "README.md", tmp_path / "results"
+    folder.mkdir()
+    readme.write_text(marked("systems", ""))
+    blocks.write_pages(folder)
+    assert (
+        "| [Mine](docs/m.md) | `compressnet train m` | - | no records yet | - | photographs |"
+        in readme.read_text()
+    )
+    files.write_json(folder / "mine_0.json", record("mine_0"))
+    blocks.write_pages(folder)
+    assert "no records yet" not in readme.read_text()
 
 
 def test_figures_that_json_cannot_hold(tmp_path: Path) -> None:

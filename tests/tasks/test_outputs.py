@@ -11,18 +11,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compressnet import registry
+from compressnet.data.audio_class import AudioClassBatch
 from compressnet.data.class_image import ClassImageBatch
 from compressnet.data.image_pair import ImageBatch
 from compressnet.data.sentences import SentenceBatch
 from compressnet.data.synthetic import SequenceBatch, Synthetic
 from compressnet.data.text import TextBatch
 from compressnet.models.can import can24
+from compressnet.models.kws_svdf import kws_svdf
 from compressnet.models.language_model import LanguageModel
 from compressnet.models.lstm_1997 import lstm_1997_network
 from compressnet.models.resnet import resnet20
 from compressnet.models.sequence_classifier import SequenceClassifier
 from compressnet.tasks.image_classification import ImageClassification
 from compressnet.tasks.image_processing import ImageOperator, ImageTranslation
+from compressnet.tasks.keyword_spotting import KeywordSpotting
 from compressnet.tasks.language_modelling import LanguageModelling
 from compressnet.tasks.sequence_classification import SequenceClassification
 from compressnet.tasks.sequence_regression import SequenceRegression
@@ -72,6 +75,12 @@ CASES: dict[str, Callable[[], Case]] = {
     "image_classification": classifier,
     "image_operator": lambda: Case(ImageOperator("rof"), can24(), pictures(), mean_square),
     "image_translation": lambda: Case(ImageTranslation(), can24(), pictures(), mean_square),
+    "keyword_spotting": lambda: Case(
+        KeywordSpotting(),
+        kws_svdf(3, "30k"),
+        AudioClassBatch(torch.rand(3, 16_000) - 0.5, torch.tensor([0, 2, 1]), []),
+        lambda values, batch: F.cross_entropy(values, batch.labels),
+    ),
     "language_modelling": lambda: Case(
         LanguageModelling(),
         LanguageModel(30, 12, "sru"),

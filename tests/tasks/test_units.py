@@ -13,6 +13,7 @@ CASES = {
     "image_classification": ("resnet20", "image", 1),
     "image_operator": ("can24", "megapixel", 0.004096),
     "image_translation": ("can24", "megapixel", 0.004096),
+    "keyword_spotting": ("kws_svdf", "second of audio", 1),
     "language_modelling": ("language_model", "token", 35),
     "sequence_classification": ("sequence_classifier", "token", 35),
     "sequence_regression": ("lstm_1997_network", "step", 35),
