@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -97,11 +96,9 @@ def mix(
         str,
         typer.Argument(metavar="RECIPE|NAME:KEY=VALUE,...", help="Clips of words: a recipe, or a data set."),
     ],
-    output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="OUT", help="The recording: .wav or .flac.")
-    ],
+    output: options.Output = None,
     minutes: Annotated[float, typer.Option(min=0.01, max=600, help="Its length.")] = 10,
-    split: Annotated[str, typer.Option(metavar="NAME", help="Whose clips: test, val or train.")] = "test",
+    split: options.Split = None,
     gap_ms: Annotated[
         float, typer.Option("--gap-ms", min=0, max=3_600_000, help="Between two clips, on average.")
     ] = 2000,
@@ -127,6 +124,8 @@ def mix(
     from compressnet import files
     from compressnet.data import audio, keyword_stream
 
+    if output is None:
+        raise UsageError("name the recording with -o, as in: -o long.wav")
     audio.check_suffix(output)
     labels = output.with_suffix(".txt")
     for target in (output, labels):
@@ -145,7 +144,7 @@ def mix(
         console.print_path(str(target))
 
 
-def _clips(component: Component, split: str) -> Spoken:
+def _clips(component: Component, split: str | None) -> Spoken:
     """A split of clips of words."""
     from compressnet.data.protocol import NoSuchSplit
 
@@ -153,7 +152,7 @@ def _clips(component: Component, split: str) -> Spoken:
     if data_set.sample_type != "audio_class":
         raise UsageError(f"data set '{component.name}' has no clips of words: speech_commands has")
     try:
-        return data_set.open(split, {}, 0)
+        return data_set.open(split or data_set.test_split, {}, 0)
     except NoSuchSplit as error:
         raise UsageError(f"--split {split}: {error}") from None
 

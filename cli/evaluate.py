@@ -24,9 +24,7 @@ def evaluate(
         str, typer.Argument(help="A run (RUN@last, RUN@step-500), a weights file or zoo:NAME.")
     ],
     set_: options.Overrides = None,
-    split: Annotated[
-        Optional[str], typer.Option(help="train, val or test (default: the one the data set is scored on).")
-    ] = None,
+    split: options.Split = None,
     data: options.OtherData = None,
     record: Annotated[
         Optional[str],

@@ -86,6 +86,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print only JSON on stdout.")
 Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]
 _OUTPUT = typer.Option("-o", "--output", metavar="OUT", help="Where to write: a file or folder.")
 Output = Annotated[Optional[Path], _OUTPUT]
+Split = Annotated[
+    Optional[str], typer.Option(help="train, val or test (default: the one the data set is scored on).")
+]
 OutputText = Annotated[Optional[str], _OUTPUT]  # of `apply`, where - is stdout, and ./- a file
 
 

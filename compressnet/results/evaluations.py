@@ -27,6 +27,7 @@ _DIGITS = {
     "false_accepts_per_hour": 1,
     "threshold": 2,
     "hits": 0,
+    "wrong_words": 0,
     "words": 0,
     "hours": 2,
     "delay_ms": 0,

@@ -53,6 +53,7 @@ CALLS = {
     "recipes cp": "recipes cp fip_sample mine.yaml",
     "recipes validate": "recipes validate fip_sample",
     "data check": "data check sample",
+    "data mix": "data mix speech_sample -o long.wav --minutes 0.1",
     "data samples": "data samples",
     "runs ls": "runs ls",
     "models ls": "models ls",
