@@ -200,9 +200,10 @@ def test_matrices_beside_a_recurrence_or_of_steps_are_split(make: Any, paths: li
         weight = model.get_submodule(path).weight
         left, values, right = torch.linalg.svd(weight, full_matrices=False)
         weight.copy_((left[:, :6] * values[:6]) @ right[:6])
-    made = compress(model, words(2), "svd:rank=6").module
+    made: Any = compress(model, words(2), "svd:rank=6").module
     for path in paths:
-        assert [type(part) for part in made.get_submodule(path)] == 2 * [type(model.get_submodule(path))]
+        row: Any = made.get_submodule(path)
+        assert [type(part) for part in row] == 2 * [type(model.get_submodule(path))]
     (tokens,) = words(1)
     streamed, _ = made.step(tokens, made.init_state(tokens.shape[1]))
     assert difference(first(made(tokens)), first(model(tokens))) < 1e-5
