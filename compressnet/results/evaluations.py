@@ -107,7 +107,9 @@ def _table(
             rows += single
         if len(group) > 1:
             rows.append(_mean(group, metrics, single[0]))
-    footnotes = "".join(f"\n\n[^{names[0]}-{number}]: {text}" for number, text in enumerate(notes, 1))
+    footnotes = "".join(
+        f"\n\n[^{_label(records[0])}-{number}]: {text}" for number, text in enumerate(notes, 1)
+    )
     return f"### {_title(names)}\n\n{markdown(head, rows)}{footnotes}"
 
 
@@ -123,6 +125,12 @@ def _by_recipe(records: Sequence[Record]) -> Iterator[tuple[str, list[Record]]]:
         yield recipe, sorted(group, key=lambda record: record["seed"])
 
 
+def _label(record: Record) -> str:
+    """Of footnotes: a page may have tables of one task on several sets."""
+    words = (record["task"], record["data"].get("set"))
+    return "-".join(re.sub(r"\W+", "_", str(word)).lower() for word in words if word)
+
+
 def _settings(record: Record) -> tuple[str, ...]:
     """What the command of the training sets, but for the seed."""
     words = shlex.split((record.get("training") or {}).get("command", ""))
@@ -135,7 +143,7 @@ def _row(
 ) -> list[str]:
     beside = "-"
     if theirs:
-        beside = f"{theirs.get('figure', '-')} [^{record['task']}-{notes.index(theirs['what']) + 1}]"
+        beside = f"{theirs.get('figure', '-')} [^{_label(record)}-{notes.index(theirs['what']) + 1}]"
     return [
         f"[{record['name']}](results/{record['name']}.json)",
         " ".join([_network(record), *(f"`{setting}`" for setting in _settings(record) if alike)]),

@@ -103,7 +103,9 @@ def test_who_cannot_teach(tmp_path: Path, taught: str, monkeypatch: pytest.Monke
         go(new(tmp_path / "a", "train.distill.teacher=zoo:rof"))
     with pytest.raises(UsageError, match="is of kind operator: a teacher is a run"):
         go(new(tmp_path / "b", "train.distill.teacher=operator:rof"))
-    monkeypatch.setattr(toy.ToyTask, "prepare", lambda self, data, parent=None: ({"offset": 0.25}, {}))
+    monkeypatch.setattr(
+        toy.ToyTask, "prepare", lambda self, data, parent=None, model=None: ({"offset": 0.25}, {})
+    )
     with pytest.raises(UsageError, match="has another 'offset' than this training"):
         go(new(tmp_path / "c", taught))
 

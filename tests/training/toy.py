@@ -102,7 +102,9 @@ class ToyTask:
     loss_of = None
     unit: ClassVar[str] = "step"
 
-    def prepare(self, train_data: Any, parent: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
+    def prepare(
+        self, train_data: Any, parent: Any = None, model: Any = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"offset": 0.5}, {}
 
     def use(self, assets: Mapping[str, Any]) -> None:
