@@ -183,8 +183,12 @@ def example_inputs(module: nn.Module, plan: Plan) -> tuple[Tensor, ...]:
     unit, _ = rate_of(module, example(module))
     if unit == "megapixel":
         return example(module, plan.batch, plan.image_size or (IMAGE_SIZE, IMAGE_SIZE))
-    length = SEQUENCE_LENGTH if unit in ("step", "token") else None
-    return example(module, plan.batch, plan.seq_len or length)
+    return example(module, plan.batch, plan.seq_len or usual_length(unit))
+
+
+def usual_length(unit: str) -> int | None:
+    """How long inputs are where nobody says it, by what they are (`rate_of`); None: the module knows it."""
+    return SEQUENCE_LENGTH if unit in ("step", "token") else None
 
 
 def _ready_form(form: Form, threads: int, name: str) -> Form:

@@ -16,6 +16,8 @@ import torch
 from torch import nn
 
 from compressnet import files, weights
+from compressnet.analysis.bench import usual_length
+from compressnet.analysis.count import rate_of
 from compressnet.analysis.example import Size, example
 from compressnet.analysis.memory import peak_of_process
 from compressnet.compression import finetune as finetuning
@@ -34,8 +36,6 @@ from compressnet.subject import Loaded, load, parse
 from compressnet.training import cpu_settings
 from compressnet.training import device as devices
 from compressnet.training.evaluate import check_samples, measured
-
-_SEQUENCE_LENGTH = 35
 
 
 @dataclass(frozen=True)
@@ -298,9 +298,9 @@ class Job:
         return found.compute()[task.best[0]]
 
     def _example(self, batch: int, size: Size) -> tuple[Any, ...]:
-        takes_audio = hasattr(self.module, "sample_rate")  # as long as a clip is by itself
-        if size is None and hasattr(self.module, "init_state") and not takes_audio:
-            size = _SEQUENCE_LENGTH
+        if size is None and hasattr(self.module, "init_state"):
+            unit, _ = rate_of(self.module, example(self.module, batch))
+            size = usual_length(unit)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return example(self.module, batch, size)

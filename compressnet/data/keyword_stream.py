@@ -28,6 +28,7 @@ from compressnet.data.cache import Cache
 from compressnet.data.limits import read_text_file
 from compressnet.data.protocol import Key, NoSuchSplit
 from compressnet.data.sampler import generator
+from compressnet.data.speech_clips import decoded_recording
 from compressnet.errors import BadFiles, CompressnetError, CompressnetNote, UsageError, named, short
 from compressnet.places import DATA_VARIABLE, resolve
 from compressnet.regular_file import open_regular
@@ -189,15 +190,7 @@ class KeywordStreamSplit:
     @cached_property
     def _samples(self) -> np.ndarray:
         """int16 (N,)."""
-        stat = self.path.stat()
-        file = {"path": str(self.path.absolute()), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-        key = {"kind": "recording", "rate": self.sample_rate, "reader": audio.READER_VERSION, **file}
-
-        def read() -> list[np.ndarray]:
-            sound = audio.read_audio(self.path)
-            return [audio.to_int16(audio.resampled(sound.samples, sound.rate, self.sample_rate))]
-
-        return np.asarray(self._cache.mapped(key, read))
+        return decoded_recording(self.path, self.sample_rate, self._cache)
 
 
 def read_labels(path: Path, length_ms: float, classes: Sequence[str] | None = None) -> list[Onset]:

@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-import multiprocessing
 import os
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -38,16 +36,16 @@ from compressnet.data.audio_class import (
     check_format,
     collate_audio_classes,
 )
-from compressnet.data.cache import Cache
 from compressnet.data.class_image import check_classes
 from compressnet.data.protocol import Key, NoSuchSplit
 from compressnet.data.sampler import generator
-from compressnet.data.speech_check import faults, shared_speakers, tell, tell_few
+from compressnet.data.speech_check import faults, shared_speakers, tell_few
+from compressnet.data.speech_clips import DecodedFiles, Recordings
 from compressnet.data.speech_tree import NOISE, SPLITS, Clip, Layout, Tree, noise_files, read_tree
-from compressnet.errors import BadFiles, CompressnetError, CompressnetNote, UsageError, named
+from compressnet.errors import BadFiles, CompressnetError, UsageError, named
 from compressnet.places import DATA_VARIABLE, resolve
 from compressnet.registry import suggestion
-from compressnet.reporter import Level, Reporter, Silent
+from compressnet.reporter import Reporter, Silent
 
 Word = Annotated[str, Field(min_length=1, max_length=100)]
 Percent = Annotated[float, Field(ge=0, le=100)]
@@ -58,7 +56,6 @@ CORE_WORDS = ["yes", "no", "up", "down", "left", "right", "on", "off", "stop", "
 _PERCENT = 10.0  # of silence and of unknown words, beside the words that are listed
 _RESERVED = (SILENCE, UNKNOWN, NOISE)
 _EVALUATION = 59185  # the seed of silence in validation and test, TensorFlow's
-_BLOCK = 256  # clips that are decoded before they are written
 _OBTAIN = "speech_commands_v0.02.tar.gz from storage.googleapis.com/download.tensorflow.org/data"
 
 
@@ -294,20 +291,13 @@ class SpeechCommandsSplit:
         seed: int,
         continuous: bool,
     ) -> None:
-        self.classes, self.clip_ms, self.sample_rate, self.continuous = (
-            classes,
-            clip_ms,
-            sample_rate,
-            continuous,
-        )
+        self.classes, self.continuous = classes, continuous
+        self.clip_ms, self.sample_rate = clip_ms, sample_rate
         self._split, self._entries, self._seed = split, list(entries), seed
-        self._noise_files, self._noise = list(noise_files), noise
+        self._noise = noise
         self._length = clip_ms * sample_rate // 1000
-        self._cache = Cache()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Worker processes map the decoded clips themselves; pickled, they would be copied."""
-        return {key: value for key, value in vars(self).items() if key not in ("_clips", "_recordings")}
+        self._files = DecodedFiles([e.path for e in entries if e.path is not None], clip_ms, sample_rate)
+        self._recordings = Recordings(noise_files, clip_ms, sample_rate)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -340,7 +330,7 @@ class SpeechCommandsSplit:
         place = self._places[index]
         if place < 0:
             return np.zeros(self._length, np.float32)
-        return audio.from_int16(self._clips[place])
+        return audio.from_int16(self._files.clips[place])
 
     def noises(self) -> list[np.ndarray]:
         """The recordings of noise, int16 (N,) each.
@@ -348,11 +338,11 @@ class SpeechCommandsSplit:
         Raises:
             CompressnetError: there are none.
         """
-        if not self._noise_files:
+        if not self._recordings.paths:
             raise CompressnetError(
                 f"there are no recordings of noise: put some into {NOISE} beside the words"
             )
-        return self._recordings
+        return self._recordings.samples
 
     def clean(self, number: int) -> Iterator[Tensor]:
         """Up to `number` clips of words, evenly from all, without noise or shift: float32 (samples,) each.
@@ -362,14 +352,9 @@ class SpeechCommandsSplit:
         Raises:
             BadFiles: all clips of the split that cannot be read.
         """
-        spoken = [entry.path for entry in self._entries if entry.path is not None]
-        count = min(number, len(spoken))
+        count = min(number, len(self._files.paths))
         for place in range(count):
-            try:
-                samples = self._decoded(spoken[place * len(spoken) // count])
-            except CompressnetError:
-                raise BadFiles(*self._unreadable()) from None
-            yield torch.from_numpy(audio.from_int16(samples))
+            yield torch.from_numpy(audio.from_int16(self._files.one(place * len(self._files.paths) // count)))
 
     def prepare(self, keys: Iterable[Key], processes: int, reporter: Reporter) -> None:
         """Decode the whole split and the noise; say which files are resampled or cut.
@@ -379,17 +364,17 @@ class SpeechCommandsSplit:
         """
         bad: list[str] = []
         try:
-            vars(self)["_clips"] = self._mapped_clips(reporter)
+            self._files.decode(reporter)
         except BadFiles as error:
             bad += error.problems
         if self._noise.share or any(entry.path is None for entry in self._entries):
             try:
-                len(self._recordings)
+                len(self._recordings.samples)
             except BadFiles as error:
                 bad += error.problems
         if bad:
             raise BadFiles(*bad)
-        self._tell_odd(reporter)
+        self._files.tell_odd(reporter)
 
     def collate(self, samples: list[AudioClass]) -> AudioClassBatch:
         return collate_audio_classes(samples)._replace(carried=self.continuous)
@@ -397,7 +382,8 @@ class SpeechCommandsSplit:
     def facts(self) -> dict[str, Any]:
         """How many, and the beginning of the SHA-256 of classes, names, labels and sizes of files."""
         digest = hashlib.sha256("\0".join(self.classes).encode())
-        for entry, (size, _) in zip(self._entries, self._stats, strict=True):
+        for entry in self._entries:
+            size = 0 if entry.path is None else os.stat(entry.path).st_size
             digest.update(f"{entry.name}\0{entry.label}\0{size}\n".encode(errors="surrogateescape"))
         carried = {"set": "carried"} if self.continuous else {}  # other figures, which stand apart
         return {"count": len(self), "fingerprint": digest.hexdigest()[:16], **carried}
@@ -410,7 +396,8 @@ class SpeechCommandsSplit:
         return 0.0
 
     def _piece_of_noise(self, random: np.random.Generator) -> np.ndarray:
-        recording = self._recordings[int(random.integers(len(self._recordings)))]
+        recordings = self._recordings.samples
+        recording = recordings[int(random.integers(len(recordings)))]
         begin = int(random.integers(len(recording) - self._length + 1))
         return recording[begin : begin + self._length]
 
@@ -422,128 +409,6 @@ class SpeechCommandsSplit:
             places.append(-1 if entry.path is None else place)
             place += entry.path is not None
         return places
-
-    @cached_property
-    def _stats(self) -> list[tuple[int, int]]:
-        """Size and time of each file."""
-        found = [os.stat(entry.path) if entry.path is not None else None for entry in self._entries]
-        return [(stat.st_size, stat.st_mtime_ns) if stat else (0, 0) for stat in found]
-
-    @cached_property
-    def _clips(self) -> np.ndarray:
-        """All clips of the split, int16 (clips, samples), where nobody has prepared them."""
-        clips = self._mapped_clips(Silent())
-        if multiprocessing.parent_process() is None:
-            self._tell_odd(_Warning())
-        return clips
-
-    def _tell_odd(self, reporter: Reporter) -> None:
-        """Say which files are resampled or cut."""
-        table = self._headers
-        rates, lengths = table["rates"], table["frames"] * 1000 / table["rates"]
-        names = np.array([entry.name for entry in self._entries if entry.path is not None], dtype=object)
-        tell(reporter, f"not of {self.sample_rate:,} Hz: resampled", names[rates != self.sample_rate])
-        tell(reporter, f"longer than data.clip_ms={self.clip_ms}: cut", names[lengths > self.clip_ms])
-
-    def _mapped_clips(self, reporter: Reporter) -> np.ndarray:
-        """All clips of the split, int16 (clips, samples)."""
-        key = {"kind": "clips", "rate": self.sample_rate, "length": self._length, "files": self._files_digest}
-        key["reader"] = audio.READER_VERSION
-        return np.asarray(self._cache.mapped(key, lambda: self._blocks(reporter)))
-
-    @cached_property
-    def _headers(self) -> dict[str, np.ndarray]:
-        """Of every clip `frames` and `rates`."""
-
-        def read() -> dict[str, np.ndarray]:
-            found = [audio.audio_header(entry.path) for entry in self._entries if entry.path is not None]
-            frames, rates = np.array([header[:2] for header in found], np.int64).reshape(-1, 2).T
-            return {"frames": frames, "rates": rates}
-
-        return self._cache.get({"kind": "clip-headers", "files": self._files_digest}, read)
-
-    @cached_property
-    def _files_digest(self) -> str:
-        """Of places, sizes and times of the files: what their content follows from."""
-        digest = hashlib.sha256()
-        for entry, stats in zip(self._entries, self._stats, strict=True):
-            if entry.path is not None:
-                digest.update(os.fsencode(entry.path.absolute()) + f"\0{stats}\n".encode())
-        return digest.hexdigest()
-
-    @cached_property
-    def _recordings(self) -> list[np.ndarray]:
-        """The noise, int16 (N,) each."""
-        found, bad = [], []
-        for path in self._noise_files:
-            try:
-                found.append(self._recording(path))
-            except CompressnetError as error:
-                bad.append(str(error))
-        if bad:
-            raise BadFiles(*bad)
-        return found
-
-    def _recording(self, path: Path) -> np.ndarray:
-        stat = path.stat()
-        file = {"path": str(path.absolute()), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-        key = {"kind": "noise", "rate": self.sample_rate, "reader": audio.READER_VERSION, **file}
-
-        def read() -> list[np.ndarray]:
-            sound = audio.read_audio(path)
-            return [audio.to_int16(audio.resampled(sound.samples, sound.rate, self.sample_rate))]
-
-        samples = np.asarray(self._cache.mapped(key, read))
-        if len(samples) < self._length:
-            raise CompressnetError(
-                f"{path}: {len(samples) * 1000 // self.sample_rate:,} ms of noise, shorter than a clip of "
-                f"{self.clip_ms:,} ms: record more or remove it"
-            )
-        return samples
-
-    def _blocks(self, reporter: Reporter) -> Iterator[np.ndarray]:
-        """The clips, int16 (n, samples) at a time.
-
-        Raises:
-            BadFiles: after the last, all that cannot be read.
-        """
-        paths = [entry.path for entry in self._entries if entry.path is not None]
-        reporter.stage("decoding", len(paths), "clips")
-        bad = []
-        yield np.empty((0, self._length), np.int16)
-        for begin in range(0, len(paths), _BLOCK):
-            block = np.zeros((len(paths[begin : begin + _BLOCK]), self._length), np.int16)
-            for row, path in zip(block, paths[begin : begin + _BLOCK], strict=True):
-                try:
-                    row[:] = self._decoded(path)
-                except CompressnetError as error:
-                    bad.append(str(error))
-                reporter.advance()
-            yield block
-        if bad:
-            raise BadFiles(*bad)
-
-    def _decoded(self, path: Path) -> np.ndarray:
-        """A clip as int16 (samples,)."""
-        sound = audio.read_audio(path)
-        samples = audio.to_int16(audio.resampled(sound.samples, sound.rate, self.sample_rate))
-        samples = samples[: self._length]
-        return np.pad(samples, (0, self._length - len(samples)))
-
-    def _unreadable(self) -> list[str]:
-        try:
-            for _ in self._blocks(Silent()):
-                continue
-        except BadFiles as error:
-            return error.problems
-        return ["a clip could be read at the second try only: a fault of the disk?"]
-
-
-class _Warning(Silent):
-    """Notes as warnings, which the command line shows."""
-
-    def note(self, level: Level, text: str) -> None:
-        warnings.warn(text, CompressnetNote, stacklevel=2)
 
 
 def moved(samples: np.ndarray, by: int) -> np.ndarray:

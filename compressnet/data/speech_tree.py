@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from compressnet.data.audio_class import SILENCE, UNKNOWN
+from compressnet.data.limits import read_text_file
 from compressnet.errors import CompressnetError, named
-from compressnet.regular_file import open_regular
 
 Layout = Literal["auto", "lists", "hash", "folders"]
 SPLITS = ("train", "val", "test")
@@ -183,8 +183,7 @@ def _words(clips: list[Clip]) -> list[str]:
 def _lines(path: Path) -> list[tuple[int, str]]:
     """The lines of a list that are not empty, with their numbers."""
     try:
-        with open_regular(path) as file:
-            text = file.read().decode("utf-8", errors="surrogateescape")
+        text = read_text_file(path).decode("utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise CompressnetError(
             f"{path}: cannot be read: {error.strerror or error}: both lists are needed, or data.split=hash"

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, NamedTuple
 
 import numpy as np
@@ -208,12 +208,13 @@ def sweep(
     entries: Sequence[Smoothed],
     spoken: Sequence[Spoken],
     tolerance_ms: float,
+    thresholds: Mapping[str, float] | None = None,
 ) -> list[tuple[float, Comparison]]:
-    """The comparison at every threshold of a grid from 0.02 to 0.98."""
+    """The comparison at every threshold of a grid from 0.02 to 0.98; words in `thresholds` keep theirs."""
     results = []
     for threshold in _THRESHOLDS:
-        at = Smoothing(smoothing.average_ms, smoothing.minimum_count, smoothing.suppression_ms, threshold)
-        results.append((threshold, compared(detections(classes, at, entries), spoken, tolerance_ms)))
+        found = detections(classes, replace(smoothing, threshold=threshold), entries, thresholds)
+        results.append((threshold, compared(found, spoken, tolerance_ms)))
     return results
 
 

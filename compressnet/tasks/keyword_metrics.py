@@ -1,6 +1,7 @@
 """What is measured of keyword spotters: of clips as of any classifier, of a stream what was found in it.
 
-hit_rate, miss_rate        shares of the spoken words that were found, and that were not (or as another)
+hit_rate, miss_rate        shares of the spoken words that were found, and that were not (or as another);
+                           of a recording without words there are none
 hits, wrong_words          how many were found; found as another word
 false_accepts_per_hour     words that were found where none was said
 delay_ms                   from the beginning of a word to its detection: the median of hits
@@ -10,7 +11,7 @@ threshold                  that all this is at
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -93,6 +94,8 @@ class StreamMetrics:
         self._length_ms = 0.0
 
     def update(self, output: StreamScores, batch: AudioStreamBatch) -> None:
+        for stale in ("_entries", "_swept"):
+            vars(self).pop(stale, None)
         self._log_p.append(output.log_p)
         self._ends_ms.append(output.ends_ms)
         words = [onset for onset in batch.onsets if onset.word not in (SILENCE, UNKNOWN)]
@@ -101,9 +104,9 @@ class StreamMetrics:
 
     def compute(self) -> dict[str, float]:
         threshold, result = self._result()
+        shares = {"hit_rate": 1 - result.miss_rate, "miss_rate": result.miss_rate}
         found = {
-            "hit_rate": 1 - result.miss_rate,
-            "miss_rate": result.miss_rate,
+            **(shares if self._spoken else {}),
             "false_accepts_per_hour": result.false_accepts * self._per_hour,
             "threshold": threshold,
             "hits": float(result.hits),
@@ -119,17 +122,19 @@ class StreamMetrics:
             "sweep": [
                 {
                     "threshold": threshold,
-                    "miss_rate": result.miss_rate,
+                    **({"miss_rate": result.miss_rate} if self._spoken else {}),
                     "hits": result.hits,
                     "wrong_words": result.wrong,
                     "false_accepts_per_hour": result.false_accepts * self._per_hour,
                 }
-                for threshold, result in self._swept()
+                for threshold, result in self._swept
             ]
         }
 
     def pictures(self) -> Iterator[tuple[str, PILImage.Image]]:
-        points = [(result.false_accepts * self._per_hour, result.miss_rate) for _, result in self._swept()]
+        if not self._spoken:
+            return
+        points = [(result.false_accepts * self._per_hour, result.miss_rate) for _, result in self._swept]
         threshold, result = self._result()
         here = result.false_accepts * self._per_hour, result.miss_rate
         yield "det", det_curve(points, here, f"threshold {threshold:g}")
@@ -138,7 +143,9 @@ class StreamMetrics:
     def _per_hour(self) -> float:
         return _HOUR / self._length_ms
 
+    @cached_property
     def _entries(self) -> list[Smoothed]:
+        """What a detector knows after each hop, of all that was collected."""
         ends = torch.cat(self._ends_ms).tolist()
         heard = [rows for rows in self._log_p if len(rows)]
         if not heard:  # less than a hop
@@ -146,16 +153,23 @@ class StreamMetrics:
         probabilities = torch.cat(heard).exp().double().numpy()
         return smoothed(self._classes, self._measures, ends, probabilities, self._clip_ms)
 
+    @cached_property
     def _swept(self) -> list[tuple[float, Comparison]]:
-        measures = self._measures
-        return sweep(self._classes, measures, self._entries(), self._spoken, measures.tolerance_ms)
+        return sweep(
+            self._classes,
+            self._measures,
+            self._entries,
+            self._spoken,
+            self._measures.tolerance_ms,
+            self._measures.thresholds,
+        )
 
     def _result(self) -> tuple[float, Comparison]:
         """At the threshold that was asked for, or that follows from the false accepts that may be."""
         measures = self._measures
         most = measures.max_false_accepts
         if most is not None:
-            swept = self._swept()
+            swept = self._swept
             fitting = [entry for entry in swept if entry[1].false_accepts * self._per_hour <= most]
             if not fitting:
                 highest, result = swept[-1]
@@ -165,7 +179,7 @@ class StreamMetrics:
                     f"{still:,.4g} an hour: allow more"
                 )
             return fitting[0]
-        found = detections(self._classes, replace(measures), self._entries(), measures.thresholds)
+        found = detections(self._classes, measures, self._entries, measures.thresholds)
         return measures.threshold, compared(found, self._spoken, measures.tolerance_ms)
 
 

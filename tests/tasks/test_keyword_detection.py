@@ -255,3 +255,10 @@ def test_a_sweep_goes_from_everything_to_nothing() -> None:
     assert results[0.3] == Comparison(2, 1, wrong=1, delays_ms=[500])  # 0.3 is not above 0.3
     assert results[0.6] == Comparison(2, 1, delays_ms=[500])
     assert results[0.98] == Comparison(2)
+
+
+def test_words_with_a_threshold_of_their_own_keep_it_in_a_sweep() -> None:
+    entries = [Smoothed(1000.0, CLASSES.index("no"), 0.6)]
+    found = dict(sweep(CLASSES, Smoothing(), entries, [], 1500.0, {"no": 0.9}))
+    assert {result.false_accepts for result in found.values()} == {0}
+    assert {result.false_accepts for _, result in sweep(CLASSES, Smoothing(), entries, [], 1500.0)} == {0, 1}
