@@ -56,3 +56,4 @@ Softening = Annotated[float, Field(ge=0.01, le=1000)]
 One = Annotated[Literal[1], BeforeValidator(_int)]  # the 1 of a Literal is True and 1.0 to pydantic
 UpToTwo = Annotated[Literal[0, 1, 2], BeforeValidator(_int)]
 OneOrTwo = Annotated[Literal[1, 2], BeforeValidator(_int)]
+ShuffleGroups = Annotated[Literal[1, 2, 3, 4, 8], BeforeValidator(_int)]  # with which ShuffleNet was tried

@@ -61,6 +61,10 @@ class NotFinite(CompressnetError):
     """A network or an operator gave numbers that are NaN or infinite; the message names the sample."""
 
 
+class CutShort(CompressnetError):
+    """An input broke off in the middle: what was made of the part before is there."""
+
+
 class BadFiles(CompressnetError):
     """Files of a data set that cannot be read: one line each, so that all can be mended at once."""
 

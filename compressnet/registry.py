@@ -15,6 +15,7 @@ TASKS = {
     "image_translation": "compressnet.tasks.image_processing:ImageTranslation",
     "keyword_spotting": "compressnet.tasks.keyword_spotting:KeywordSpotting",
     "language_modelling": "compressnet.tasks.language_modelling:LanguageModelling",
+    "segmentation": "compressnet.tasks.segmentation:Segmentation",
     "sequence_classification": "compressnet.tasks.sequence_classification:SequenceClassification",
     "sequence_regression": "compressnet.tasks.sequence_regression:SequenceRegression",
 }
@@ -36,7 +37,10 @@ MODELS = {
     "resnet10": "compressnet.models.resnet:resnet10",
     "resnet18": "compressnet.models.resnet:resnet18",
     "resnet20": "compressnet.models.resnet:resnet20",
+    "segmenter": "compressnet.models.segmentation:segmenter",
+    "segnet": "compressnet.models.segnet:SegNet",
     "sequence_classifier": "compressnet.models.sequence_classifier:SequenceClassifier",
+    "shuffleseg": "compressnet.models.segmentation:shuffleseg",
     "lstm_1997_network": "compressnet.models.lstm_1997:lstm_1997_network",
 }
 LAYERS = {
@@ -63,17 +67,20 @@ LAYERS = {
     "operator": "compressnet.operators.module:OperatorModule",
     "product_linear": "compressnet.layers.plain:product_linear",
     "recurrent_stack": "compressnet.layers.recurrent_stack:RecurrentStack",
+    "shuffle_unit": "compressnet.layers.shuffle:ShuffleUnit",
     "sru": "compressnet.layers.sru:SRU",
     "svdf": "compressnet.layers.svdf:SVDF",
     "torch_lstm": "compressnet.layers.torch_lstm:TorchLSTM",
 }
 DATASETS = {
     "cifar10": "compressnet.data.cifar10:CIFAR10",
+    "cityscapes": "compressnet.data.cityscapes:Cityscapes",
     "class_folder": "compressnet.data.class_folder:ClassFolder",
     "fivek": "compressnet.data.fivek:FiveK",
     "glyphs": "compressnet.data.glyphs:Glyphs",
     "hutter": "compressnet.data.text_sets:Hutter",
     "keyword_stream": "compressnet.data.keyword_stream:KeywordStream",
+    "label_folder": "compressnet.data.label_folder:LabelFolder",
     "paired_folder": "compressnet.data.paired_folder:PairedFolder",
     "photo_folder": "compressnet.data.photo_folder:PhotoFolder",
     "ptb": "compressnet.data.text_sets:PTB",
@@ -82,6 +89,7 @@ DATASETS = {
     "sentences": "compressnet.data.sentences:Sentences",
     "speech_commands": "compressnet.data.speech_commands:SpeechCommands",
     "speech_sample": "compressnet.data.speech_sample:SpeechSample",
+    "street_sample": "compressnet.data.street_sample:StreetSample",
     "synthetic": "compressnet.data.synthetic:Synthetic",
     "text_file": "compressnet.data.text_sets:TextFile",
     "text_sample": "compressnet.data.text_sets:TextSample",
@@ -102,6 +110,9 @@ BACKENDS = {
     "strips": "compressnet.models.can_strips:backend",
     "folded": "compressnet.layers.folded:backend",
     "onnxruntime": "compressnet.export.backend:backend",
+    "labels": "compressnet.models.seg_labels:labels",
+    "labels_folded": "compressnet.models.seg_labels:labels_folded",
+    "labels_onnxruntime": "compressnet.models.seg_labels:labels_onnxruntime",
     "window": "compressnet.models.keyword_spotting:window_backend",
 }
 TRANSFORMS = {  # of trained networks: `compress --method`

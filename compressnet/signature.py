@@ -10,6 +10,7 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, is_dataclass
+from functools import lru_cache
 from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -165,13 +166,19 @@ def describe(error: Mapping[str, Any]) -> str:
 def _value_problems(parameter: Parameter, value: Any) -> list[str]:
     key = parameter.python_name.removesuffix("_")
     try:
-        TypeAdapter(parameter.annotation, config=_STRICT).validate_python(value)
+        _checker(parameter.annotation).validate_python(value)
     except ValidationError as error:
         # A union reports one error per member; the first says enough.
         return [f"'{key}' {describe(dict(error.errors()[0]))}"]
     if parameter.named is None or value is None:
         return []
     return check_named(parameter.named, value)
+
+
+@lru_cache(maxsize=256)
+def _checker(annotation: Any) -> TypeAdapter[Any]:
+    """Kept: to fold a network, hundreds of layers are described, and to make one takes a millisecond."""
+    return TypeAdapter(annotation, config=_STRICT)
 
 
 def read_named(text: str) -> tuple[str, dict[str, Any]]:

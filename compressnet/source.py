@@ -7,15 +7,16 @@ photo.jpg -> Source     its file
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from compressnet.errors import CompressnetError
 from compressnet.regular_file import open_regular
@@ -46,6 +47,13 @@ _OTHER_PICTURES = """
 .mef .mos .gpr .fff
 """
 OTHER_PICTURES = tuple(_OTHER_PICTURES.split())
+_LOOKED_AT = {"image", "video"}
+# How films and sound begin. Photographs are named by their own reader.
+_FILM = re.compile(
+    rb"\x1a\x45\xdf\xa3|RIFF....(AVI |WAVE)|OggS|ID3|fLaC|FLV\x01|\0\0\x01[\xb3\xba]|YUV4MPEG2 "
+    rb"|....ftyp(?!avif|avis|heic|heix|heim|mif1|msf1|miaf)",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
@@ -56,11 +64,13 @@ class Source:
         name: for messages; the file as it was named, or `-`.
         path: the file; None of what is piped in, or given as words.
         seekable: whether `open` has to return what can be wound back.
+        copy: of what was piped in, which is gone when this source is (see `held`).
     """
 
     name: str
     path: Path | None = None
     seekable: bool = True
+    copy: Any = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of(cls, path: Path | str) -> Source:
@@ -93,16 +103,52 @@ class Source:
         Raises:
             CompressnetError: nothing is piped in; of what is raised within, messages name the source.
         """
+        held = self.held()
+        assert held.path is not None
+        try:
+            yield held.path
+        except CompressnetError as error:
+            if held.copy is not None:
+                error.args = tuple(text.replace(str(held.path), self.name) for text in error.problems)
+            raise
+        finally:
+            if held is not self:
+                held.copy.close()
+
+    def held(self) -> Source:
+        """This source as a file, which can be read more than once: what is piped in is copied.
+
+        Raises:
+            CompressnetError: nothing is piped in.
+        """
         if self.path is not None:
-            yield self.path
-            return
-        with tempfile.NamedTemporaryFile(prefix="compressnet-") as copy:
+            return self
+        copy = tempfile.NamedTemporaryFile(prefix="compressnet-")  # noqa: SIM115 - lives as long as the source
+        try:
             self._fill(copy)
-            try:
-                yield Path(copy.name)
-            except CompressnetError as error:
-                error.args = tuple(text.replace(copy.name, self.name) for text in error.problems)
-                raise
+        except CompressnetError:
+            copy.close()
+            raise
+        return Source(self.name, Path(copy.name), self.seekable, copy)
+
+    def kind(self, kinds: Sequence[str]) -> str:
+        """Which of `kinds` it is: by its suffix, or by how it begins; the first where neither tells."""
+        if len(kinds) == 1:
+            return kinds[0]
+        suffix = Path(self.name).suffix.lower()
+        for kind in kinds:
+            if suffix in SUFFIXES[kind]:
+                return kind
+        return "video" if "video" in kinds and _FILM.match(self._beginning()) else kinds[0]
+
+    def _beginning(self) -> bytes:
+        if self.path is None:
+            return b""
+        try:
+            with open_regular(self.path) as file:
+                return file.read(16)
+        except OSError:
+            return b""
 
     def _fill(self, copy: IO[bytes]) -> None:
         try:
@@ -131,13 +177,13 @@ def find(folder: Path, kinds: Sequence[str]) -> list[Path]:
 def left_out(folder: Path, kinds: Sequence[str]) -> str:
     """What else is below a folder, in words (`3 files of other kinds left out: 2 .pdf, 1 .doc`), or nothing.
 
-    Beside pictures lie files of any kind: of these only pictures that are not read are told.
+    Beside pictures and clips lie files of any kind: of these only pictures that are not read are told.
 
     Raises:
         CompressnetError: no such folder.
     """
     suffixes = {suffix for kind in kinds for suffix in SUFFIXES[kind]}
-    pictures = tuple(kinds) == ("image",)
+    pictures = "image" in kinds and _LOOKED_AT.issuperset(kinds)
     counts = Counter(
         suffix or "without a suffix"
         for path in _files(folder)

@@ -15,8 +15,9 @@ from benchmarks.cuda_checks.cases import Case, Cases, Failed, Finding, Settings,
 from benchmarks.cuda_checks.sizes import ARGUMENTS_OF_LAYERS, ARGUMENTS_OF_MODELS, SIZES
 
 _EXACT, _BFLOAT16 = 1e-4, 0.1  # of the scale
-# Two dozen normalisations by the statistics of two clips of noise; trained, on words, it is 0.012 off.
-_BFLOAT16_OF = {"kws_bc_resnet": 0.5}
+# Dozens of normalisations by the statistics of a few clips or pictures of noise; trained, on words, the first
+# is 0.012 off. SegNet puts values back where maxima were, which are elsewhere in other arithmetic.
+_BFLOAT16_OF = {"kws_bc_resnet": 0.5, "segmenter": 0.6, "segnet": 1.0, "shuffleseg": 0.25}
 _ROUNDING = 10  # times what float32 on the CPU is off float64: some networks amplify rounding
 _SIZE, _BATCH, _STEPS = 33, 3, 7
 

@@ -12,6 +12,8 @@ ARGUMENTS_OF_MODELS: dict[str, dict[str, Any]] = {
     "kws_svdf": {"size": "30k"},
     "resnet10": {"widths": [8, 16, 24, 32]},
     "resnet18": {"widths": [8, 16, 24, 32], "num_classes": 7},
+    "segmenter": {"encoder": "mobilenet", "decoder": "unet", "width": 0.25, "num_classes": 7},
+    "shuffleseg": {"width": 0.5, "num_classes": 7},
 }
 SIZES: dict[str, Any] = {
     "alexnet": 67,  # smaller pictures leave it nothing to pool
@@ -60,6 +62,7 @@ ARGUMENTS_OF_LAYERS: dict[str, dict[str, Any]] = {
     "operator": {"operator": "rof"},
     "product_linear": {"in_features": 5, "out_features": 7},
     "recurrent_stack": {"cell": "lstm:peepholes=false", "input_size": 5, "hidden_size": 13},
+    "shuffle_unit": {"in_channels": 12, "out_channels": 24, "stride": 2},
     "sru": {"input_size": 5, "hidden_size": 13, "num_layers": 2},
     "svdf": {"features": 5, "units": 7, "memory": 6, "rank": 2, "activation": "relu"},
     "torch_lstm": {"input_size": 5, "hidden_size": 13, "num_layers": 2},

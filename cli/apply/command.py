@@ -16,7 +16,7 @@ from compressnet.source import STDIN, Source
 from .. import console, options
 from . import report
 from .inputs import gather
-from .writer import STDOUT, Printed, Rules, Writer, make_writer
+from .writer import STDOUT, Makes, Printed, Rules, Writer, make_writer
 
 if TYPE_CHECKING:
     from compressnet.subject import Loaded
@@ -53,8 +53,8 @@ def apply(
     shard: options.ShardText = None,
     json: options.Json = False,
 ) -> None:
-    """Use a network on your files: photographs come back processed, a language model continues a text
-    or measures texts, a classifier labels lines.
+    """Use a network on your files: photographs and clips come back processed, a language model continues a
+    text or measures texts, a classifier labels lines.
 
     OUT is a file if it has a suffix, otherwise a folder; texts and rows of all inputs share one file, and are
     printed if there is no -o. An input - is stdin, an output - is stdout.
@@ -80,8 +80,9 @@ def apply(
         _check_prompt(str(settings["prompt"]), given, output, shard)
     elif not given:
         raise UsageError(_lacks_inputs(loaded))
-    makes = loaded.task.makes(settings)
-    if output is None and not makes.printed:
+    kinds = loaded.task.reads
+    usual = loaded.task.makes(settings, kinds[0])
+    if output is None and not usual.printed:
         raise UsageError(f"name the output, as in: {_example(subject, given)}")
     target = None if output is None else STDOUT if output == STDIN else Path(output)
     if json and target is not None and is_stdout(target):
@@ -89,7 +90,11 @@ def apply(
     if force and skip_existing:
         raise UsageError("--force and --skip-existing: choose one")
     rules = Rules(force, skip_existing, options.parse_shard(shard))
-    writer = make_writer(gather(given, loaded.task.reads), target, makes, rules)
+    found = gather(given, kinds)
+    # What is piped in has no name: that of the output says what it is.
+    known = {source: source if source.path else Source.of(output or STDIN) for source in found.names}
+    each = {source: loaded.task.makes(settings, name.kind(kinds)) for source, name in known.items()}
+    writer = make_writer(found, target, Makes(usual, each), rules)
     if isinstance(writer, Printed):
         writer.at_once = not json
     if shard is not None and not (writer.sources or writer.skipped):
@@ -196,7 +201,9 @@ def _apply(
             try:
                 if isinstance(artefact, CompressnetError):
                     raise artefact
-                entry = {"input": source.name, **artefact.as_json(), **writer.take(source, artefact)}
+                with loaded.running():  # a clip is made while it is written
+                    placed = writer.take(source, artefact)
+                entry = {"input": source.name, **artefact.as_json(), **placed}
             except CompressnetError as error:
                 if isinstance(error, WriteError) and error.is_of_the_disk and done < total:
                     ended = CompressnetError(f"{error}; {total - done} more inputs were not processed")
@@ -204,6 +211,8 @@ def _apply(
                     break
                 writer.failed.append((source, error))
             else:
+                if cut_short := entry.pop("cut_short", None):
+                    writer.failed.append((source, cut_short))
                 (texts if _is_prompt(source) else entries).append(entry)
                 for line in entry.get("lost", ()):
                     place = entry["output"]

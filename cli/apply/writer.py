@@ -10,11 +10,12 @@ a.txt ...        -o out.tsv    Together   all in one file; `-o -`: stdout
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from compressnet import files
-from compressnet.errors import CompressnetError, UsageError
+from compressnet.errors import CompressnetError, CutShort, UsageError
 from compressnet.source import STDIN, Source
 
 from .. import options
@@ -41,6 +42,18 @@ class Rules(NamedTuple):
     shard: options.Shard = (1, 1)
 
 
+class Makes(NamedTuple):
+    """What comes of inputs.
+
+    Attributes:
+        usual: where nothing is known of an input.
+        each: by source.
+    """
+
+    usual: type[Artefact]
+    each: Mapping[Source, type[Artefact]]
+
+
 class Writer(Protocol):
     """Takes results.
 
@@ -57,6 +70,8 @@ class Writer(Protocol):
     def take(self, source: Source, artefact: Artefact) -> dict[str, Any]:
         """Keep a result, on the disk or to print it: what `--json` tells of where it is.
 
+        Of one that ends before it should, `cut_short` is the reason.
+
         Raises:
             CompressnetError: it cannot be written; `files.WriteError` says whether others can.
         """
@@ -65,7 +80,7 @@ class Writer(Protocol):
         """Write what waited for the last one; what is left to print."""
 
 
-def make_writer(inputs: Inputs, output: Path | None, makes: type[Artefact], rules: Rules) -> Writer:
+def make_writer(inputs: Inputs, output: Path | None, makes: Makes, rules: Rules) -> Writer:
     """The writer that `-o` means.
 
     Raises:
@@ -76,18 +91,19 @@ def make_writer(inputs: Inputs, output: Path | None, makes: type[Artefact], rule
         return Printed(inputs, rules)
     stream, folder = files.is_stream(output), os.path.isdir(output)
     if stream and files.is_stdout(output) and os.isatty(1):
-        if makes.printed:  # as a terminal may have it
+        if makes.usual.printed:  # as a terminal may have it
             return Printed(inputs, rules)
         raise UsageError(f"-o {output}: no picture is shown on a terminal: pipe it on, or name a file")
     if stream or folder or not output.suffix:
         return (
             Together(inputs, output, rules)
-            if stream and makes.printed
+            if stream and makes.usual.printed
             else Apart(inputs, output, makes, rules)
         )
-    if output.suffix.lower() not in makes.suffixes:
-        raise UsageError(f"{output}: cannot write this format; use one of {' '.join(makes.suffixes)}")
-    if makes.printed:
+    suffixes = next(iter(makes.each.values()), makes.usual).suffixes if inputs.alone else makes.usual.suffixes
+    if output.suffix.lower() not in suffixes:
+        raise UsageError(f"{output}: cannot write this format; use one of {' '.join(suffixes)}")
+    if makes.usual.printed:
         return Together(inputs, output, rules)
     if not inputs.alone:
         raise UsageError(f"{output}: several inputs need an output folder: -o {output.stem}")
@@ -161,16 +177,15 @@ class Together:
 class Apart:
     """A file of its own for each result."""
 
-    def __init__(self, inputs: Inputs, output: Path, makes: type[Artefact], rules: Rules) -> None:
+    def __init__(self, inputs: Inputs, output: Path, makes: Makes, rules: Rules) -> None:
         self.output, self.force = output, rules.force
         self.is_stream = files.is_stream(output)
         self.failed = inputs.failed
         single = inputs.alone and bool(output.suffix) and not os.path.isdir(output) and not self.is_stream
         self._targets = {
             source: output if single else output / name
-            for source, name in _with_suffixes(inputs.names, makes.suffixes).items()
+            for source, name in _with_suffixes(inputs.names, makes).items()
         }
-        self._default = makes.suffixes[0]
         if output == STDOUT and len(self._targets) > 1:
             raise UsageError(f"-o -: it takes one result, and there are {len(self._targets)} inputs")
         mine = _share(inputs, rules.shard)
@@ -184,14 +199,20 @@ class Apart:
     def take(self, source: Source, artefact: Artefact) -> dict[str, Any]:
         target = self._targets[source]
         if self.is_stream:
-            suffix = self._default if self.output == STDOUT else target.suffix
+            fits = self.output != STDOUT and target.suffix.lower() in artefact.suffixes
+            suffix = target.suffix if fits else artefact.suffixes[0]
             with files.whole_file(self.output, suffix) as temporary:
-                lost = artefact.write(temporary)
-            return {"output": str(self.output), "lost": lost}
+                told = _write(artefact, temporary)
+            return {"output": str(self.output), **told}
+        if target.suffix.lower() not in artefact.suffixes:  # of what was piped in, or has no suffix
+            raise UsageError(
+                f"{target}: cannot write what {source} holds in this format; name a file with one of "
+                f"{' '.join(artefact.suffixes)}"
+            )
         make_folder(target.parent)
         with files.whole_file(target) as temporary:
-            lost = artefact.write(temporary)
-        return {"output": str(target), "lost": lost}
+            told = _write(artefact, temporary)
+        return {"output": str(target), **told}
 
     def finish(self) -> list[tuple[Source, Artefact]]:
         return []
@@ -260,13 +281,22 @@ def _share(inputs: Inputs, shard: options.Shard) -> set[Source]:
     return set(options.share(sorted(inputs.names, key=lambda source: Path(source.name)), shard))
 
 
-def _with_suffixes(names: dict[Source, Path], suffixes: tuple[str, ...]) -> dict[Source, Path]:
+def _write(artefact: Artefact, path: Path) -> dict[str, Any]:
+    """What a format has lost, and the reason why the file ends before it should, if it does."""
+    try:
+        return {"lost": artefact.write(path)}
+    except CutShort as error:
+        return {"lost": [], "cut_short": error}
+
+
+def _with_suffixes(names: dict[Source, Path], makes: Makes) -> dict[Source, Path]:
     """The names of results: those of the inputs, in the first format where theirs is none (raw photographs).
 
     `cat.gif` beside `cat.png` becomes `cat.gif.png`.
     """
     chosen, taken = dict(names), set(names.values())
     for source, name in names.items():
+        suffixes = makes.each.get(source, makes.usual).suffixes
         if name.suffix.lower() not in suffixes:
             plain = name.with_suffix(suffixes[0])
             chosen[source] = plain if plain not in taken else name.with_name(f"{name.name}{suffixes[0]}")

@@ -73,20 +73,36 @@ def undecodable(paths: Sequence[Path], reporter: Reporter, processes: int | None
     """
     if not paths:
         return []
-    processes = min(processes or processors(), 1 + (len(paths) - 1) // _FEW)
     reporter.stage("decoding", len(paths), "files")
-    found: list[str | None] = [None] * len(paths)
-    if processes == 1:
-        for place, path in enumerate(paths):
-            found[place] = _problem(path)
+    found = each(_problem, [(path,) for path in paths], processes, reporter, "decodes pictures")
+    return [problem for problem in found if problem is not None]
+
+
+def each(
+    work: Callable[..., Any],
+    jobs: Sequence[tuple[Any, ...]],
+    processes: int | None,
+    reporter: Reporter,
+    doing: str,
+) -> list[Any]:
+    """What `work`, a function of a module, makes of each job, in their order.
+
+    Args:
+        processes: how many jobs at once (default: one a processor).
+        reporter: in a stage of as many units as there are jobs.
+        doing: for the message when a process is killed, as in "decodes pictures".
+    """
+    processes = min(processes or processors(), 1 + (len(jobs) - 1) // _FEW)
+    found: list[Any] = [None] * len(jobs)
+    if processes <= 1:
+        for place, job in enumerate(jobs):
+            found[place] = work(*job)
             reporter.advance()
     else:
-        for place, problem in _in_processes(
-            _problem, [(path,) for path in paths], processes, "decodes pictures"
-        ):
-            found[place] = problem
+        for place, result in _in_processes(work, jobs, processes, doing):
+            found[place] = result
             reporter.advance()
-    return [problem for problem in found if problem is not None]
+    return found
 
 
 def _problem(path: Path) -> str | None:

@@ -65,9 +65,13 @@ def check(name: str, file: bytes, given: Interface, tolerance: float) -> tuple[C
     if worst.difference > tolerance:
         rounding = max(_rounding(given, inputs, wanted, scales) for inputs, _, wanted in pairs)
         if worst.difference > min(_SHARE_OF_ROUNDING * rounding, _MOST_ROUNDING):
+            why = (
+                f"; in torch itself float32 is {rounding:.1e} off float64: its results hang on the last digit"
+            )
             raise CompressnetError(
                 f"{name}: at {_text(worst.inputs[0])} ONNX Runtime differs from torch by "
                 f"{worst.difference:.1e} of the largest value; at most {tolerance:.0e} is allowed"
+                f"{why if rounding > _MOST_ROUNDING else ''}"
             )
     return checks
 

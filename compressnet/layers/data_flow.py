@@ -52,6 +52,18 @@ def chains(module: nn.Module, is_wanted: Wanted) -> Iterator[list[str]]:
         yield from _found(module, is_wanted)
 
 
+def chains_of_parts(module: nn.Module) -> list[list[str]]:
+    """What the parts of a module say in their own `foldable()`: for that of the whole."""
+    named = [(path, part) for path, part in module.named_modules() if path]
+    outer = [(path, part) for path, part in named if callable(getattr(part, "foldable", None))]
+    return [
+        [f"{path}.{name}" for name in chain]
+        for path, part in outer
+        if not any(path.startswith(f"{around}.") for around, _ in outer)
+        for chain in part.foldable()
+    ]
+
+
 def _declared(prefix: str, module: nn.Module) -> Iterator[list[str]]:
     for chain in module.foldable():  # type: ignore[operator]
         paths = []

@@ -24,6 +24,7 @@ from compressnet.layers.features import MFCC, LogMel
 from compressnet.layers.lstm import LSTM
 from compressnet.layers.lstm_1997 import LSTM1997
 from compressnet.layers.recurrent_stack import RecurrentStack
+from compressnet.layers.shuffle import ShuffleUnit
 from compressnet.layers.softmax import FactoredSoftmax, FullSoftmax
 from compressnet.layers.sru import SRU
 from compressnet.layers.svdf import SVDF
@@ -246,6 +247,28 @@ def _lstm_1997(module: LSTM1997) -> dict[str, Any]:
     return {**module.sizes._asdict(), "biases": module.biases, "truncated": module.truncated}
 
 
+def _shuffle_unit(module: ShuffleUnit) -> dict[str, Any]:
+    convolutions = module.reduce, module.depthwise, module.expand
+    norms = module.reduce_norm, module.depthwise_norm, module.expand_norm
+    kinds = {type(part) for part in convolutions}, {type(part) for part in norms}
+    biases = {part.bias is not None for part in convolutions}
+    if kinds != ({nn.Conv2d}, {nn.BatchNorm2d}) or len(biases) > 1:
+        raise _not_written(module, "a part of it was replaced")
+    inputs, own = module.reduce.in_channels, module.expand.out_channels
+    return {
+        "in_channels": inputs,
+        "out_channels": own if module.adds else inputs + own,
+        "groups": module.groups,
+        "stride": module.stride,
+        "bottleneck": module.reduce.out_channels,
+        "dilation": module.depthwise.dilation[0],
+        "whole_input": module.whole_input,
+        "bias": biases.pop(),
+        "eps": module.depthwise_norm.eps,
+        "momentum": module.depthwise_norm.momentum,
+    }
+
+
 def _stack(module: RecurrentStack) -> dict[str, Any]:
     """Of cells that are alike but for their sizes."""
     cells = [described(cell) for cell in module]
@@ -301,4 +324,5 @@ _KINDS: Mapping[type[nn.Module], tuple[str, Callable[[Any], dict[str, Any]]]] = 
     MFCC: ("mfcc", _features),
     LSTM1997: ("lstm_1997", _lstm_1997),
     RecurrentStack: ("recurrent_stack", _stack),
+    ShuffleUnit: ("shuffle_unit", _shuffle_unit),
 }

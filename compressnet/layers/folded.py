@@ -70,3 +70,15 @@ class Folded(nn.Module):
 def backend(module: nn.Module) -> Folded | None:
     """The module with all folded that can be; None where nothing can."""
     return Folded(module) if next(groups(module), None) is not None else None
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def in_channels_last(module: nn.Module) -> nn.Module:
+    """A copy of an image network in evaluation, folded and channels-last: what is fastest on a CPU."""
+    made = copy.deepcopy(module).eval().requires_grad_(False)
+    found = folding(made)
+    if found is not None:
+        found.apply(made)
+    made.requires_grad_(False)
+    return made.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -35,14 +35,15 @@ class Artefact(Protocol):
 
         Raises:
             OSError: as the system says it.
-            CompressnetError: the format cannot hold it at all.
+            CutShort: the file is there, and ends before it should.
+            CompressnetError: the format cannot hold it at all, or what is computed on the way has failed.
         """
 
     def rows(self) -> list[dict[str, Any]] | None:
         """Cells by the names of their columns; None: it is no table but text, or a picture."""
 
     def as_json(self) -> dict[str, Any]:
-        """What stands beside `input` and `output`."""
+        """What stands beside `input` and `output`; asked after `write`, where that is called."""
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,7 @@ class ImageClassification:
             lines += [f"{guess.probability:.3f} {guess.label}" for guess in guesses]
             yield sample.name, captioned(sample.pixels.permute(1, 2, 0).numpy(), lines)
 
-    def makes(self, options: Mapping[str, Any]) -> type[Guesses]:
+    def makes(self, options: Mapping[str, Any], kind: str) -> type[Guesses]:
         return Guesses
 
     def apply(

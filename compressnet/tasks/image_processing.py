@@ -98,7 +98,7 @@ class ImageTranslation:
             output = _to_uint8(infer(model, _unit(sample.input[None].to(device))))[0].cpu()
             yield sample.name, comparison(sample.input, sample.target, output)
 
-    def makes(self, options: Mapping[str, Any]) -> type[Image]:
+    def makes(self, options: Mapping[str, Any], kind: str) -> type[Image]:
         return Image
 
     def apply(

@@ -189,7 +189,7 @@ class KeywordSpotting:
             lines += [f"{scores[number]:.3f} {self.classes[number]}" for number in best]
             yield sample.name, captioned(spectrum(sample.samples, self.sample_rate), lines)
 
-    def makes(self, options: Mapping[str, Any]) -> type[Events]:
+    def makes(self, options: Mapping[str, Any], kind: str) -> type[Events]:
         return Events
 
     def apply(

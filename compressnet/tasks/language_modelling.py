@@ -149,7 +149,7 @@ class LanguageModelling:
             written = list(generate(model, prompt, Options(length=_PREVIEW)))
             yield "text", f"{self._text(prompt.tolist())} >>> {self._text(written)}"
 
-    def makes(self, options: Mapping[str, Any]) -> type[Text | Figures]:
+    def makes(self, options: Mapping[str, Any], kind: str) -> type[Text | Figures]:
         return Text if options.get("prompt") else Figures
 
     def apply(

@@ -158,8 +158,15 @@ class Task(Protocol):
     def preview(self, model: nn.Module, samples: list[Any]) -> Iterator[tuple[str, PILImage.Image | str]]:
         """What the model does to `samples`, as pictures or texts: (name, picture)."""
 
-    def makes(self, options: Mapping[str, Any]) -> type[Artefact]:
-        """What `apply` makes with these options: it decides about names before anything is computed."""
+    def makes(self, options: Mapping[str, Any], kind: str) -> type[Artefact]:
+        """What `apply` makes with these options: it decides about names before anything is computed.
+
+        Args:
+            kind: of the input, of `reads`.
+
+        Raises:
+            UsageError: of such inputs nothing can be made with these options.
+        """
 
     def apply(
         self, model: nn.Module, inputs: Iterable[Source], options: Mapping[str, Any], reporter: Reporter

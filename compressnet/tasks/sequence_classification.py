@@ -134,7 +134,7 @@ class SequenceClassification:
             inputs, lambda source: self._label(model, source, settings, reporter), "split the file"
         )
 
-    def makes(self, options: Mapping[str, Any]) -> type[Labels]:
+    def makes(self, options: Mapping[str, Any], kind: str) -> type[Labels]:
         return Labels
 
     def _label(self, model: nn.Module, source: Source, settings: Options, reporter: Reporter) -> Labels:

@@ -131,7 +131,7 @@ class SequenceRegression:
             outputs = self._outputs(model, sample.inputs)
             yield "sequence", f"target {_numbers(sample.targets[-1])}, output {_numbers(outputs)}"
 
-    def makes(self, options: Mapping[str, Any]) -> type[Figures]:
+    def makes(self, options: Mapping[str, Any], kind: str) -> type[Figures]:
         return Figures
 
     def apply(

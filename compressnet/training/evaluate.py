@@ -166,6 +166,8 @@ def move(batch: Any, device: torch.device, channels_last: bool = False) -> Any:
     """The batch (a NamedTuple) with its tensors on `device`; images in channels-last memory if asked."""
 
     def moved(value: Any) -> Any:
+        if isinstance(value, list):
+            return [moved(entry) for entry in value]
         if not isinstance(value, torch.Tensor):
             return value
         value = value.to(device, non_blocking=True)

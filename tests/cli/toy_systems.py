@@ -241,7 +241,7 @@ class Clips(Classifier):
 
         subject: str = "it"
 
-    def makes(self, options: Mapping[str, Any]) -> type[Artefact]:
+    def makes(self, options: Mapping[str, Any], kind: str) -> type[Artefact]:
         return Text
 
     def apply(
@@ -283,7 +283,7 @@ class Sounds(Classifier):
         names = ("all", *self.classes)
         return make_dataclass("Options", [("only", Literal[names], "all")], frozen=True)
 
-    def makes(self, options: Mapping[str, Any]) -> type[Artefact]:
+    def makes(self, options: Mapping[str, Any], kind: str) -> type[Artefact]:
         return Events
 
     def apply(

@@ -14,6 +14,7 @@ from compressnet import registry
 from compressnet.data.audio_class import AudioClassBatch
 from compressnet.data.class_image import ClassImageBatch
 from compressnet.data.image_pair import ImageBatch
+from compressnet.data.label_image import LabelledBatch
 from compressnet.data.sentences import SentenceBatch
 from compressnet.data.synthetic import SequenceBatch, Synthetic
 from compressnet.data.text import TextBatch
@@ -22,11 +23,13 @@ from compressnet.models.kws_svdf import kws_svdf
 from compressnet.models.language_model import LanguageModel
 from compressnet.models.lstm_1997 import lstm_1997_network
 from compressnet.models.resnet import resnet20
+from compressnet.models.segmentation import shuffleseg
 from compressnet.models.sequence_classifier import SequenceClassifier
 from compressnet.tasks.image_classification import ImageClassification
 from compressnet.tasks.image_processing import ImageOperator, ImageTranslation
 from compressnet.tasks.keyword_spotting import KeywordSpotting
 from compressnet.tasks.language_modelling import LanguageModelling
+from compressnet.tasks.segmentation import Segmentation
 from compressnet.tasks.sequence_classification import SequenceClassification
 from compressnet.tasks.sequence_regression import SequenceRegression
 
@@ -71,6 +74,21 @@ def classifier() -> Case:
     return Case(task, network, batch, lambda values, batch: F.cross_entropy(values, batch.labels))
 
 
+def segmentation() -> Case:
+    task = Segmentation(weights="none")
+    colours = {"colours": [[0, 0, 0], [1, 0, 0], [2, 0, 0]], "ignored_ids": [], "ignored_colours": []}
+    sizes = {"short_side": 16, "class_pixels": [1, 1, 1, 0]}
+    task.use({"classes": ["a", "b", "c"], "ids": [0, 1, 2], **colours, **sizes})
+    labels = torch.randint(0, 3, (2, 16, 24))
+    labels[0, :4] = 255
+    batch = LabelledBatch(torch.rand(2, 3, 16, 24), labels, [])
+
+    def loss(values: Tensor, batch: LabelledBatch) -> Tensor:
+        return F.cross_entropy(values, batch.labels.flatten(), ignore_index=255)
+
+    return Case(task, shuffleseg(3, width=0.25), batch, loss)
+
+
 CASES: dict[str, Callable[[], Case]] = {
     "image_classification": classifier,
     "image_operator": lambda: Case(ImageOperator("rof"), can24(), pictures(), mean_square),
@@ -87,6 +105,7 @@ CASES: dict[str, Callable[[], Case]] = {
         TextBatch(torch.randint(30, (5, 3)), torch.randint(30, (5, 3))),
         lambda values, batch: F.cross_entropy(values, batch.targets.flatten()),
     ),
+    "segmentation": segmentation,
     "sequence_classification": lambda: Case(
         SequenceClassification(),
         SequenceClassifier(30, 4, 12, embedding_size=5),

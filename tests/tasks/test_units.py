@@ -15,6 +15,7 @@ CASES = {
     "image_translation": ("can24", "megapixel", 0.004096),
     "keyword_spotting": ("kws_svdf", "second of audio", 1),
     "language_modelling": ("language_model", "token", 35),
+    "segmentation": ("shuffleseg", "megapixel", 0.2304),
     "sequence_classification": ("sequence_classifier", "token", 35),
     "sequence_regression": ("lstm_1997_network", "step", 35),
 }

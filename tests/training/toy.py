@@ -139,7 +139,7 @@ class ToyTask:
     def preview(self, model: nn.Module, samples: list[Any]) -> Iterator[tuple[str, Image.Image]]:
         yield from ()
 
-    def makes(self, options: Mapping[str, Any]) -> type[Artefact]:
+    def makes(self, options: Mapping[str, Any], kind: str) -> type[Artefact]:
         return Text
 
     def apply(
