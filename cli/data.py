@@ -132,8 +132,10 @@ def mix(
         files.refuse_to_overwrite(target, force)
     clips = _clips(_component(source, set_ or []), split)
     mixed = keyword_stream.mix(clips, minutes, seed, gap_ms, unknown_percent, noise_volume)
-    files.write_bytes(labels, keyword_stream.written(mixed.onsets).encode())
-    audio.write_audio(output, mixed.samples, clips.sample_rate)
+    with files.whole_file(labels) as words, files.whole_file(output) as sound:  # `output` is there first
+        words.write_text(keyword_stream.written(mixed.onsets))
+        audio.write_audio(sound, mixed.samples, clips.sample_rate)
+        files.remove(labels)  # killed in between, this leaves no labels of another recording
     if json:
         seconds = len(mixed.samples) / clips.sample_rate
         console.print_json(

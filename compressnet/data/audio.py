@@ -3,14 +3,17 @@
     file  -> soundfile -> mean of the channels -> float32 (N,) in [-1, 1), and the rate it has
     stdin -> 16-bit little-endian PCM          -> blocks of float32 (n,), as they come
 
-WAV and FLAC of any width, and what else soundfile reads. A file that was cut short is told by its header,
-which says how long it was: libsndfile returns what is left of a WAV without a word.
+WAV (RF64 too) and FLAC of any width, and AIFF, AU, W64, CAF, Ogg and MP3. A file that was cut short is told by
+its header, which says how long it was: libsndfile returns what is left without a word. Formats that do not
+say it, or of which nothing here reads it, are refused.
 """
 
 from __future__ import annotations
 
+import io
 import math
 import os
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +24,7 @@ import soundfile
 from pydantic import Field
 
 from compressnet.errors import CompressnetError, UsageError
-from compressnet.files import whole_file
+from compressnet.files import write_bytes
 from compressnet.free_memory import SAFE_SHARE, free_memory
 from compressnet.regular_file import open_regular
 
@@ -35,6 +38,8 @@ _BLOCK = 1 << 20  # frames that are decoded at once
 _SMALL = 100_000_000  # bytes that are taken without asking what is free
 _PCM_BLOCK = 1 << 14  # bytes of raw sound that are waited for at most
 Rate = Annotated[int, Field(ge=_RATES[0], le=_RATES[1])]
+_FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "AIFF", "AU", "W64", "CAF", "OGG", "MP3")  # libsndfile's names
+_TRUNCATED = re.compile(r"\(should be|not equal|does not match|truncated|unexpectedly")  # in libsndfile's log
 _UNKNOWN_LENGTHS = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # what programs write that do not know the length yet
 
 
@@ -121,8 +126,9 @@ def write_audio(path: Path, samples: np.ndarray, rate: int) -> None:
         CompressnetError: it cannot be written.
     """
     check_suffix(path)
-    with whole_file(path) as temporary:
-        soundfile.write(temporary, to_int16(samples), rate, subtype="PCM_16")
+    memory = io.BytesIO()  # libsndfile does not say why it cannot write to a disk
+    soundfile.write(memory, to_int16(samples), rate, format=path.suffix[1:].upper(), subtype="PCM_16")
+    write_bytes(path, memory.getvalue())
 
 
 def check_suffix(path: Path) -> None:
@@ -178,12 +184,12 @@ def _read(file: BinaryIO, name: str) -> Audio:
     with _opened(file, name) as sound:
         _refuse_large(sound, name)
         try:
-            blocks = list(map(_mono, sound.blocks(_BLOCK, dtype="float32", always_2d=True)))
+            blocks = list(_blocks(sound))
         except soundfile.LibsndfileError as error:
             raise CompressnetError(f"{name}: damaged or cut short ({_reason(error)}): get it again") from None
         samples = np.concatenate(blocks or [np.empty(0, np.float32)])
         if len(samples) < sound.frames:
-            raise CompressnetError(_cut(name, len(samples), sound.frames, "samples"))
+            raise CompressnetError(f"{name}: {_cut(len(samples), sound.frames, 'samples')}")
         if not len(samples):
             raise CompressnetError(f"{name}: holds no samples: record it again, or remove it")
         _check_values(samples, name)
@@ -201,13 +207,31 @@ def _opened(file: BinaryIO, name: str) -> soundfile.SoundFile:
         sound = soundfile.SoundFile(_handle(file), closefd=False)
     except soundfile.LibsndfileError as error:
         raise CompressnetError(f"{name}: not audio that can be read ({_reason(error)})") from None
-    if told > there:
+    if problem := _problem(sound, told, there):
         sound.close()
-        raise CompressnetError(_cut(name, there, told, "bytes"))
-    if not _RATES[0] <= sound.samplerate <= _RATES[1]:
-        sound.close()
-        raise CompressnetError(f"{name}: {sound.samplerate:,} samples a second: a damaged header?")
+        raise CompressnetError(f"{name}: {problem}")
     return sound
+
+
+def _problem(sound: soundfile.SoundFile, told: int, there: int) -> str:
+    """What is wrong with a file that could be opened; empty if nothing is."""
+    if told > there:
+        return _cut(there, told, "bytes")
+    if sound.format not in _FORMATS:
+        return f"{sound.format_info}: whether it is whole cannot be told: convert it to WAV or FLAC"
+    if sound.format not in ("WAV", "WAVEX", "RF64", "FLAC") and _TRUNCATED.search(sound.extra_info):
+        return (
+            "cut short, or its header does not say how long it is: get it again, or convert it to WAV or FLAC"
+        )
+    if not _RATES[0] <= sound.samplerate <= _RATES[1]:
+        return f"{sound.samplerate:,} samples a second: a damaged header?"
+    return ""
+
+
+def _blocks(sound: soundfile.SoundFile) -> Iterator[np.ndarray]:
+    """All samples, one channel; `SoundFile.blocks` would have to seek, which not every encoding can."""
+    while len(block := sound.read(_BLOCK, dtype="float32", always_2d=True)):
+        yield _mono(block)
 
 
 def _handle(file: BinaryIO) -> BinaryIO | int:
@@ -220,8 +244,8 @@ def _handle(file: BinaryIO) -> BinaryIO | int:
     return number
 
 
-def _cut(name: str, left: int, told: int, unit: str) -> str:
-    return f"{name}: cut short: {left:,} of {told:,} {unit} are left: get it again"
+def _cut(left: int, told: int, unit: str) -> str:
+    return f"cut short: {left:,} of {told:,} {unit} are left: get it again"
 
 
 def _wav_lengths(file: BinaryIO, name: str) -> tuple[int, int]:
@@ -234,22 +258,26 @@ def _wav_lengths(file: BinaryIO, name: str) -> tuple[int, int]:
     file.seek(0)
     if not end:
         raise CompressnetError(f"{name}: an empty file")
-    told = there = 0
-    if file.read(12)[::8] == b"RW":  # RIFF....WAVE
+    told = there = long_length = 0
+    if file.read(12)[::8] == b"RW":  # RIFF....WAVE, RF64....WAVE
         while len(head := file.read(8)) == 8:
             length = struct.unpack("<I", head[4:])[0]
             if head[:4] == b"data":
-                known = length not in _UNKNOWN_LENGTHS
-                told, there = (length, end - file.tell()) if known else (0, 0)
+                length = long_length or (0 if length in _UNKNOWN_LENGTHS else length)
+                told, there = (length, end - file.tell()) if length else (0, 0)
                 break
-            file.seek(length + length % 2, 1)
+            begin = file.tell()
+            if head[:4] == b"ds64" and len(lengths := file.read(16)) == 16:  # of the file, of the samples
+                long_length = struct.unpack("<8xQ", lengths)[0]
+            file.seek(begin + length + length % 2)
     file.seek(0)
     return told, there
 
 
 def _mono(block: np.ndarray) -> np.ndarray:
     """(n, channels) as (n,)."""
-    return block[:, 0] if block.shape[1] == 1 else block.mean(1, dtype=np.float32)
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is refused later
+        return block[:, 0] if block.shape[1] == 1 else block.mean(1, dtype=np.float32)
 
 
 def _refuse_large(sound: soundfile.SoundFile, name: str) -> None:

@@ -40,7 +40,7 @@ from compressnet.data.class_image import check_classes
 from compressnet.data.protocol import Key, NoSuchSplit
 from compressnet.data.sampler import generator
 from compressnet.data.speech_check import faults, shared_speakers, tell_few
-from compressnet.data.speech_clips import DecodedFiles, Recordings
+from compressnet.data.speech_clips import DecodedFiles, Recordings, size_and_time
 from compressnet.data.speech_tree import NOISE, SPLITS, Clip, Layout, Tree, noise_files, read_tree
 from compressnet.errors import BadFiles, CompressnetError, UsageError, named
 from compressnet.places import DATA_VARIABLE, resolve
@@ -383,7 +383,7 @@ class SpeechCommandsSplit:
         """How many, and the beginning of the SHA-256 of classes, names, labels and sizes of files."""
         digest = hashlib.sha256("\0".join(self.classes).encode())
         for entry in self._entries:
-            size = 0 if entry.path is None else os.stat(entry.path).st_size
+            size = 0 if entry.path is None else size_and_time(entry.path)[0]
             digest.update(f"{entry.name}\0{entry.label}\0{size}\n".encode(errors="surrogateescape"))
         carried = {"set": "carried"} if self.continuous else {}  # other figures, which stand apart
         return {"count": len(self), "fingerprint": digest.hexdigest()[:16], **carried}

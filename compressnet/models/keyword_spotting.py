@@ -10,8 +10,8 @@ with zeros before it. Nothing is computed twice where the network says how (`ste
 any other by computing the window anew for each hop.
 
 A network takes frames (T, B, F) and has `window`, the frames that it needs (None: any number). It streams if
-it has `init_state` and `step` on frames, from a state of zeros; `WindowNetwork` gives both to one that needs
-all frames of the window again.
+it has `init_state`, `step` and `advance` on frames, from a state of zeros; `WindowNetwork` gives them to one
+that needs all frames of the window again.
 """
 
 from __future__ import annotations
@@ -60,6 +60,11 @@ class WindowNetwork(nn.Module):
         whole = torch.cat([state[0].to(frames.dtype), frames])  # (window - 1 + n, B, F)
         scores = [self(whole[begin : begin + self.window]) for begin in range(len(frames))]
         return torch.stack(scores), (whole[len(frames) :],)
+
+    def advance(self, frames: Tensor, state: State) -> State:
+        """The state behind n frames (n, B, F), whose scores nobody asks for."""
+        whole = torch.cat([state[0].to(frames.dtype), frames])
+        return (whole[len(frames) :],)
 
     def step_cost(self, batch: int) -> list[Term]:
         """What a step of one frame costs beside the layers of the network, which are called."""
@@ -118,7 +123,7 @@ class KeywordSpotter(nn.Module):
 
 
 class StreamingSpotter(KeywordSpotter):
-    """A keyword spotter whose network has `init_state` and `step` too."""
+    """A keyword spotter whose network has `init_state`, `step` and `advance` too."""
 
     def init_state(
         self, batch: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
@@ -130,7 +135,7 @@ class StreamingSpotter(KeywordSpotter):
             silence = self.features(samples.new_zeros(batch, self.features.window))  # (1, B, F)
             state = network.init_state(batch, device, dtype)
             silence = silence.to(state[0].dtype)
-            _, state = network.step(silence.expand(network.window, -1, -1), state)
+            state = network.advance(silence.expand(network.window, -1, -1), state)
         return (samples, *state)
 
     def step(self, samples: Tensor, state: State) -> tuple[Tensor, State]:

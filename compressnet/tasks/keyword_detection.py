@@ -74,6 +74,20 @@ class Smoothing:
     suppression_ms: Milliseconds = 1500.0
     threshold: Share = 0.7
 
+    def check(self, hop_ms: float) -> None:
+        """Refuse what can never find a word in scores of every `hop_ms`.
+
+        Raises:
+            UsageError: too few of them, or too short a time, lie within `average_ms`.
+        """
+        hops = int(self.average_ms / hop_ms + 1e-9)  # beside the newest score
+        needed = max(self.minimum_count - 1, 1 if self.average_ms else 0)
+        if hops < needed:
+            raise UsageError(
+                f"average_ms={self.average_ms:g}, minimum_count={self.minimum_count}: nothing would ever be "
+                f"found in scores of every {hop_ms:g} ms: average over {needed * hop_ms:g} ms at least"
+            )
+
 
 class Detector:
     """Finds words in a stream, hop after hop.

@@ -96,6 +96,8 @@ class StreamMetrics:
     def update(self, output: StreamScores, batch: AudioStreamBatch) -> None:
         for stale in ("_entries", "_swept"):
             vars(self).pop(stale, None)
+        if len(output.ends_ms) > 1:
+            self._measures.check(float(output.ends_ms[1] - output.ends_ms[0]))
         self._log_p.append(output.log_p)
         self._ends_ms.append(output.ends_ms)
         words = [onset for onset in batch.onsets if onset.word not in (SILENCE, UNKNOWN)]

@@ -226,6 +226,8 @@ def test_apply_takes_settings(cli: Cli, runs: Path) -> None:
     unknown = cli("apply", "heard", "long.wav", "--set", "thresholds={hi: 0.5}", code=2).error
     assert unknown == "thresholds: 'hi' is no class: there are _silence_, _unknown_, low, high"
     assert "thresholds" in cli("apply", "heard", "long.wav", "--set", "thresholds={low: 2}", code=2).error
+    never = cli("apply", "heard", "long.wav", "--set", "minimum_count=1000", code=2).error
+    assert never.startswith("average_ms=500, minimum_count=1000: nothing would ever be found")
     listed = json.loads(cli("apply", "heard", "--options", "--json").stdout)
     assert {"average_ms", "minimum_count", "suppression_ms", "threshold", "thresholds", "stream"} == set(
         listed
@@ -367,6 +369,8 @@ def test_a_mixed_recording_is_measured(cli: Cli, runs: Path) -> None:
     assert len(list((runs / "seen").iterdir())) == 6  # and the spectrum of each piece; the last has 4 ms
     wrong = cli(*("eval", name, "--data", stream, "--set", "thresholds={hi: 0.5}"), code=2).error
     assert "thresholds: 'hi' is no class" in wrong
+    never = cli(*("eval", name, "--data", stream, "--set", "average_ms=0"), code=2).error
+    assert "average_ms=0, minimum_count=3: nothing would ever be found" in never
 
 
 def test_labels_that_do_not_fit_the_recording(cli: Cli, runs: Path) -> None:

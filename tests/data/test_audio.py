@@ -20,8 +20,10 @@ def tone(rate: int, seconds: float = 0.5, hertz: float = 440) -> np.ndarray:
     return (0.5 * np.sin(2 * np.pi * hertz * np.arange(int(rate * seconds)) / rate)).astype(np.float32)
 
 
-def write(path: Path, samples: np.ndarray, rate: int = 16_000, subtype: str = "PCM_16") -> Path:
-    soundfile.write(path, samples, rate, subtype)
+def write(
+    path: Path, samples: np.ndarray, rate: int = 16_000, subtype: str | None = "PCM_16", format: str = ""
+) -> Path:
+    soundfile.write(path, samples, rate, None if format == "OGG" else subtype, format=format or None)
     return path
 
 
@@ -81,6 +83,30 @@ def test_what_is_cut_short_is_told(tmp_path: Path) -> None:
         audio.audio_header(path)
 
 
+OTHERS = {"aiff": "AIFF", "au": "AU", "w64": "W64", "rf64": "RF64", "ogg": "OGG", "wav": "WAVEX"}
+
+
+@pytest.mark.parametrize("suffix", OTHERS)
+def test_other_formats_are_read_whole_or_not_at_all(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"a.{suffix}", tone(16_000), format=OTHERS[suffix])
+    assert len(audio.read_audio(path).samples) == 8_000
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 6 // 10])
+    with pytest.raises(CompressnetError, match="cut short|malformed"):
+        audio.read_audio(path)
+
+
+def test_an_encoding_that_cannot_seek_is_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", tone(16_000), subtype="GSM610")
+    assert len(audio.read_audio(path).samples) == 26 * 320  # whole blocks
+
+
+def test_formats_whose_length_nobody_checks_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.voc", tone(16_000), format="VOC")
+    with pytest.raises(CompressnetError, match=r"VOC \(Creative Labs\): whether it is whole"):
+        audio.read_audio(path)
+
+
 def test_a_length_that_nobody_knew_yet_is_no_cut(tmp_path: Path) -> None:
     """ffmpeg writes such headers into pipes."""
     data = bytearray(write(tmp_path / "a.wav", LEVELS).read_bytes())
@@ -94,11 +120,14 @@ def test_bad_files_are_one_line_each(tmp_path: Path) -> None:
     tall = np.full(100, 3000.0, np.float32)
     with_nan = tone(16_000)
     with_nan[7] = np.nan
+    endless = np.zeros((9, 2), np.float32)
+    endless[3] = np.inf, -np.inf
     for make, words in (
         (lambda: bad.write_bytes(b""), "an empty file"),
         (lambda: bad.write_bytes(b"no sound at all, but text" * 20), "not audio that can be read"),
         (lambda: write(bad, np.empty(0, np.int16)), "holds no samples"),
         (lambda: write(bad, with_nan, subtype="FLOAT"), "sample 7 is NaN or infinite"),
+        (lambda: write(bad, endless, subtype="FLOAT"), "sample 3 is NaN or infinite"),
         (lambda: write(bad, tall, subtype="FLOAT"), "samples up to 3,000: floating point"),
         (lambda: write(bad, tone(16_000), 500), "500 samples a second: a damaged header"),
         (lambda: bad.unlink(), "cannot be read: No such file"),
