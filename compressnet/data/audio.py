@@ -3,9 +3,9 @@
     file  -> soundfile -> mean of the channels -> float32 (N,) in [-1, 1), and the rate it has
     stdin -> 16-bit little-endian PCM          -> blocks of float32 (n,), as they come
 
-WAV (RF64 too) and FLAC of any width, and AIFF, AU, W64, CAF, Ogg and MP3. A file that was cut short is told by
-its header, which says how long it was: libsndfile returns what is left without a word. Formats that do not
-say it, or of which nothing here reads it, are refused.
+WAV (RF64 too) and FLAC of any width, and AIFF, AU, W64, CAF, Ogg and MP3. A file that was cut short is told
+by its header, which says how long it was: libsndfile returns what is left without a word. Formats that do
+not say it, or of which nothing here reads it, are refused.
 """
 
 from __future__ import annotations
