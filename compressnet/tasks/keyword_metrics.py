@@ -180,7 +180,7 @@ class StreamMetrics:
                     f"max_false_accepts={most:g}: at every threshold there are more, at {highest:g} still "
                     f"{still:,.4g} an hour: allow more"
                 )
-            return fitting[0]
+            return min(fitting, key=lambda entry: (entry[1].miss_rate, entry[1].false_accepts))
         found = detections(self._classes, measures, self._entries, measures.thresholds)
         return measures.threshold, compared(found, self._spoken, measures.tolerance_ms)
 

@@ -65,8 +65,8 @@ class Measures(Smoothing):
     Attributes:
         thresholds: of single words, in the place of `threshold`.
         tolerance_ms: how far a detection may be from the beginning of its word.
-        max_false_accepts: per hour: the lowest threshold that has no more is taken, in the place of
-            `threshold`.
+        max_false_accepts: per hour: of the thresholds that have no more the one with the fewest misses is
+            taken, in the place of `threshold`.
     """
 
     thresholds: dict[str, Share] | None = None
