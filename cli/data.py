@@ -60,7 +60,11 @@ def check(
         return
     if problems:
         raise CompressnetError(*problems)
-    console.print_table(component.name, ["split", "samples"], counts.items())
+    cells = {split: "none" if isinstance(count, str) else count for split, count in counts.items()}
+    console.print_table(component.name, ["split", "samples"], cells.items())
+    for split, count in counts.items():
+        if isinstance(count, str):
+            console.note(f"{split}: {count}")
 
 
 @app.command("samples")

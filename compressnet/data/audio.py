@@ -3,13 +3,14 @@
     file  -> soundfile -> mean of the channels -> float32 (N,) in [-1, 1), and the rate it has
     stdin -> 16-bit little-endian PCM          -> blocks of float32 (n,), as they come
 
-WAV (RF64 too) and FLAC of any width, and AIFF, AU, W64, CAF, Ogg and MP3. A file that was cut short is told
-by its header, which says how long it was: libsndfile returns what is left without a word. Formats that do
-not say it, or of which nothing here reads it, are refused.
+WAV (RF64 too) and FLAC of any width, AIFF, AU and W64. A file that was cut short is told by its header, which
+says how long it was: libsndfile returns what is left without a word. Formats whose header does not say it,
+MP3 and Ogg among them, are refused. Of FLAC the sum that its header has of all samples is compared.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 import os
@@ -33,12 +34,13 @@ WRITTEN = (".wav", ".flac")  # suffixes
 FULL_SCALE = 32768  # of int16: what 1.0 is
 _LARGEST = np.float32(1 - 1 / FULL_SCALE)
 _LOUDEST = 2.0  # of floating-point files: above, the samples are of another scale
-_RATES = (1_000, 768_000)  # of samples a second: what lies outside is no sound, or a damaged header
-_BLOCK = 1 << 20  # frames that are decoded at once
+_RATES = (1_000, 192_000)  # of samples a second: what lies outside is no sound, or a damaged header
+_BLOCK = 1 << 20  # numbers that are decoded at once
 _SMALL = 100_000_000  # bytes that are taken without asking what is free
 _PCM_BLOCK = 1 << 14  # bytes of raw sound that are waited for at most
 Rate = Annotated[int, Field(ge=_RATES[0], le=_RATES[1])]
-_FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "AIFF", "AU", "W64", "CAF", "OGG", "MP3")  # libsndfile's names
+_FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "AIFF", "AU", "W64")  # libsndfile's names
+_ENDLESS = 2**62  # samples of a file that does not say how many it has
 _TRUNCATED = re.compile(r"\(should be|not equal|does not match|truncated|unexpectedly")  # in libsndfile's log
 _UNKNOWN_LENGTHS = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # what programs write that do not know the length yet
 
@@ -181,12 +183,15 @@ def _is_file(data: bytes) -> bool:
 
 
 def _read(file: BinaryIO, name: str) -> Audio:
+    wanted = _flac_sum(file)  # first: libsndfile and this share a place in the file
     with _opened(file, name) as sound:
         _refuse_large(sound, name)
         try:
-            blocks = list(_blocks(sound))
+            blocks = list(_blocks(sound, wanted))
         except soundfile.LibsndfileError as error:
             raise CompressnetError(f"{name}: damaged or cut short ({_reason(error)}): get it again") from None
+        except CompressnetError as error:
+            raise CompressnetError(f"{name}: {error}") from None
         samples = np.concatenate(blocks or [np.empty(0, np.float32)])
         if len(samples) < sound.frames:
             raise CompressnetError(f"{name}: {_cut(len(samples), sound.frames, 'samples')}")
@@ -219,6 +224,8 @@ def _problem(sound: soundfile.SoundFile, told: int, there: int) -> str:
         return _cut(there, told, "bytes")
     if sound.format not in _FORMATS:
         return f"{sound.format_info}: whether it is whole cannot be told: convert it to WAV or FLAC"
+    if sound.frames > _ENDLESS:
+        return "its header does not say how long it is, as of one that was piped: convert it once more"
     if sound.format not in ("WAV", "WAVEX", "RF64", "FLAC") and _TRUNCATED.search(sound.extra_info):
         return (
             "cut short, or its header does not say how long it is: get it again, or convert it to WAV or FLAC"
@@ -228,10 +235,37 @@ def _problem(sound: soundfile.SoundFile, told: int, there: int) -> str:
     return ""
 
 
-def _blocks(sound: soundfile.SoundFile) -> Iterator[np.ndarray]:
-    """All samples, one channel; `SoundFile.blocks` would have to seek, which not every encoding can."""
-    while len(block := sound.read(_BLOCK, dtype="float32", always_2d=True)):
+def _blocks(sound: soundfile.SoundFile, wanted: tuple[int, bytes] | None) -> Iterator[np.ndarray]:
+    """All samples, one channel; `SoundFile.blocks` would have to seek, which not every encoding can.
+
+    Args:
+        wanted: bytes of a sample and MD5 sum of them all.
+    """
+    length, digest = max(1, _BLOCK // sound.channels), hashlib.md5(usedforsecurity=False)
+    while len(block := sound.read(length, dtype="int32" if wanted else "float32", always_2d=True)):
+        if wanted:
+            octets = block.astype("<i4").view(np.uint8).reshape(-1, 4)  # the highest ones hold the sample
+            digest.update(octets[:, 4 - wanted[0] :].tobytes())
+            block = block.astype(np.float32) * np.float32(2**-31)
         yield _mono(block)
+    if wanted and digest.digest() != wanted[1]:
+        raise CompressnetError(
+            "damaged: its samples are not those of which its header has the sum: get it again"
+        )
+
+
+def _flac_sum(file: BinaryIO) -> tuple[int, bytes] | None:
+    """Of a FLAC file bytes of a sample and the MD5 sum of all; None of others, and where it has no sum.
+
+    As STREAMINFO has them: https://xiph.org/flac/format.html; it is the first block. 12 and 20 bits are rare
+    and padded otherwise: they go unchecked.
+    """
+    file.seek(0)
+    head = file.read(42)
+    if head[:4] != b"fLaC" or len(head) < 42 or not any(head[26:]):
+        return None
+    bits = ((head[20] & 1) << 4 | head[21] >> 4) + 1
+    return None if bits % 8 else (bits // 8, head[26:])
 
 
 def _handle(file: BinaryIO) -> BinaryIO | int:
@@ -259,9 +293,11 @@ def _wav_lengths(file: BinaryIO, name: str) -> tuple[int, int]:
     if not end:
         raise CompressnetError(f"{name}: an empty file")
     told = there = long_length = 0
-    if file.read(12)[::8] == b"RW":  # RIFF....WAVE, RF64....WAVE
+    head = file.read(12)
+    if head[::8] == b"RW":  # RIFF....WAVE, RF64....WAVE; RIFX: numbers begin with their highest byte
+        order = ">" if head[:4] == b"RIFX" else "<"
         while len(head := file.read(8)) == 8:
-            length = struct.unpack("<I", head[4:])[0]
+            length = struct.unpack(f"{order}I", head[4:])[0]
             if head[:4] == b"data":
                 length = long_length or (0 if length in _UNKNOWN_LENGTHS else length)
                 told, there = (length, end - file.tell()) if length else (0, 0)

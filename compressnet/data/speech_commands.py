@@ -167,14 +167,19 @@ class SpeechCommands:
     def check(self, headers: bool = False, reporter: Reporter | None = None) -> list[str]:
         try:
             tree = self._tree()
-            noise = self._noise_files(self._noise.share > 0 or self._silence > 0)
         except CompressnetError as error:
             return error.problems
+        noise, problems = noise_files(resolve(self._root)), []
+        try:
+            self._noise_files(self._noise.share > 0 or self._silence > 0)
+        except CompressnetError as error:
+            problems = error.problems
         reporter = reporter or Silent()
         clips = [clip for split in SPLITS for clip in tree.clips.get(split, [])]
         tell_few(clips, self._wanted(tree), reporter)
         return [
             *tree.problems,
+            *problems,
             *self._wordless(tree, "train" if "train" in tree.clips else "test"),
             *shared_speakers(tree),
             *faults(clips, noise, headers, self._clip_ms, self._rate, reporter),

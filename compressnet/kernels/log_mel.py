@@ -2,7 +2,6 @@
 
     audio (B, N) -> windows of W every `hop` -> |FFT| (K) -> mel bank (C) -> ln -> DCT (F) -> (T, B, F)
 
-The reference is in `layers/features.py`, which calls this where it can. float32 on the CPU, without gradients.
 Counted as what the reference computes, a DFT by a product; a fast one has fewer multiplications.
 """
 

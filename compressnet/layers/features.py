@@ -119,12 +119,14 @@ class LogMel(nn.Module):
         """(B, samples) in [-1, 1) to (T, B, F).
 
         Raises:
-            ValueError: not a whole window, or not two axes.
+            ValueError: not a whole window, or not two axes; integers.
         """
         if audio.ndim != 2 or audio.shape[1] < self.window:
             raise ValueError(
                 f"features: take audio (B, samples), {self.window} samples or more, got {tuple(audio.shape)}"
             )
+        if not audio.is_floating_point():
+            raise ValueError(f"features: take samples in [-1, 1), got {audio.dtype}: divide int16 by 32768")
         constants = self._kernel_constants()
         if log_mel.serves(audio, constants, self.window):
             first, squared = self._bins()[0], self.power == 2

@@ -86,8 +86,6 @@ class KeywordSpotter(nn.Module):
         frames: of a clip.
     """
 
-    values = "audio in [-1, 1) at the sample rate that the assets name; scores of classes"
-
     def __init__(self, features: LogMel, network: nn.Module, clip_ms: float) -> None:
         super().__init__()
         self.features, self.network = features, network
@@ -115,6 +113,11 @@ class KeywordSpotter(nn.Module):
             raise ValueError("takes audio: its size is a number of frames")
         check_window(self.network, size or self.frames)
         return self.features.example(batch, size or self.frames)
+
+    @property
+    def values(self) -> str:
+        """What goes in and comes out, for whoever gets an exported file."""
+        return f"audio in [-1, 1), {self.sample_rate:,} samples a second; logits of the classes"
 
     def foldable(self) -> list[list[str]]:
         """What follows what in the network (`layers.data_flow`)."""

@@ -11,6 +11,7 @@ threshold                  that all this is at
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from PIL import Image as PILImage
 
 from compressnet.data.audio_class import SILENCE, UNKNOWN
 from compressnet.data.keyword_stream import AudioStreamBatch
-from compressnet.errors import CompressnetError
+from compressnet.errors import CompressnetError, UsageError
 from compressnet.tasks.class_metrics import ClassMetrics
 from compressnet.tasks.keyword_detection import (
     Comparison,
@@ -62,7 +63,16 @@ class KeywordMetrics:
             )
             self._stream.update(output, batch)
         else:
+            self._refuse_settings_of_streams()
             self._clips.update(output, batch)
+
+    def _refuse_settings_of_streams(self) -> None:
+        for key, value in asdict(self._measures).items():
+            if value != getattr(type(self._measures), key, None):
+                raise UsageError(
+                    f"--set {key}: it says how words are found in a recording, these are clips: add --data "
+                    "keyword_stream:audio=FILE"
+                )
 
     def state(self) -> Any:
         return (self._clips.state(), self._stream)
@@ -111,9 +121,9 @@ class StreamMetrics:
             **(shares if self._spoken else {}),
             "false_accepts_per_hour": result.false_accepts * self._per_hour,
             "threshold": threshold,
-            "hits": float(result.hits),
-            "wrong_words": float(result.wrong),
-            "words": float(result.spoken),
+            "hits": result.hits,
+            "wrong_words": result.wrong,
+            "words": result.spoken,
             "hours": 1 / self._per_hour,
         }
         return found | ({"delay_ms": float(np.median(result.delays_ms))} if result.delays_ms else {})

@@ -186,7 +186,7 @@ def test_states_merge() -> None:
         assert len(merged.details()["sweep"]) == 49
 
     def clips(*right: int) -> KeywordMetrics:
-        made = metrics()
+        made = KeywordMetrics(CLASSES, Measures(), RATE, 1000.0)
         labels = torch.tensor([2, 3, 2])
         guesses = torch.where(torch.isin(torch.arange(3), torch.tensor(right)), labels, 1)
         log_p = torch.nn.functional.one_hot(guesses, len(CLASSES)).double().log_softmax(-1)
@@ -194,7 +194,7 @@ def test_states_merge() -> None:
         return made
 
     assert clips(0, 1).compute()["accuracy"] == pytest.approx(2 / 3)
-    both = metrics()
+    both = clips()
     both.merge([clips(0, 1).state(), clips(0, 1, 2).state()])
     figures = both.compute()
     assert figures["accuracy"] == pytest.approx(5 / 6)
