@@ -247,7 +247,8 @@ def _named(text: str, settings: Mapping[str, Any], inputs: Sequence[str]) -> _So
         return _Source(module, side.text, _model(side), _arguments(side), values, side.assumed())
     architecture, tensors, _ = read_weights(text)
     digest = weights.digest(tensors, architecture)
-    return _Source(module, side.text, architecture.model, architecture.model_args, digest, {}, architecture.assets)
+    known = architecture.model, architecture.model_args, digest
+    return _Source(module, side.text, *known, {}, architecture.assets)
 
 
 def _model(side: Side) -> str:
