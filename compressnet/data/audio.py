@@ -42,6 +42,7 @@ Rate = Annotated[int, Field(ge=_RATES[0], le=_RATES[1])]
 _FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "AIFF", "AU", "W64")  # libsndfile's names
 _ENDLESS = 2**62  # samples of a file that does not say how many it has
 _TRUNCATED = re.compile(r"\(should be|not equal|does not match|truncated|unexpectedly")  # in libsndfile's log
+_MAGIC = (b"RIFF", b"RF64", b"RIFX", b"riff", b"fLaC", b"OggS", b"FORM", b".snd", b"caff")
 _UNKNOWN_LENGTHS = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # what programs write that do not know the length yet
 
 
@@ -179,7 +180,7 @@ def pcm_blocks(stream: BinaryIO, name: str = "-") -> Iterator[np.ndarray]:
 
 
 def _is_file(data: bytes) -> bool:
-    return data[:4] in (b"RIFF", b"RF64", b"fLaC", b"OggS", b"FORM")
+    return data[:4] in _MAGIC or data[:3] == b"ID3"
 
 
 def _read(file: BinaryIO, name: str) -> Audio:

@@ -155,17 +155,21 @@ def _of_folders(root: Path) -> Tree:
 def _split_folder(root: Path, split: str) -> Path | None:
     """The folder of a split; one that holds no folders is that of a word."""
     for name in _FOLDERS[split]:
-        if (root / name).is_dir() and any(entry.is_dir() for entry in os.scandir(root / name)):
+        if (root / name).is_dir() and _folders(root / name):
             return root / name
     return None
 
 
 def _clips(base: Path, special: tuple[str, ...] = ()) -> list[Clip]:
     """The clips of all words, sorted by name; `special` words may begin with `_`."""
-    words = sorted(entry.name for entry in os.scandir(base) if entry.is_dir())
-    words = [word for word in words if not word.startswith((".", "_")) or word in special]
+    words = [word for word in _folders(base) if not word.startswith((".", "_")) or word in special]
     clips = [Clip(path, f"{word}/{path.name}", word) for word in words for path in _sounds(base / word)]
     return sorted(clips, key=lambda clip: clip.name)
+
+
+def _folders(base: Path) -> list[str]:
+    """The names of the folders in one, sorted; a link that leads nowhere is none."""
+    return sorted(entry.name for entry in os.scandir(base) if os.path.isdir(entry.path))
 
 
 def _sounds(folder: Path) -> list[Path]:

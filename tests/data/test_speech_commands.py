@@ -281,6 +281,7 @@ def test_bad_files_are_all_named(tree: Path) -> None:
     for name in train[3:5]:  # links to nowhere, and to themselves
         (tree / name).unlink()
         (tree / name).symlink_to(tree / name if name == train[4] else tree / "nowhere")
+    (tree / "loop").symlink_to(tree / "loop")  # no word
     (tree / "_background_noise_" / "hum.wav").write_bytes(b"")
     write(tree / "_background_noise_" / "rain.wav", sound("a", RATE - 1))
     with pytest.raises(BadFiles) as error:
