@@ -133,6 +133,9 @@ def mix(
     audio.check_suffix(output)
     labels = output.with_suffix(".txt")
     for target in (output, labels):
+        if target.is_dir() or not target.absolute().parent.is_dir():
+            state = "is a folder" if target.is_dir() else f"there is no folder {target.parent}"
+            raise CompressnetError(f"cannot write {target}: {state}: name another file")
         files.refuse_to_overwrite(target, force)
     clips = _clips(_component(source, set_ or []), split)
     mixed = keyword_stream.mix(clips, minutes, seed, gap_ms, unknown_percent, noise_volume)
