@@ -142,7 +142,7 @@ def mix(
     with files.whole_file(labels) as words, files.whole_file(output) as sound:  # `output` is there first
         words.write_text(keyword_stream.written(mixed.onsets))
         audio.write_audio(sound, mixed.samples, clips.sample_rate)
-        files.remove(labels)  # killed in between, this leaves no labels of another recording
+        files.remove(labels.resolve())  # killed in between, this leaves no labels of another recording
     if json:
         seconds = len(mixed.samples) / clips.sample_rate
         console.print_json(

@@ -214,7 +214,7 @@ def read_labels(path: Path, length_ms: float, classes: Sequence[str] | None = No
     onsets: list[Onset] = []
     problems = []
     strange: dict[str, int] = {}  # words that the network does not know, and how often
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         onset = _onset(line)

@@ -120,6 +120,8 @@ class SpeechCommands:
         carry: bool = False,
     ) -> None:
         _check_words(words, unknown_percent)
+        if shift_ms and shift_ms >= clip_ms:
+            raise UsageError(f"data.shift_ms={shift_ms}: clips of {clip_ms} ms would be moved out of sight")
         default = 0.0 if words == "all" else _PERCENT
         self._root, self._layout, self._words = root, split, words
         self._unknown = default if unknown_percent is None else unknown_percent
@@ -169,8 +171,10 @@ class SpeechCommands:
             tree = self._tree()
         except CompressnetError as error:
             return error.problems
-        noise, problems = noise_files(resolve(self._root)), []
+        noise: list[Path] = []
+        problems: list[str] = []
         try:
+            noise = noise_files(resolve(self._root))
             self._noise_files(self._noise.share > 0 or self._silence > 0)
         except CompressnetError as error:
             problems = error.problems

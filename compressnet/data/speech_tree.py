@@ -77,7 +77,15 @@ def read_tree(root: Path, layout: Layout, val_percent: float, test_percent: floa
         CompressnetError: no such folder, no list where lists are asked for, no folders of splits.
     """
     if not root.is_dir():
-        raise CompressnetError(f"{root.absolute()} is not there")
+        state = "is no folder" if root.exists() else "is not there"
+        raise CompressnetError(f"{root.absolute()} {state}")
+    try:
+        return _read_tree(root, layout, val_percent, test_percent)
+    except OSError as error:
+        raise CompressnetError(f"{error.filename}: cannot be read: {error.strerror or error}") from error
+
+
+def _read_tree(root: Path, layout: Layout, val_percent: float, test_percent: float) -> Tree:
     layout = _layout(root) if layout == "auto" else layout
     if layout == "folders":
         return _of_folders(root)
@@ -103,9 +111,16 @@ def which_set(file_name: str, val_percent: float, test_percent: float) -> str:
 
 
 def noise_files(root: Path) -> list[Path]:
-    """The recordings of noise below a root, sorted; none without the folder."""
+    """The recordings of noise below a root, sorted; none without the folder.
+
+    Raises:
+        CompressnetError: the folder cannot be read.
+    """
     places = [root, *(root / name for name in _FOLDERS["train"])]
-    return next((found for place in places if (found := _sounds(place / NOISE))), [])
+    try:
+        return next((found for place in places if (found := _sounds(place / NOISE))), [])
+    except OSError as error:
+        raise CompressnetError(f"{error.filename}: cannot be read: {error.strerror or error}") from error
 
 
 def _layout(root: Path) -> Layout:
@@ -118,9 +133,13 @@ def _layout(root: Path) -> Layout:
 
 def _of_lists(root: Path, clips: list[Clip]) -> Tree:
     """Clips that no list names are trained on. A list may name .wav where the files are .flac."""
-    places = {_stem(clip.name): number for number, clip in enumerate(clips)}
+    places: dict[str, int] = {}
     splits = ["train"] * len(clips)
     problems: list[str] = []
+    for number, clip in enumerate(clips):
+        first = clips[places.setdefault(_stem(clip.name), number)]
+        if first is not clip:  # which of them would a list mean?
+            problems.append(f"{clip.path}: a second clip of its name, beside {first.path.name}: remove one")
     for split, name in _LISTS.items():
         missing = []
         for number, line in _lines(root / name):
@@ -192,7 +211,7 @@ def _lines(path: Path) -> list[tuple[int, str]]:
         raise CompressnetError(
             f"{path}: cannot be read: {error.strerror or error}: both lists are needed, or data.split=hash"
         ) from error
-    return [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    return [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
 
 
 def _stem(name: str) -> str:

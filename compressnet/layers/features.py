@@ -92,6 +92,11 @@ class LogMel(nn.Module):
                 f"features: {low_hz:g} to {high_hz:g} Hz: {sample_rate} samples a second hold up to "
                 f"{sample_rate / 2:g} Hz"
             )
+        first, last = self._bins()
+        if first >= last:
+            raise ValueError(
+                f"features: no bin of the DFT is within {low_hz:g} to {high_hz:g} Hz: widen them"
+            )
         self.statistics = tuple(None if x is None else list(x) for x in (mean, scale))
         for values in self.statistics:
             if values is not None and len(values) != self.width:

@@ -155,6 +155,10 @@ def test_mix_loses_nothing_where_it_cannot_write(cli: Cli, place: Path) -> None:
         error = cli(*source, "-o", f"{folder[0]}.wav", code=1).error
         assert error == f"cannot write {folder}: is a folder: name another file"
         assert (place / file).read_text() == "mine"
+    (place / "c.txt").symlink_to(place / "there.txt")
+    cli(*source, "-o", "c.wav")
+    assert (place / "c.txt").is_symlink()
+    assert (place / "there.txt").read_text()
     assert "there is no folder no/such" in cli(*source, "-o", "no/such/z.wav", code=1).error
 
 

@@ -303,6 +303,29 @@ def test_bad_files_are_all_named(tree: Path) -> None:
     assert len(found) == 6
 
 
+def test_two_clips_of_one_name(tree: Path) -> None:
+    name = next(name for name in names(open_()) if name.startswith("yes"))
+    write((tree / name).with_suffix(".flac"), sound("b"))
+    for part in ("testing", "validation"):
+        (tree / f"{part}_list.txt").write_text(f"{name}\n" if part == "testing" else "")
+    with pytest.raises(BadFiles, match="a second clip of its name, beside"):
+        open_()
+
+
+def test_a_folder_that_cannot_be_read(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("compressnet.data.speech_tree.os.scandir", refuse)
+    with pytest.raises(CompressnetError, match="set: cannot be read: Permission denied"):
+        open_()
+
+
+def test_clips_are_not_moved_out_of_sight() -> None:
+    with pytest.raises(UsageError, match="shift_ms=1000: clips of 1000 ms"):
+        SpeechCommands("set", shift_ms=1000)
+
+
 def test_missing_data(tree: Path) -> None:
     for settings, words in (
         ({"root": "nowhere"}, r"data\.root 'nowhere': .* is not there .*speech_commands_v0\.02\.tar\.gz"),
