@@ -60,7 +60,11 @@ def check(
         return
     if problems:
         raise CompressnetError(*problems)
-    console.print_table(component.name, ["split", "samples"], counts.items())
+    cells = {split: "none" if isinstance(count, str) else count for split, count in counts.items()}
+    console.print_table(component.name, ["split", "samples"], cells.items())
+    for split, count in counts.items():
+        if isinstance(count, str):
+            console.note(f"{split}: {count}")
 
 
 @app.command("samples")
@@ -129,11 +133,16 @@ def mix(
     audio.check_suffix(output)
     labels = output.with_suffix(".txt")
     for target in (output, labels):
+        if target.is_dir() or not target.absolute().parent.is_dir():
+            state = "is a folder" if target.is_dir() else f"there is no folder {target.parent}"
+            raise CompressnetError(f"cannot write {target}: {state}: name another file")
         files.refuse_to_overwrite(target, force)
     clips = _clips(_component(source, set_ or []), split)
     mixed = keyword_stream.mix(clips, minutes, seed, gap_ms, unknown_percent, noise_volume)
-    files.write_bytes(labels, keyword_stream.written(mixed.onsets).encode())
-    audio.write_audio(output, mixed.samples, clips.sample_rate)
+    with files.whole_file(labels) as words, files.whole_file(output) as sound:  # `output` is there first
+        words.write_text(keyword_stream.written(mixed.onsets))
+        audio.write_audio(sound, mixed.samples, clips.sample_rate)
+        files.remove(labels.resolve())  # killed in between, this leaves no labels of another recording
     if json:
         seconds = len(mixed.samples) / clips.sample_rate
         console.print_json(

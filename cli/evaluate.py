@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from compressnet.tasks.protocol import Metrics
 
 
+_NAMED = 10  # pictures
+
+
 def evaluate(
     context: typer.Context,
     subject: Annotated[
@@ -172,11 +175,14 @@ def _draw(loaded: Loaded, split: Split, found: Metrics, folder: Path, screen: co
 
     make_folder(folder)
     screen.stage("drawing", len(split), "samples")
-    for path in draw(loaded.task, loaded.model, split, range(len(split)), folder):
-        screen.advance(1)
-        screen.note("info", f"picture: {path}")
     for name, picture in found.pictures():
         screen.note("info", f"picture: {write_picture(folder / f'{name}.png', picture)}")
+    for number, path in enumerate(draw(loaded.task, loaded.model, split, range(len(split)), folder)):
+        screen.advance(1)
+        if number < _NAMED:
+            screen.note("info", f"picture: {path}")
+    if len(split) > _NAMED:
+        screen.note("info", f"pictures of {len(split):,} samples in {folder}")
 
 
 def _rows(metrics: dict[str, float]) -> dict[str, dict[str, float]]:

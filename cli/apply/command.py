@@ -54,7 +54,7 @@ def apply(
     json: options.Json = False,
 ) -> None:
     """Use a network on your files: photographs and clips come back processed, a language model continues a
-    text or measures texts, a classifier labels lines.
+    text or measures texts, a classifier labels lines or pictures, a keyword spotter tells words in sound.
 
     OUT is a file if it has a suffix, otherwise a folder; texts and rows of all inputs share one file, and are
     printed if there is no -o. An input - is stdin, an output - is stdout.
@@ -64,6 +64,8 @@ def apply(
     Example: cat photo.jpg | compressnet apply zoo:rof - -o - > smooth.png
 
     Example: compressnet apply runs/lm_sample-1 --prompt "the class" --set length=50
+
+    Example: arecord -q -f S16_LE -r 16000 -t raw | compressnet apply zoo:words_svdf -
     """
     from compressnet.subject import load
 
@@ -107,6 +109,7 @@ def apply(
     smoke = bool(loaded.architecture and loaded.architecture.smoke)
     if json:
         words = [entry["text"] for entry in texts]
+        entries = report.joined(entries) if makes.live else entries
         entries += [{key: entry[key] for key in ("input", "output")} for entry in texts if "output" in entry]
         report.print_document(loaded.subject.text, smoke, writer, entries, words)
     else:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compressnet.errors import named
 from compressnet.files import is_stream
 from compressnet.source import Source
 
@@ -34,6 +35,17 @@ def print_document(
             "failed": [{"input": source.name, "error": str(error)} for source, error in writer.failed],
         }
     )
+
+
+def joined(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What was told of one input piece by piece, as one entry: its lists one behind the other."""
+    found: dict[str, dict[str, Any]] = {}
+    for entry in entries:
+        whole = found.setdefault(entry["input"], entry)
+        if whole is not entry:
+            for key, value in entry.items():
+                whole[key] = whole[key] + value if isinstance(value, list) else value
+    return list(found.values())
 
 
 def show(
@@ -82,7 +94,7 @@ def _print(subject: str, results: Results) -> None:
     for name, rows in found:
         _print_rows(name, rows)
         if not rows:
-            console.print_path(f"{name}: nothing")
+            console.print_text(f"{named(name)}: nothing")
 
 
 def _print_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -3,14 +3,18 @@
     file  -> soundfile -> mean of the channels -> float32 (N,) in [-1, 1), and the rate it has
     stdin -> 16-bit little-endian PCM          -> blocks of float32 (n,), as they come
 
-WAV and FLAC of any width, and what else soundfile reads. A file that was cut short is told by its header,
-which says how long it was: libsndfile returns what is left of a WAV without a word.
+WAV (RF64 too) and FLAC of any width, AIFF, AU and W64. A file that was cut short is told by its header, which
+says how long it was: libsndfile returns what is left without a word. Formats whose header does not say it,
+MP3 and Ogg among them, are refused. Of FLAC the sum that its header has of all samples is compared.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import math
 import os
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +25,7 @@ import soundfile
 from pydantic import Field
 
 from compressnet.errors import CompressnetError, UsageError
-from compressnet.files import whole_file
+from compressnet.files import write_bytes
 from compressnet.free_memory import SAFE_SHARE, free_memory
 from compressnet.regular_file import open_regular
 
@@ -30,11 +34,15 @@ WRITTEN = (".wav", ".flac")  # suffixes
 FULL_SCALE = 32768  # of int16: what 1.0 is
 _LARGEST = np.float32(1 - 1 / FULL_SCALE)
 _LOUDEST = 2.0  # of floating-point files: above, the samples are of another scale
-_RATES = (1_000, 768_000)  # of samples a second: what lies outside is no sound, or a damaged header
-_BLOCK = 1 << 20  # frames that are decoded at once
+_RATES = (1_000, 192_000)  # of samples a second: what lies outside is no sound, or a damaged header
+_BLOCK = 1 << 20  # numbers that are decoded at once
 _SMALL = 100_000_000  # bytes that are taken without asking what is free
 _PCM_BLOCK = 1 << 14  # bytes of raw sound that are waited for at most
 Rate = Annotated[int, Field(ge=_RATES[0], le=_RATES[1])]
+_FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "AIFF", "AU", "W64")  # libsndfile's names
+_ENDLESS = 2**62  # samples of a file that does not say how many it has
+_TRUNCATED = re.compile(r"\(should be|not equal|does not match|truncated|unexpectedly")  # in libsndfile's log
+_MAGIC = (b"RIFF", b"RF64", b"RIFX", b"riff", b"fLaC", b"OggS", b"FORM", b".snd", b"caff")
 _UNKNOWN_LENGTHS = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # what programs write that do not know the length yet
 
 
@@ -121,8 +129,9 @@ def write_audio(path: Path, samples: np.ndarray, rate: int) -> None:
         CompressnetError: it cannot be written.
     """
     check_suffix(path)
-    with whole_file(path) as temporary:
-        soundfile.write(temporary, to_int16(samples), rate, subtype="PCM_16")
+    memory = io.BytesIO()  # libsndfile does not say why it cannot write to a disk
+    soundfile.write(memory, to_int16(samples), rate, format=path.suffix[1:].upper(), subtype="PCM_16")
+    write_bytes(path, memory.getvalue())
 
 
 def check_suffix(path: Path) -> None:
@@ -171,19 +180,22 @@ def pcm_blocks(stream: BinaryIO, name: str = "-") -> Iterator[np.ndarray]:
 
 
 def _is_file(data: bytes) -> bool:
-    return data[:4] in (b"RIFF", b"RF64", b"fLaC", b"OggS", b"FORM")
+    return data[:4] in _MAGIC or data[:3] == b"ID3"
 
 
 def _read(file: BinaryIO, name: str) -> Audio:
+    wanted = _flac_sum(file)  # first: libsndfile and this share a place in the file
     with _opened(file, name) as sound:
         _refuse_large(sound, name)
         try:
-            blocks = list(map(_mono, sound.blocks(_BLOCK, dtype="float32", always_2d=True)))
+            blocks = list(_blocks(sound, wanted))
         except soundfile.LibsndfileError as error:
             raise CompressnetError(f"{name}: damaged or cut short ({_reason(error)}): get it again") from None
+        except CompressnetError as error:
+            raise CompressnetError(f"{name}: {error}") from None
         samples = np.concatenate(blocks or [np.empty(0, np.float32)])
         if len(samples) < sound.frames:
-            raise CompressnetError(_cut(name, len(samples), sound.frames, "samples"))
+            raise CompressnetError(f"{name}: {_cut(len(samples), sound.frames, 'samples')}")
         if not len(samples):
             raise CompressnetError(f"{name}: holds no samples: record it again, or remove it")
         _check_values(samples, name)
@@ -201,13 +213,60 @@ def _opened(file: BinaryIO, name: str) -> soundfile.SoundFile:
         sound = soundfile.SoundFile(_handle(file), closefd=False)
     except soundfile.LibsndfileError as error:
         raise CompressnetError(f"{name}: not audio that can be read ({_reason(error)})") from None
-    if told > there:
+    if problem := _problem(sound, told, there):
         sound.close()
-        raise CompressnetError(_cut(name, there, told, "bytes"))
-    if not _RATES[0] <= sound.samplerate <= _RATES[1]:
-        sound.close()
-        raise CompressnetError(f"{name}: {sound.samplerate:,} samples a second: a damaged header?")
+        raise CompressnetError(f"{name}: {problem}")
     return sound
+
+
+def _problem(sound: soundfile.SoundFile, told: int, there: int) -> str:
+    """What is wrong with a file that could be opened; empty if nothing is."""
+    if told > there:
+        return _cut(there, told, "bytes")
+    if sound.format not in _FORMATS:
+        return f"{sound.format_info}: whether it is whole cannot be told: convert it to WAV or FLAC"
+    if sound.frames > _ENDLESS:
+        return "its header does not say how long it is, as of one that was piped: convert it once more"
+    if sound.format not in ("WAV", "WAVEX", "RF64", "FLAC") and _TRUNCATED.search(sound.extra_info):
+        return (
+            "cut short, or its header does not say how long it is: get it again, or convert it to WAV or FLAC"
+        )
+    if not _RATES[0] <= sound.samplerate <= _RATES[1]:
+        return f"{sound.samplerate:,} samples a second: a damaged header?"
+    return ""
+
+
+def _blocks(sound: soundfile.SoundFile, wanted: tuple[int, bytes] | None) -> Iterator[np.ndarray]:
+    """All samples, one channel; `SoundFile.blocks` would have to seek, which not every encoding can.
+
+    Args:
+        wanted: bytes of a sample and MD5 sum of them all.
+    """
+    length, digest = max(1, _BLOCK // sound.channels), hashlib.md5(usedforsecurity=False)
+    while len(block := sound.read(length, dtype="int32" if wanted else "float32", always_2d=True)):
+        if wanted:
+            octets = block.astype("<i4").view(np.uint8).reshape(-1, 4)  # the highest ones hold the sample
+            digest.update(octets[:, 4 - wanted[0] :].tobytes())
+            block = block.astype(np.float32) * np.float32(2**-31)
+        yield _mono(block)
+    if wanted and digest.digest() != wanted[1]:
+        raise CompressnetError(
+            "damaged: its samples are not those of which its header has the sum: get it again"
+        )
+
+
+def _flac_sum(file: BinaryIO) -> tuple[int, bytes] | None:
+    """Of a FLAC file bytes of a sample and the MD5 sum of all; None of others, and where it has no sum.
+
+    As STREAMINFO has them: https://xiph.org/flac/format.html; it is the first block. 12 and 20 bits are rare
+    and padded otherwise: they go unchecked.
+    """
+    file.seek(0)
+    head = file.read(42)
+    if head[:4] != b"fLaC" or len(head) < 42 or not any(head[26:]):
+        return None
+    bits = ((head[20] & 1) << 4 | head[21] >> 4) + 1
+    return None if bits % 8 else (bits // 8, head[26:])
 
 
 def _handle(file: BinaryIO) -> BinaryIO | int:
@@ -220,8 +279,8 @@ def _handle(file: BinaryIO) -> BinaryIO | int:
     return number
 
 
-def _cut(name: str, left: int, told: int, unit: str) -> str:
-    return f"{name}: cut short: {left:,} of {told:,} {unit} are left: get it again"
+def _cut(left: int, told: int, unit: str) -> str:
+    return f"cut short: {left:,} of {told:,} {unit} are left: get it again"
 
 
 def _wav_lengths(file: BinaryIO, name: str) -> tuple[int, int]:
@@ -234,22 +293,28 @@ def _wav_lengths(file: BinaryIO, name: str) -> tuple[int, int]:
     file.seek(0)
     if not end:
         raise CompressnetError(f"{name}: an empty file")
-    told = there = 0
-    if file.read(12)[::8] == b"RW":  # RIFF....WAVE
+    told = there = long_length = 0
+    head = file.read(12)
+    if head[::8] == b"RW":  # RIFF....WAVE, RF64....WAVE; RIFX: numbers begin with their highest byte
+        order = ">" if head[:4] == b"RIFX" else "<"
         while len(head := file.read(8)) == 8:
-            length = struct.unpack("<I", head[4:])[0]
+            length = struct.unpack(f"{order}I", head[4:])[0]
             if head[:4] == b"data":
-                known = length not in _UNKNOWN_LENGTHS
-                told, there = (length, end - file.tell()) if known else (0, 0)
+                length = long_length or (0 if length in _UNKNOWN_LENGTHS else length)
+                told, there = (length, end - file.tell()) if length else (0, 0)
                 break
-            file.seek(length + length % 2, 1)
+            begin = file.tell()
+            if head[:4] == b"ds64" and len(lengths := file.read(16)) == 16:  # of the file, of the samples
+                long_length = struct.unpack("<8xQ", lengths)[0]
+            file.seek(begin + length + length % 2)
     file.seek(0)
     return told, there
 
 
 def _mono(block: np.ndarray) -> np.ndarray:
     """(n, channels) as (n,)."""
-    return block[:, 0] if block.shape[1] == 1 else block.mean(1, dtype=np.float32)
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is refused later
+        return block[:, 0] if block.shape[1] == 1 else block.mean(1, dtype=np.float32)
 
 
 def _refuse_large(sound: soundfile.SoundFile, name: str) -> None:

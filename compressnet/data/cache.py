@@ -138,8 +138,9 @@ def _write_pieces(path: Path, key: str, pieces: Iterable[np.ndarray]) -> None:
             length, checksum = length + len(piece), zlib.crc32(data, checksum)
         if first is None:
             raise ValueError("no pieces: an array has at least one, which may be empty")
-    entry = {"crc32": checksum, "dtype": first.dtype.str, "shape": [length, *first.shape[1:]]}
-    write_bytes(path.with_suffix(".json"), _canonical({**entry, "key": json.loads(key)}).encode())
+    entry = {"dtype": first.dtype.str, "shape": [length, *first.shape[1:]], "key": json.loads(key)}
+    entry["crc32"] = _sealed(entry, checksum)
+    write_bytes(path.with_suffix(".json"), _canonical(entry).encode())
 
 
 _checked: set[tuple[Path, int]] = set()  # files that this process has read through, with their times
@@ -157,12 +158,25 @@ def _open_mapped(path: Path, key: str) -> np.ndarray | None:
         array = np.memmap(path, dtype, "r", shape=shape) if math.prod(shape) else np.empty(shape, dtype)
         known = (path, path.stat().st_mtime_ns)
         if known not in _checked and multiprocessing.parent_process() is None:
-            if _checksum_of(array) != entry["crc32"]:
+            if _sealed(entry, _checksum_of(array)) != entry["crc32"]:
                 return None
             _checked.add(known)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        SyntaxError,
+        RecursionError,
+    ):  # the last two: of a dtype
         return None
     return array
+
+
+def _sealed(entry: Mapping[str, Any], checksum: int) -> int:
+    """A checksum of the values and of what is said of them."""
+    said = {name: entry[name] for name in ("dtype", "shape", "key")}
+    return zlib.crc32(_canonical(said).encode(), checksum)
 
 
 def _checksum_of(array: np.ndarray) -> int:

@@ -160,7 +160,8 @@ class KeywordStreamSplit:
         return AudioPiece(torch.from_numpy(samples), start, inside, self.name(key.index))
 
     def name(self, index: int) -> str:
-        return f"{self.path.name} from {index * self._piece / self.sample_rate:g} s"
+        width = len(str(self._length // self.sample_rate))  # names in order of time
+        return f"{self.path.name} from {index * self._piece / self.sample_rate:0{width}g} s"
 
     def prepare(self, keys: Iterable[Key], processes: int, reporter: Reporter) -> None:
         """Decode the recording.
@@ -212,15 +213,25 @@ def read_labels(path: Path, length_ms: float, classes: Sequence[str] | None = No
         ) from error
     onsets: list[Onset] = []
     problems = []
-    for number, line in enumerate(text.splitlines(), 1):
+    strange: dict[str, int] = {}  # words that the network does not know, and how often
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         onset = _onset(line)
         before = onsets[-1].onset_ms if onsets else 0.0
-        if problem := _problem(onset, line, before, length_ms, classes):
+        if problem := _problem(onset, line, before, length_ms):
             problems.append(f"{path}, line {number}: {problem}")
         elif onset:
             onsets.append(onset)
+            if classes is not None and onset.word not in (*classes, UNKNOWN):
+                strange[onset.word] = strange.get(onset.word, 0) + 1
+    if strange:
+        words = ", ".join(
+            f"'{named(word)}' ({times:,}x)" for word, times in list(strange.items())[:_PROBLEMS]
+        )
+        problems.append(
+            f"{path}: the network does not know {words} (it knows {', '.join(map(named, classes or ()))})"
+        )
     if problems:
         more = len(problems) - _PROBLEMS
         raise CompressnetError(
@@ -319,14 +330,10 @@ def _onset(line: str) -> Onset | None:
     return Onset(word.strip(), onset_ms) if separator and word.strip() else None
 
 
-def _problem(
-    onset: Onset | None, line: str, before: float, length_ms: float, classes: Sequence[str] | None
-) -> str:
+def _problem(onset: Onset | None, line: str, before: float, length_ms: float) -> str:
     """What is wrong with a line; empty if nothing is."""
     if onset is None or not math.isfinite(onset.onset_ms):
         return f"'{named(short(line.strip(), 40))}' is not `word, onset in ms`"
-    if classes is not None and onset.word not in (*classes, UNKNOWN):
-        return f"the network does not know '{named(onset.word)}' (it knows {', '.join(map(named, classes))})"
     if not 0 <= onset.onset_ms < length_ms:
         return f"{onset.onset_ms:,.10g} ms is not within the recording of {length_ms:,.0f} ms"
     if onset.onset_ms < before:

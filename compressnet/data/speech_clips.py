@@ -99,9 +99,7 @@ class DecodedFiles:
         """Of places, sizes and times of the files: what their content follows from."""
         digest = hashlib.sha256()
         for path in self.paths:
-            stat = os.stat(path)
-            text = f"\0{(stat.st_size, stat.st_mtime_ns)}\n"
-            digest.update(os.fsencode(path.absolute()) + text.encode())
+            digest.update(os.fsencode(path.absolute()) + f"\0{size_and_time(path)}\n".encode())
         return digest.hexdigest()
 
     def _blocks(self, reporter: Reporter) -> Iterator[np.ndarray]:
@@ -181,14 +179,23 @@ class Recordings:
         return samples
 
 
+def size_and_time(path: Path) -> tuple[int, int]:
+    """Of a file, in bytes and nanoseconds; zeros of one that is not there: decoding names all such."""
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return 0, 0
+    return stat.st_size, stat.st_mtime_ns
+
+
 def decoded_recording(path: Path, rate: int, cache: Cache) -> np.ndarray:
     """A whole file at a rate, int16 (N,), mapped.
 
     Raises:
         CompressnetError: it cannot be read.
     """
-    stat = path.stat()
-    file = {"path": str(path.absolute()), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    size, mtime_ns = size_and_time(path)
+    file = {"path": str(path.absolute()), "size": size, "mtime_ns": mtime_ns}
     key = {"kind": "recording", "rate": rate, "reader": audio.READER_VERSION, **file}
     return np.asarray(cache.mapped(key, lambda: [_at_rate(path, rate)]))
 

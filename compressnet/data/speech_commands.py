@@ -40,7 +40,7 @@ from compressnet.data.class_image import check_classes
 from compressnet.data.protocol import Key, NoSuchSplit
 from compressnet.data.sampler import generator
 from compressnet.data.speech_check import faults, shared_speakers, tell_few
-from compressnet.data.speech_clips import DecodedFiles, Recordings
+from compressnet.data.speech_clips import DecodedFiles, Recordings, size_and_time
 from compressnet.data.speech_tree import NOISE, SPLITS, Clip, Layout, Tree, noise_files, read_tree
 from compressnet.errors import BadFiles, CompressnetError, UsageError, named
 from compressnet.places import DATA_VARIABLE, resolve
@@ -120,6 +120,8 @@ class SpeechCommands:
         carry: bool = False,
     ) -> None:
         _check_words(words, unknown_percent)
+        if shift_ms and shift_ms >= clip_ms:
+            raise UsageError(f"data.shift_ms={shift_ms}: clips of {clip_ms} ms would be moved out of sight")
         default = 0.0 if words == "all" else _PERCENT
         self._root, self._layout, self._words = root, split, words
         self._unknown = default if unknown_percent is None else unknown_percent
@@ -167,14 +169,21 @@ class SpeechCommands:
     def check(self, headers: bool = False, reporter: Reporter | None = None) -> list[str]:
         try:
             tree = self._tree()
-            noise = self._noise_files(self._noise.share > 0 or self._silence > 0)
         except CompressnetError as error:
             return error.problems
+        noise: list[Path] = []
+        problems: list[str] = []
+        try:
+            noise = noise_files(resolve(self._root))
+            self._noise_files(self._noise.share > 0 or self._silence > 0)
+        except CompressnetError as error:
+            problems = error.problems
         reporter = reporter or Silent()
         clips = [clip for split in SPLITS for clip in tree.clips.get(split, [])]
         tell_few(clips, self._wanted(tree), reporter)
         return [
             *tree.problems,
+            *problems,
             *self._wordless(tree, "train" if "train" in tree.clips else "test"),
             *shared_speakers(tree),
             *faults(clips, noise, headers, self._clip_ms, self._rate, reporter),
@@ -383,7 +392,7 @@ class SpeechCommandsSplit:
         """How many, and the beginning of the SHA-256 of classes, names, labels and sizes of files."""
         digest = hashlib.sha256("\0".join(self.classes).encode())
         for entry in self._entries:
-            size = 0 if entry.path is None else os.stat(entry.path).st_size
+            size = 0 if entry.path is None else size_and_time(entry.path)[0]
             digest.update(f"{entry.name}\0{entry.label}\0{size}\n".encode(errors="surrogateescape"))
         carried = {"set": "carried"} if self.continuous else {}  # other figures, which stand apart
         return {"count": len(self), "fingerprint": digest.hexdigest()[:16], **carried}

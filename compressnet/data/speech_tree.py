@@ -77,7 +77,15 @@ def read_tree(root: Path, layout: Layout, val_percent: float, test_percent: floa
         CompressnetError: no such folder, no list where lists are asked for, no folders of splits.
     """
     if not root.is_dir():
-        raise CompressnetError(f"{root.absolute()} is not there")
+        state = "is no folder" if root.exists() else "is not there"
+        raise CompressnetError(f"{root.absolute()} {state}")
+    try:
+        return _read_tree(root, layout, val_percent, test_percent)
+    except OSError as error:
+        raise CompressnetError(f"{error.filename}: cannot be read: {error.strerror or error}") from error
+
+
+def _read_tree(root: Path, layout: Layout, val_percent: float, test_percent: float) -> Tree:
     layout = _layout(root) if layout == "auto" else layout
     if layout == "folders":
         return _of_folders(root)
@@ -103,9 +111,16 @@ def which_set(file_name: str, val_percent: float, test_percent: float) -> str:
 
 
 def noise_files(root: Path) -> list[Path]:
-    """The recordings of noise below a root, sorted; none without the folder."""
+    """The recordings of noise below a root, sorted; none without the folder.
+
+    Raises:
+        CompressnetError: the folder cannot be read.
+    """
     places = [root, *(root / name for name in _FOLDERS["train"])]
-    return next((found for place in places if (found := _sounds(place / NOISE))), [])
+    try:
+        return next((found for place in places if (found := _sounds(place / NOISE))), [])
+    except OSError as error:
+        raise CompressnetError(f"{error.filename}: cannot be read: {error.strerror or error}") from error
 
 
 def _layout(root: Path) -> Layout:
@@ -118,9 +133,13 @@ def _layout(root: Path) -> Layout:
 
 def _of_lists(root: Path, clips: list[Clip]) -> Tree:
     """Clips that no list names are trained on. A list may name .wav where the files are .flac."""
-    places = {_stem(clip.name): number for number, clip in enumerate(clips)}
+    places: dict[str, int] = {}
     splits = ["train"] * len(clips)
     problems: list[str] = []
+    for number, clip in enumerate(clips):
+        first = clips[places.setdefault(_stem(clip.name), number)]
+        if first is not clip:  # which of them would a list mean?
+            problems.append(f"{clip.path}: a second clip of its name, beside {first.path.name}: remove one")
     for split, name in _LISTS.items():
         missing = []
         for number, line in _lines(root / name):
@@ -155,17 +174,21 @@ def _of_folders(root: Path) -> Tree:
 def _split_folder(root: Path, split: str) -> Path | None:
     """The folder of a split; one that holds no folders is that of a word."""
     for name in _FOLDERS[split]:
-        if (root / name).is_dir() and any(entry.is_dir() for entry in os.scandir(root / name)):
+        if (root / name).is_dir() and _folders(root / name):
             return root / name
     return None
 
 
 def _clips(base: Path, special: tuple[str, ...] = ()) -> list[Clip]:
     """The clips of all words, sorted by name; `special` words may begin with `_`."""
-    words = sorted(entry.name for entry in os.scandir(base) if entry.is_dir())
-    words = [word for word in words if not word.startswith((".", "_")) or word in special]
+    words = [word for word in _folders(base) if not word.startswith((".", "_")) or word in special]
     clips = [Clip(path, f"{word}/{path.name}", word) for word in words for path in _sounds(base / word)]
     return sorted(clips, key=lambda clip: clip.name)
+
+
+def _folders(base: Path) -> list[str]:
+    """The names of the folders in one, sorted; a link that leads nowhere is none."""
+    return sorted(entry.name for entry in os.scandir(base) if os.path.isdir(entry.path))
 
 
 def _sounds(folder: Path) -> list[Path]:
@@ -188,7 +211,7 @@ def _lines(path: Path) -> list[tuple[int, str]]:
         raise CompressnetError(
             f"{path}: cannot be read: {error.strerror or error}: both lists are needed, or data.split=hash"
         ) from error
-    return [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    return [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
 
 
 def _stem(name: str) -> str:

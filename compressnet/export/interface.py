@@ -190,7 +190,7 @@ def _structure(module: nn.Module) -> pytree.TreeSpec:
     """How the state of `module` is built up, if it streams."""
     name = type(module).__name__
     if not all(callable(getattr(module, method, None)) for method in ("init_state", "step")):
-        raise UsageError(f"{name}: it has no state to export: no init_state and step")
+        raise UsageError(f"--state: {name} carries no state from step to step: leave it out")
     state = module.init_state(_BATCH)  # type: ignore[operator]
     try:
         module.step(*example_step(module, _BATCH), state)  # type: ignore[operator]

@@ -95,6 +95,7 @@ class _Source(NamedTuple):
     arguments: dict[str, Any]
     weights: str
     assumed: dict[str, Any]
+    assets: Mapping[str, Any] = {}
 
 
 def export(
@@ -112,7 +113,8 @@ def export(
     """Write a network as an ONNX file with named inputs and outputs and open axes.
 
     The network is that of inference, in float32; batch, height and width, or time are open. Only the outputs
-    of a recurrent layer are in the file, and its first state is zero; `lengths` are not in it.
+    of a recurrent layer are in the file, and its first state is zero; `lengths` are not in it. What is stored
+    with weights, as names of classes, is in the metadata `compressnet`, in JSON.
 
     Args:
         subject: as the command line takes it, what `compressnet.load` returned, or any module with
@@ -139,6 +141,7 @@ def export(
         source = _named(subject, settings or {}, inputs)
     else:
         source = _given(_with_inputs(module_of(subject, "export"), inputs), settings)
+        source = source._replace(assets=getattr(subject, "assets", {}))
     _check_floats(source)
     (reporter or Silent()).note(
         "info", f"exporting {source.name}; ONNX Runtime checks the file, some seconds"
@@ -244,7 +247,8 @@ def _named(text: str, settings: Mapping[str, Any], inputs: Sequence[str]) -> _So
         return _Source(module, side.text, _model(side), _arguments(side), values, side.assumed())
     architecture, tensors, _ = read_weights(text)
     digest = weights.digest(tensors, architecture)
-    return _Source(module, side.text, architecture.model, architecture.model_args, digest, {})
+    known = architecture.model, architecture.model_args, digest
+    return _Source(module, side.text, *known, {}, architecture.assets)
 
 
 def _model(side: Side) -> str:
@@ -293,6 +297,7 @@ def _describe(graph: Any, source: _Source, opset: int) -> None:
         "weights": source.weights,
         "opset": opset,
         "values": _values(source),
+        "assets": dict(source.assets),
     }
     graph.metadata_props[KEY] = json.dumps(facts, sort_keys=True)
     graph.producer_name, graph.producer_version = "compressnet", version("compressnet")

@@ -14,7 +14,7 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
-NAMES = ("cross_entropy", "lstm", "lstm_1997", "sru", "svdf")
+NAMES = ("cross_entropy", "log_mel", "lstm", "lstm_1997", "sru", "svdf")
 NONE_BUILT = "none (no C compiler at installation, or not loadable): torch's operations run instead"
 
 
@@ -63,11 +63,12 @@ class Kernel:
             self.is_enabled = before
 
     @cache  # noqa: B019  kernels live as long as the process
-    def function(self, name: str, pointers: int, sizes: int, flags: int) -> Any:
+    def function(self, name: str, pointers: int, sizes: int, flags: int, reals: int = 0) -> Any:
         """`compressnet_<name>` of the library, which takes so many of each, in this order."""
         library = load(self.name)
         assert library is not None
         found = getattr(library, f"compressnet_{name}")
-        kinds = [ctypes.c_void_p] * pointers + [ctypes.c_int64] * sizes + [ctypes.c_int] * flags
+        kinds: list[Any] = [ctypes.c_void_p] * pointers + [ctypes.c_int64] * sizes + [ctypes.c_int] * flags
+        kinds += [ctypes.c_float] * reals
         found.argtypes, found.restype = kinds, None
         return found

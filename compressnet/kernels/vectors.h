@@ -68,3 +68,23 @@ INLINE vec hyperbolic_tangent(vec x) {
     p = p * square - 3.33332819422e-1f;
     return chosen(square < 0.390625f, p * square * x + x, 2.0f * sigmoid(2.0f * x) - 1.0f);
 }
+
+/* ln x of positive x to 1e-7: the exponent, and a polynomial on [sqrt(1/2) - 1, sqrt(2) - 1] (coefficients:
+   Cephes). Infinity and NaN stay what they are. */
+INLINE vec logarithm(vec x) {
+    const vec zero = {0};
+    const ints exponent = ((ints)x - 0x3f3504f3) >> 23; /* of x / sqrt(1/2) */
+    const vec e = __builtin_convertvector(exponent, vec);
+    const vec rest = (vec)((ints)x - (exponent << 23)) - 1.0f, square = rest * rest;
+    vec p = zero + 7.0376836292e-2f;
+    p = p * rest - 1.1514610310e-1f;
+    p = p * rest + 1.1676998740e-1f;
+    p = p * rest - 1.2420140846e-1f;
+    p = p * rest + 1.4249322787e-1f;
+    p = p * rest - 1.6668057665e-1f;
+    p = p * rest + 2.0000714765e-1f;
+    p = p * rest - 2.4999993993e-1f;
+    p = p * rest + 3.3333331174e-1f;
+    const vec small = p * rest * square - 2.12194440e-4f * e - 0.5f * square;
+    return chosen(x < __builtin_inff(), rest + small + 0.693359375f * e, x);
+}

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from compressnet.errors import UsageError
-from compressnet.kernels import cross_entropy, lstm, lstm_1997, sru, svdf
+from compressnet.kernels import cross_entropy, log_mel, lstm, lstm_1997, sru, svdf
+from compressnet.layers.features import LogMel
 from compressnet.layers.lstm_1997 import LSTM1997
 from compressnet.layers.lstm_cell import LSTMCell
 from compressnet.layers.softmax import ClassSoftmax, FactoredSoftmax, FullSoftmax
@@ -32,8 +33,9 @@ _KERNELS: tuple[tuple[type[nn.Module], ModuleType], ...] = (
 )
 # Of a frame of a stream: windows and whole sequences are products, in torch.
 _OF_STEPS: tuple[tuple[type[nn.Module], ModuleType], ...] = ((SVDF, svdf),)
-# Of what only a loss has: an inference does without, so that nobody can be sure to see it used.
-_OF_LOSSES: tuple[tuple[type[nn.Module], ModuleType], ...] = (
+# Of what only a loss has, and of a few frames of sound: nobody can be sure to see it used in an inference.
+_OF_SOME: tuple[tuple[type[nn.Module], ModuleType], ...] = (
+    (LogMel, log_mel),
     (FullSoftmax, cross_entropy),
     (FactoredSoftmax, cross_entropy),
     (ClassSoftmax, cross_entropy),
@@ -44,7 +46,7 @@ _Call = Callable[..., Any]  # of a function and its arguments
 
 def in_torch(module: nn.Module) -> nn.Module | None:
     """The module with the kernels' torch references in their place; None where it holds no such layer."""
-    kernels = _kernels(module, _KERNELS + _OF_STEPS + _OF_LOSSES).values()
+    kernels = _kernels(module, _KERNELS + _OF_STEPS + _OF_SOME).values()
 
     def call(function: _Call, *arguments: Any) -> Any:
         with ExitStack() as stack:

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from compressnet.bounds import Factor, Kernel, OneOrTwo, Positive, Real
 from compressnet.cost import Term
+from compressnet.kernels import log_mel
 
 Rate = Annotated[int, Field(ge=1000, le=384_000)]  # samples per second
 Milliseconds = Annotated[float, Field(gt=0, le=10_000)]
@@ -91,6 +92,11 @@ class LogMel(nn.Module):
                 f"features: {low_hz:g} to {high_hz:g} Hz: {sample_rate} samples a second hold up to "
                 f"{sample_rate / 2:g} Hz"
             )
+        first, last = self._bins()
+        if first >= last:
+            raise ValueError(
+                f"features: no bin of the DFT is within {low_hz:g} to {high_hz:g} Hz: widen them"
+            )
         self.statistics = tuple(None if x is None else list(x) for x in (mean, scale))
         for values in self.statistics:
             if values is not None and len(values) != self.width:
@@ -118,12 +124,18 @@ class LogMel(nn.Module):
         """(B, samples) in [-1, 1) to (T, B, F).
 
         Raises:
-            ValueError: not a whole window, or not two axes.
+            ValueError: not a whole window, or not two axes; integers.
         """
         if audio.ndim != 2 or audio.shape[1] < self.window:
             raise ValueError(
                 f"features: take audio (B, samples), {self.window} samples or more, got {tuple(audio.shape)}"
             )
+        if not audio.is_floating_point():
+            raise ValueError(f"features: take samples in [-1, 1), got {audio.dtype}: divide int16 by 32768")
+        constants = self._kernel_constants()
+        if log_mel.serves(audio, constants, self.window):
+            first, squared = self._bins()[0], self.power == 2
+            return log_mel.frames(audio, constants, self.window, self.hop, first, squared, self.offset)
         is_autocast = audio.device.type != "meta" and torch.is_autocast_enabled(audio.device.type)
         with torch.autocast(audio.device.type, enabled=False) if is_autocast else nullcontext():
             return self._of_frames(audio.to(self.cosines.dtype).unfold(1, self.window, self.hop)).transpose(
@@ -216,6 +228,10 @@ class LogMel(nn.Module):
             for values, usual in zip(self.statistics, (0.0, 1.0), strict=True)
         )
         return {"cosines": cosines, "sines": sines, "mel": bank, "mean": mean, "scale": scale}
+
+    def _kernel_constants(self) -> log_mel.Constants:
+        own = self._buffers  # attributes take a tenth of a frame
+        return log_mel.Constants(*(own.get(name) for name in log_mel.Constants._fields))  # type: ignore[arg-type]
 
     def _of_frames(self, frames: Tensor) -> Tensor:
         """(B, T, W) to (B, T, F)."""

@@ -10,8 +10,8 @@ with zeros before it. Nothing is computed twice where the network says how (`ste
 any other by computing the window anew for each hop.
 
 A network takes frames (T, B, F) and has `window`, the frames that it needs (None: any number). It streams if
-it has `init_state` and `step` on frames, from a state of zeros; `WindowNetwork` gives both to one that needs
-all frames of the window again.
+it has `init_state`, `step` and `advance` on frames, from a state of zeros; `WindowNetwork` gives them to one
+that needs all frames of the window again.
 """
 
 from __future__ import annotations
@@ -61,6 +61,11 @@ class WindowNetwork(nn.Module):
         scores = [self(whole[begin : begin + self.window]) for begin in range(len(frames))]
         return torch.stack(scores), (whole[len(frames) :],)
 
+    def advance(self, frames: Tensor, state: State) -> State:
+        """The state behind n frames (n, B, F), whose scores nobody asks for."""
+        whole = torch.cat([state[0].to(frames.dtype), frames])
+        return (whole[len(frames) :],)
+
     def step_cost(self, batch: int) -> list[Term]:
         """What a step of one frame costs beside the layers of the network, which are called."""
         symbols = {"T": self.window, "B": batch, "F": self.width}
@@ -80,8 +85,6 @@ class KeywordSpotter(nn.Module):
         hop: samples from one score of a stream to the next.
         frames: of a clip.
     """
-
-    values = "audio in [-1, 1) at the sample rate that the assets name; scores of classes"
 
     def __init__(self, features: LogMel, network: nn.Module, clip_ms: float) -> None:
         super().__init__()
@@ -111,6 +114,11 @@ class KeywordSpotter(nn.Module):
         check_window(self.network, size or self.frames)
         return self.features.example(batch, size or self.frames)
 
+    @property
+    def values(self) -> str:
+        """What goes in and comes out, for whoever gets an exported file."""
+        return f"audio in [-1, 1), {self.sample_rate:,} samples a second; logits of the classes"
+
     def foldable(self) -> list[list[str]]:
         """What follows what in the network (`layers.data_flow`)."""
         inner = getattr(self.network, "foldable", None)
@@ -118,7 +126,7 @@ class KeywordSpotter(nn.Module):
 
 
 class StreamingSpotter(KeywordSpotter):
-    """A keyword spotter whose network has `init_state` and `step` too."""
+    """A keyword spotter whose network has `init_state`, `step` and `advance` too."""
 
     def init_state(
         self, batch: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
@@ -130,7 +138,7 @@ class StreamingSpotter(KeywordSpotter):
             silence = self.features(samples.new_zeros(batch, self.features.window))  # (1, B, F)
             state = network.init_state(batch, device, dtype)
             silence = silence.to(state[0].dtype)
-            _, state = network.step(silence.expand(network.window, -1, -1), state)
+            state = network.advance(silence.expand(network.window, -1, -1), state)
         return (samples, *state)
 
     def step(self, samples: Tensor, state: State) -> tuple[Tensor, State]:

@@ -126,9 +126,10 @@ class Event(NamedTuple):
     """What was heard, and when.
 
     Attributes:
-        start_ms, end_ms: of the window in which it was heard, from the beginning of the audio.
+        start_ms, end_ms: of the sound in which it was heard, all windows that were averaged; from the
+            beginning of the audio.
         label: which word.
-        score: its probability, 0 to 1, over the windows that were averaged.
+        score: its mean probability, 0 to 1, when it passed the threshold; of a clip its probability.
     """
 
     start_ms: float

@@ -69,7 +69,7 @@ class ClassMetrics:
                 figures |= {
                     f"loss/{name}": loss / count,
                     f"accuracy/{name}": hits / count,
-                    f"count/{name}": count,
+                    f"count/{name}": int(count),
                 }
         return figures
 

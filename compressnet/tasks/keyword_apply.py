@@ -49,6 +49,7 @@ class Ear:
     ) -> None:
         self._model, self._classes, self._options, self._reporter = model, classes, options, reporter
         self._rate, self._clip_ms = sample_rate, clip_ms
+        self._told: set[int] = set()  # rates
         self._clip = int(sample_rate * clip_ms / 1000)
 
     def answers(self, inputs: Iterable[Source]) -> Answers:
@@ -62,8 +63,10 @@ class Ear:
         with source.file() as path:
             samples, rate = read_audio(path, source.name)
         if rate != self._rate:
-            note = f"{source}: {rate} samples a second, resampled to the {self._rate} of the network"
-            self._reporter.note("info", note)
+            if rate not in self._told:
+                self._told.add(rate)
+                note = f"{source}: {rate:,} Hz: resampled to {self._rate:,}, as others of that rate"
+                self._reporter.note("info", note)
             samples = resampled(samples, rate, self._rate)
         try:
             if len(samples) <= self._clip:
@@ -121,7 +124,7 @@ class Ear:
         rows = scores.log_p.exp().cpu().double().numpy()
         for end_ms, row in zip(scores.ends_ms.tolist(), rows, strict=True):
             if (found := detector.push(end_ms, row)) is not None:
-                begin = max(0.0, end_ms - self._clip_ms)
+                begin = max(0.0, found.first_ms - self._clip_ms)
                 yield Event(begin, end_ms, self._classes[found.label], found.score)
 
 

@@ -36,11 +36,13 @@ class Detection(NamedTuple):
         end_ms: end of the window in which it was found, from the beginning of the audio.
         label: number of its class.
         score: mean probability.
+        first_ms: end of the first window of those that were averaged.
     """
 
     end_ms: float
     label: int
     score: float
+    first_ms: float = 0.0
 
 
 class Spoken(NamedTuple):
@@ -51,11 +53,12 @@ class Spoken(NamedTuple):
 
 
 class Smoothed(NamedTuple):
-    """The best class after a hop, with its mean probability."""
+    """The best class after a hop: as of `Detection`."""
 
     end_ms: float
     label: int
     score: float
+    first_ms: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,20 @@ class Smoothing:
     minimum_count: MinimumCount = 3
     suppression_ms: Milliseconds = 1500.0
     threshold: Share = 0.7
+
+    def check(self, hop_ms: float) -> None:
+        """Refuse what can never find a word in scores of every `hop_ms`.
+
+        Raises:
+            UsageError: too few of them, or too short a time, lie within `average_ms`.
+        """
+        hops = int(self.average_ms / hop_ms + 1e-9)  # beside the newest score
+        needed = max(self.minimum_count - 1, 1 if self.average_ms else 0)
+        if hops < needed:
+            raise UsageError(
+                f"average_ms={self.average_ms:g}, minimum_count={self.minimum_count}: nothing would ever be "
+                f"found in scores of every {hop_ms:g} ms: average over {needed * hop_ms:g} ms at least"
+            )
 
 
 class Detector:
@@ -116,18 +133,18 @@ class Detector:
             return None
         mean = np.mean([scores for _, scores in self._recent], axis=0)
         best = int(mean.argmax())
-        return Smoothed(end_ms, best, float(mean[best]))
+        return Smoothed(end_ms, best, float(mean[best]), self._recent[0][0])
 
     def fire(self, smoothed: Smoothed) -> Detection | None:
         """A word, where this is one: of another class than that before, and not too soon after it."""
-        end_ms, label, score = smoothed
+        end_ms, label, score, _ = smoothed
         before = self._before
         if score <= self._thresholds[label] or (before is not None and before.label == label):
             return None
         late = before is None or self._silent[before.label]
         if not late and before is not None and end_ms - before.end_ms <= self._smoothing.suppression_ms:
             return None
-        self._before = Detection(end_ms, label, score)
+        self._before = Detection(*smoothed)
         return self._before if self._told[label] else None
 
 

@@ -11,6 +11,7 @@ threshold                  that all this is at
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from PIL import Image as PILImage
 
 from compressnet.data.audio_class import SILENCE, UNKNOWN
 from compressnet.data.keyword_stream import AudioStreamBatch
-from compressnet.errors import CompressnetError
+from compressnet.errors import CompressnetError, UsageError
 from compressnet.tasks.class_metrics import ClassMetrics
 from compressnet.tasks.keyword_detection import (
     Comparison,
@@ -62,7 +63,16 @@ class KeywordMetrics:
             )
             self._stream.update(output, batch)
         else:
+            self._refuse_settings_of_streams()
             self._clips.update(output, batch)
+
+    def _refuse_settings_of_streams(self) -> None:
+        for key, value in asdict(self._measures).items():
+            if value != getattr(type(self._measures), key, None):
+                raise UsageError(
+                    f"--set {key}: it says how words are found in a recording, these are clips: add --data "
+                    "keyword_stream:audio=FILE"
+                )
 
     def state(self) -> Any:
         return (self._clips.state(), self._stream)
@@ -96,6 +106,8 @@ class StreamMetrics:
     def update(self, output: StreamScores, batch: AudioStreamBatch) -> None:
         for stale in ("_entries", "_swept"):
             vars(self).pop(stale, None)
+        if len(output.ends_ms) > 1:
+            self._measures.check(float(output.ends_ms[1] - output.ends_ms[0]))
         self._log_p.append(output.log_p)
         self._ends_ms.append(output.ends_ms)
         words = [onset for onset in batch.onsets if onset.word not in (SILENCE, UNKNOWN)]
@@ -109,9 +121,9 @@ class StreamMetrics:
             **(shares if self._spoken else {}),
             "false_accepts_per_hour": result.false_accepts * self._per_hour,
             "threshold": threshold,
-            "hits": float(result.hits),
-            "wrong_words": float(result.wrong),
-            "words": float(result.spoken),
+            "hits": result.hits,
+            "wrong_words": result.wrong,
+            "words": result.spoken,
             "hours": 1 / self._per_hour,
         }
         return found | ({"delay_ms": float(np.median(result.delays_ms))} if result.delays_ms else {})
@@ -178,7 +190,7 @@ class StreamMetrics:
                     f"max_false_accepts={most:g}: at every threshold there are more, at {highest:g} still "
                     f"{still:,.4g} an hour: allow more"
                 )
-            return fitting[0]
+            return min(fitting, key=lambda entry: (entry[1].miss_rate, entry[1].false_accepts))
         found = detections(self._classes, measures, self._entries, measures.thresholds)
         return measures.threshold, compared(found, self._spoken, measures.tolerance_ms)
 

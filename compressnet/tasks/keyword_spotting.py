@@ -30,6 +30,7 @@ from compressnet.data.audio_class import AudioClass, AudioClassBatch
 from compressnet.data.keyword_stream import AudioPiece, AudioStreamBatch
 from compressnet.errors import CompressnetError, UsageError
 from compressnet.layers.features import Rate
+from compressnet.models.keyword_spotting import KeywordSpotter
 from compressnet.recipe import Component
 from compressnet.reporter import Reporter
 from compressnet.source import Source
@@ -64,8 +65,8 @@ class Measures(Smoothing):
     Attributes:
         thresholds: of single words, in the place of `threshold`.
         tolerance_ms: how far a detection may be from the beginning of its word.
-        max_false_accepts: per hour: the lowest threshold that has no more is taken, in the place of
-            `threshold`.
+        max_false_accepts: per hour: of the thresholds that have no more the one with the fewest misses is
+            taken, in the place of `threshold`.
     """
 
     thresholds: dict[str, Share] | None = None
@@ -198,6 +199,8 @@ class KeywordSpotting:
         """The word of each clip; of longer audio every word that is found, with its time."""
         settings = Options(**options)
         check_thresholds(settings.thresholds, self.classes)
+        if isinstance(model, KeywordSpotter):
+            settings.check(1000 * model.hop / self.sample_rate)
         if settings.stream and not can_stream(model):
             raise UsageError(
                 "stream=true: this network looks at whole clips: leave it out, and windows slide"

@@ -131,5 +131,8 @@ class Validation:
             folder.mkdir(exist_ok=True)
         except OSError as error:
             raise files.write_error(folder, error) from error
-        for _ in draw(self.job.task, model, split, range(count), folder, f"step-{step}-"):
+        spread = [
+            number * len(split) // count for number in range(count)
+        ]  # the first may all be of one class
+        for _ in draw(self.job.task, model, split, spread, folder, f"step-{step}-"):
             pass

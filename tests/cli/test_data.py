@@ -147,6 +147,21 @@ def test_mix_writes_a_recording_that_can_be_evaluated_on(cli: Cli, place: Path) 
     assert (place / "long.txt").read_text() != labels
 
 
+def test_mix_loses_nothing_where_it_cannot_write(cli: Cli, place: Path) -> None:
+    source = ("data", "mix", "speech_sample:test_count=24", "--minutes", "0.1", "--force")
+    for folder, file in (("a.txt", "a.wav"), ("b.wav", "b.txt")):
+        (place / folder).mkdir()
+        (place / file).write_text("mine")
+        error = cli(*source, "-o", f"{folder[0]}.wav", code=1).error
+        assert error == f"cannot write {folder}: is a folder: name another file"
+        assert (place / file).read_text() == "mine"
+    (place / "c.txt").symlink_to(place / "there.txt")
+    cli(*source, "-o", "c.wav")
+    assert (place / "c.txt").is_symlink()
+    assert (place / "there.txt").read_text()
+    assert "there is no folder no/such" in cli(*source, "-o", "no/such/z.wav", code=1).error
+
+
 @pytest.mark.parametrize(
     ("words", "problem"),
     [

@@ -111,7 +111,7 @@ def test_nothing_is_overwritten_without_force(cli: Cli) -> None:
         ("operator:rof -o x.onnx", 1, "operator:rof: a classical operator is not a network"),
         ("layer:operator:operator=rof -o x.onnx", 1, "a classical operator is not a network"),
         ("identity -o x.onnx", 2, "Identity: nothing says what it takes"),
-        ("can24 -o x.onnx --state", 2, "CAN: it has no state to export"),
+        ("can24 -o x.onnx --state", 2, "--state: CAN carries no state from step to step"),
         (
             "sru:input_size=3,hidden_size=4,bidirectional=true --state -o x.onnx",
             2,

@@ -31,10 +31,11 @@ task: {{name: keyword_spotting}}
 model: {model}
 data: {{name: speech_commands, root: set, words: [low, high], sample_rate: 8000, unknown_percent: 50,
         silence_percent: 25}}
-train: {{steps: {steps}, batch: 16, lr: 0.01, optimizer: adam, evaluate_every: 60, checkpoint_every: 60}}
+train: {{steps: {steps}, batch: 16, lr: 0.01, optimizer: adam, schedule: cosine, evaluate_every: 100,
+        checkpoint_every: 100}}
 """
 MODELS = {
-    "heard": RECIPE.format(model="{name: kws_svdf, size: 30k, norm: true}", steps=60),
+    "heard": RECIPE.format(model="{name: kws_svdf, size: 30k, norm: true}", steps=80),
     "whole": RECIPE.format(model="{name: kws_tiny_conv, hop_ms: 20, dropout: 0.0}", steps=40),
 }
 SMALL = (
@@ -185,7 +186,7 @@ def test_apply_finds_words_in_longer_audio(cli: Cli, runs: Path) -> None:
     long, clip, quiet = events(done)
     assert labels(long) == ["low", "high", "low", "low"]  # unknown words are not told
     for event, begin in zip(long, (300, 2800, 5300, 10_300), strict=True):
-        assert event["end_ms"] - event["start_ms"] == 1000
+        assert 1000 <= event["end_ms"] - event["start_ms"] <= 1500  # windows of half a second in a row
         assert 200 <= event["end_ms"] - begin <= 1500
         assert 0.7 < event["score"] <= 1
     assert labels(clip) == ["high"]
@@ -226,6 +227,8 @@ def test_apply_takes_settings(cli: Cli, runs: Path) -> None:
     unknown = cli("apply", "heard", "long.wav", "--set", "thresholds={hi: 0.5}", code=2).error
     assert unknown == "thresholds: 'hi' is no class: there are _silence_, _unknown_, low, high"
     assert "thresholds" in cli("apply", "heard", "long.wav", "--set", "thresholds={low: 2}", code=2).error
+    never = cli("apply", "heard", "long.wav", "--set", "minimum_count=1000", code=2).error
+    assert never.startswith("average_ms=500, minimum_count=1000: nothing would ever be found")
     listed = json.loads(cli("apply", "heard", "--options", "--json").stdout)
     assert {"average_ms", "minimum_count", "suppression_ms", "threshold", "thresholds", "stream"} == set(
         listed
@@ -242,7 +245,7 @@ def test_sound_of_any_kind(cli: Cli, runs: Path) -> None:
     assert [labels(events_) for events_ in found] == [["low"]] * 4
     assert [events_[0]["end_ms"] for events_ in found] == [1000] * 4
     notes = [line for line in done.stderr.splitlines() if "resampled" in line]
-    assert notes == ["in/rate.wav: 44100 samples a second, resampled to the 8000 of the network"]
+    assert notes == ["in/rate.wav: 44,100 Hz: resampled to 8,000, as others of that rate"]
 
 
 def test_bad_files_are_told_in_a_line_each(cli: Cli, runs: Path) -> None:
@@ -361,12 +364,15 @@ def test_a_mixed_recording_is_measured(cli: Cli, runs: Path) -> None:
     )
     assert chosen["measures"]["max_false_accepts"] == 1000
     assert chosen["details"]["sweep"] == report["details"]["sweep"]
-    fitting = [row["threshold"] for row in swept.values() if row["false_accepts_per_hour"] <= 1000]
-    assert chosen["metrics"]["threshold"] == min(fitting)
+    fitting = [row for row in swept.values() if row["false_accepts_per_hour"] <= 1000]
+    best = min(fitting, key=lambda row: (row["miss_rate"], row["false_accepts_per_hour"]))
+    assert chosen["metrics"]["threshold"] == best["threshold"]
     assert Pillow.open("seen/det.png").size == (720, 540)
     assert len(list((runs / "seen").iterdir())) == 6  # and the spectrum of each piece; the last has 4 ms
     wrong = cli(*("eval", name, "--data", stream, "--set", "thresholds={hi: 0.5}"), code=2).error
     assert "thresholds: 'hi' is no class" in wrong
+    never = cli(*("eval", name, "--data", stream, "--set", "average_ms=0"), code=2).error
+    assert "average_ms=0, minimum_count=3: nothing would ever be found" in never
 
 
 def test_labels_that_do_not_fit_the_recording(cli: Cli, runs: Path) -> None:
@@ -375,8 +381,13 @@ def test_labels_that_do_not_fit_the_recording(cli: Cli, runs: Path) -> None:
     data = ("--data", f"keyword_stream:audio={runs / 'x.wav'}")
     assert cli("eval", "heard", *data, code=1).errors == [
         f"{runs}/x.txt, line 2: 3,100 ms is not within the recording of 3,000 ms",
-        f"{runs}/x.txt, line 3: the network does not know 'talo' (it knows _silence_, _unknown_, low, high)",
+        f"{runs}/x.txt, line 3: 3,200 ms is not within the recording of 3,000 ms",
     ]
+    (runs / "x.txt").write_text("low, 300\ntalo, 1100\nhi, 1200\ntalo, 2200\n")
+    assert cli("eval", "heard", *data, code=1).error == (
+        f"{runs}/x.txt: the network does not know 'talo' (2x), 'hi' (1x) (it knows _silence_, _unknown_, "
+        "low, high)"
+    )
     cli("data", "mix", "speech_sample:test_count=24", "-o", "x.wav", "--minutes", "0.1", "--force")
     assert all("the network does not know" in error for error in cli("eval", "heard", *data, code=1).errors)
     (runs / "x.txt").unlink()

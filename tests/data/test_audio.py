@@ -20,8 +20,10 @@ def tone(rate: int, seconds: float = 0.5, hertz: float = 440) -> np.ndarray:
     return (0.5 * np.sin(2 * np.pi * hertz * np.arange(int(rate * seconds)) / rate)).astype(np.float32)
 
 
-def write(path: Path, samples: np.ndarray, rate: int = 16_000, subtype: str = "PCM_16") -> Path:
-    soundfile.write(path, samples, rate, subtype)
+def write(
+    path: Path, samples: np.ndarray, rate: int = 16_000, subtype: str | None = "PCM_16", format: str = ""
+) -> Path:
+    soundfile.write(path, samples, rate, subtype, format=format or None)
     return path
 
 
@@ -81,6 +83,62 @@ def test_what_is_cut_short_is_told(tmp_path: Path) -> None:
         audio.audio_header(path)
 
 
+OTHERS = {"aiff": "AIFF", "au": "AU", "w64": "W64", "rf64": "RF64", "wav": "WAVEX"}
+
+
+@pytest.mark.parametrize("suffix", OTHERS)
+def test_other_formats_are_read_whole_or_not_at_all(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"a.{suffix}", tone(16_000), format=OTHERS[suffix])
+    assert len(audio.read_audio(path).samples) == 8_000
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 6 // 10])
+    with pytest.raises(CompressnetError, match="cut short"):
+        audio.read_audio(path)
+
+
+def test_an_encoding_that_cannot_seek_is_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", tone(16_000), subtype="GSM610")
+    assert len(audio.read_audio(path).samples) == 26 * 320  # whole blocks
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("VOC", r"VOC \(Creative Labs\)"), ("OGG", "OGG"), ("MP3", "MPEG"), ("CAF", "CAF")],
+)
+def test_formats_whose_length_nobody_checks_are_refused(tmp_path: Path, kind: str, words: str) -> None:
+    path = write(tmp_path / "a.sound", tone(16_000), format=kind, subtype=None)
+    with pytest.raises(CompressnetError, match=f"{words}.*: whether it is whole cannot be told"):
+        audio.read_audio(path)
+
+
+def test_a_wav_with_the_highest_byte_first(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, LEVELS, 16_000, endian="BIG")
+    data = path.read_bytes()
+    assert data[:4] == b"RIFX"
+    np.testing.assert_array_equal(audio.to_int16(audio.read_audio(path).samples), LEVELS)
+    path.write_bytes(data[:-4])
+    with pytest.raises(CompressnetError, match="cut short: 8 of 12 bytes"):
+        audio.read_audio(path)
+
+
+@pytest.mark.parametrize("subtype", ["PCM_S8", "PCM_16", "PCM_24"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_flac_has_a_sum_of_its_samples(tmp_path: Path, subtype: str, channels: int) -> None:
+    noise = np.random.default_rng(0).uniform(-0.9, 0.9, (5000, channels))
+    path = write(tmp_path / "a.flac", noise, subtype=subtype)
+    np.testing.assert_allclose(audio.read_audio(path).samples, noise.mean(1), atol=5e-3)
+    data = bytearray(path.read_bytes())
+    data[25] ^= 8  # fewer samples, says the header
+    path.write_bytes(data)
+    with pytest.raises(CompressnetError, match="not those of which its header has the sum|cut short"):
+        audio.read_audio(path)
+    data[21:26] = data[21] & 0xF0, 0, 0, 0, 0  # no number, as of what was piped
+    path.write_bytes(data)
+    with pytest.raises(CompressnetError, match="its header does not say how long it is"):
+        audio.read_audio(path)
+
+
 def test_a_length_that_nobody_knew_yet_is_no_cut(tmp_path: Path) -> None:
     """ffmpeg writes such headers into pipes."""
     data = bytearray(write(tmp_path / "a.wav", LEVELS).read_bytes())
@@ -94,11 +152,14 @@ def test_bad_files_are_one_line_each(tmp_path: Path) -> None:
     tall = np.full(100, 3000.0, np.float32)
     with_nan = tone(16_000)
     with_nan[7] = np.nan
+    endless = np.zeros((9, 2), np.float32)
+    endless[3] = np.inf, -np.inf
     for make, words in (
         (lambda: bad.write_bytes(b""), "an empty file"),
         (lambda: bad.write_bytes(b"no sound at all, but text" * 20), "not audio that can be read"),
         (lambda: write(bad, np.empty(0, np.int16)), "holds no samples"),
         (lambda: write(bad, with_nan, subtype="FLOAT"), "sample 7 is NaN or infinite"),
+        (lambda: write(bad, endless, subtype="FLOAT"), "sample 3 is NaN or infinite"),
         (lambda: write(bad, tall, subtype="FLOAT"), "samples up to 3,000: floating point"),
         (lambda: write(bad, tone(16_000), 500), "500 samples a second: a damaged header"),
         (lambda: bad.unlink(), "cannot be read: No such file"),

@@ -278,22 +278,52 @@ def test_bad_files_are_all_named(tree: Path) -> None:
     whole = (tree / train[1]).read_bytes()
     (tree / train[1]).write_bytes(whole[:1000])
     (tree / train[2]).write_text("not audio")
+    for name in train[3:5]:  # links to nowhere, and to themselves
+        (tree / name).unlink()
+        (tree / name).symlink_to(tree / name if name == train[4] else tree / "nowhere")
+    (tree / "loop").symlink_to(tree / "loop")  # no word
     (tree / "_background_noise_" / "hum.wav").write_bytes(b"")
     write(tree / "_background_noise_" / "rain.wav", sound("a", RATE - 1))
     with pytest.raises(BadFiles) as error:
         open_().prepare([], 1, Silent())
     problems = "\n".join(error.value.problems)
-    assert len(error.value.problems) == 5
+    assert len(error.value.problems) == 7
+    assert open_().facts()["count"] == len(open_())
     assert f"{train[0]}: an empty file" in problems
     assert f"{train[1]}: cut short: 956 of 4,000 bytes" in problems
     assert f"{train[2]}: not audio that can be read" in problems
+    assert f"{train[3]}: cannot be read: No such file" in problems
+    assert f"{train[4]}: cannot be read: Too many levels" in problems
     assert "hum.wav: an empty file" in problems
     assert "rain.wav: 999 ms of noise, shorter than a clip of 1,000 ms" in problems
     with pytest.raises(BadFiles) as error:
         list(open_().clean(1000))
-    assert len(error.value.problems) == 3
+    assert len(error.value.problems) == 5
     found = SpeechCommands("set", words=["yes", "no"], sample_rate=RATE).check()
-    assert len(found) == 4
+    assert len(found) == 6
+
+
+def test_two_clips_of_one_name(tree: Path) -> None:
+    name = next(name for name in names(open_()) if name.startswith("yes"))
+    write((tree / name).with_suffix(".flac"), sound("b"))
+    for part in ("testing", "validation"):
+        (tree / f"{part}_list.txt").write_text(f"{name}\n" if part == "testing" else "")
+    with pytest.raises(BadFiles, match="a second clip of its name, beside"):
+        open_()
+
+
+def test_a_folder_that_cannot_be_read(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("compressnet.data.speech_tree.os.scandir", refuse)
+    with pytest.raises(CompressnetError, match="set: cannot be read: Permission denied"):
+        open_()
+
+
+def test_clips_are_not_moved_out_of_sight() -> None:
+    with pytest.raises(UsageError, match="shift_ms=1000: clips of 1000 ms"):
+        SpeechCommands("set", shift_ms=1000)
 
 
 def test_missing_data(tree: Path) -> None:

@@ -161,3 +161,11 @@ def test_audio_of_other_shapes() -> None:
         layer(torch.rand(480))
     with pytest.raises(ValueError, match="n hops"):
         layer.step(torch.rand(1, 161), layer.init_state(1))
+
+
+def test_a_bank_without_bins_is_refused() -> None:
+    for low_hz, high_hz in ((20.0, 30.0), (7999.9, 8000.0)):
+        with pytest.raises(ValueError, match="no bin of the DFT is within"):
+            LogMel(low_hz=low_hz, high_hz=high_hz)
+    with pytest.raises(ValueError, match="divide int16 by 32768"):
+        LogMel()(torch.zeros(1, 1000, dtype=torch.int16))

@@ -81,7 +81,7 @@ def test_nothing_is_found_in_windows_that_begin_before_the_audio() -> None:
     detector = Detector(CLASSES, Smoothing(average_ms=50, minimum_count=1, threshold=0.5), clip_ms=100)
     assert detector.push(50, scores(YES, 0.8)) is None
     found = detector.push(100, scores(YES, 0.4))
-    assert found == (100, YES, pytest.approx(0.6))  # they count in the mean
+    assert found == (100, YES, pytest.approx(0.6), 50)  # they count in the mean
 
 
 def test_a_word_is_told_once_and_again_after_silence() -> None:
@@ -98,7 +98,7 @@ def test_a_word_is_told_once_and_again_after_silence() -> None:
 
 def test_what_comes_too_soon_after_a_word_is_not_told_but_is_found_later() -> None:
     smoothing = Smoothing(average_ms=0, minimum_count=1, suppression_ms=100, threshold=0.5)
-    assert heard(smoothing, (0, YES), (100, NO)) == [(0, YES, pytest.approx(0.9))]
+    assert heard(smoothing, (0, YES), (100, NO)) == [(0, YES, pytest.approx(0.9), 0)]
     assert [word.end_ms for word in heard(smoothing, (0, YES), (100, NO), (101, NO), (202, YES))] == [
         0,
         101,
@@ -120,7 +120,7 @@ def test_a_score_has_to_be_above_its_threshold() -> None:
     assert Detector(CLASSES, AT_ONCE, {"yes": 0.4}).push(0, half) == Detection(0, YES, 0.5)
     strict = Detector(CLASSES, AT_ONCE, {"yes": 0.95})
     assert strict.push(0, scores(YES, 0.9)) is None
-    assert strict.push(1, scores(NO, 0.9)) == (1, NO, pytest.approx(0.9))
+    assert strict.push(1, scores(NO, 0.9)) == (1, NO, pytest.approx(0.9), 1)
     # A word below its threshold was not found: the word before it is not told again.
     assert strict.push(2, scores(YES, 0.9)) is None
     assert strict.push(3, scores(NO, 0.9)) is None
