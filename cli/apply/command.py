@@ -109,7 +109,7 @@ def apply(
     smoke = bool(loaded.architecture and loaded.architecture.smoke)
     if json:
         words = [entry["text"] for entry in texts]
-        entries = report.joined(entries) if makes.live else entries
+        entries = report.joined(entries) if usual.live else entries
         entries += [{key: entry[key] for key in ("input", "output")} for entry in texts if "output" in entry]
         report.print_document(loaded.subject.text, smoke, writer, entries, words)
     else:
