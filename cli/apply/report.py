@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compressnet.errors import named
 from compressnet.files import is_stream
 from compressnet.source import Source
 
@@ -94,7 +93,7 @@ def _print(subject: str, results: Results) -> None:
     for name, rows in found:
         _print_rows(name, rows)
         if not rows:
-            console.print_text(f"{named(name)}: nothing")
+            console.print_text(f"{console.shown(name)}: nothing")
 
 
 def _print_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> None:

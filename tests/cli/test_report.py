@@ -135,7 +135,7 @@ def test_an_image_run(cli: Cli, place: Path, smoke_run: Path) -> None:
         assert words in page.sections["results"]
     pictures = [image["alt"] for image in page.all("img")]
     panes = ("input", "target", "network", "error x 8")
-    assert pictures == [f"{name}, {pane}" for name in ("coffee", "rocket") for pane in panes]
+    assert pictures == [f"{name}, {pane}" for name in ("coffee", "retina") for pane in panes]
     assert "rof:weight=0.1" in page.sections["recipe"]
     assert "blocks.0.conv" in page.sections["layers"]
     assert "The parameters take 148.9 kB." in page.sections["layers"]

@@ -371,7 +371,7 @@ def test_what_cannot_be_exported_says_so_and_leaves_no_file(
     ("module", "state", "message"),
     [
         (SRU(3, 4, bidirectional=True), True, "bidirectional layers cannot stream"),
-        (nn.Linear(2, 3), True, "Linear: it has no state"),
+        (nn.Linear(2, 3), True, "Linear carries no state from step to step"),
         (nn.Identity(), False, "Identity: nothing says what it takes"),
         (nn.Conv2d(3, 4, 60), False, r"Conv2d: for \(2, 3, 64, 48\) it says"),
     ],
