@@ -78,6 +78,15 @@ SYSTEMS = (
         "a part of Speech Commands, split by us",
     ),
     System(
+        "Segmentation (ShuffleSeg)",
+        "docs/systems/segmentation.md",
+        "compressnet train seg_sample",
+        "seg_sample",
+        "mIoU",
+        "mIoU",
+        "drawn streets that training has not",
+    ),
+    System(
         "LSTM language model",
         "docs/systems/language_models.md",
         "compressnet train lm_ptb_lstm",
