@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressnet.files import is_stream
-from compressnet.source import Source
+from compressnet.source import STDIN, Source
 
 from .. import console, streams
 
@@ -37,14 +37,14 @@ def print_document(
 
 
 def joined(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What was told of one input piece by piece, as one entry: its lists one behind the other."""
-    found: dict[str, dict[str, Any]] = {}
-    for entry in entries:
-        whole = found.setdefault(entry["input"], entry)
-        if whole is not entry:
-            for key, value in entry.items():
-                whole[key] = whole[key] + value if isinstance(value, list) else value
-    return list(found.values())
+    """What was told of stdin piece by piece as one entry, its lists one behind the other."""
+    found = [entry for entry in entries if entry["input"] != STDIN]
+    pieces = [entry for entry in entries if entry["input"] == STDIN]
+    for piece in pieces[1:]:
+        for key, value in piece.items():
+            if isinstance(value, list):
+                pieces[0][key] = pieces[0][key] + value
+    return found + pieces[:1]
 
 
 def show(

@@ -12,7 +12,8 @@ coefficients by sqrt(2 / bands).
 The DFT is a product with the windowed cosines and sines of the bins that the mel bank uses: no slower than an
 FFT at these sizes, as exact, and its multiplications can be counted. Seen from the middle of a window cosines
 are even and sines odd, so that each half of it is multiplied once. All is computed in float32 at least, under
-autocast and in modules of 16-bit numbers too: MFCCs differ in what such numbers cannot hold.
+autocast and in modules of 16-bit numbers too: MFCCs differ in what such numbers cannot hold. Without
+gradients the CPU takes an FFT in C (`kernels/log_mel.py`).
 """
 
 from __future__ import annotations

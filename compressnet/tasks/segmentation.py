@@ -28,7 +28,7 @@ from compressnet.data.class_image import planes, rgb
 from compressnet.data.images import read_image
 from compressnet.data.label_classes import IGNORED, LabelClasses
 from compressnet.data.label_image import LabelledBatch, LabelledImage, WholeBatch, WholeImage
-from compressnet.errors import NotFinite
+from compressnet.errors import CompressnetError, NotFinite
 from compressnet.recipe import Component
 from compressnet.reporter import Reporter
 from compressnet.source import Source
@@ -140,8 +140,11 @@ class Segmentation:
         own = {key: assets[key] for key in Assets.model_fields if key in assets}
         stored = json_file.check(Assets, own, "the stored assets")
         self.short_side = stored.short_side
-        pixels = (stored.class_pixels + [0] * (len(self.classes) + 1))[: len(self.classes) + 1]
-        self._weights = class_weights(pixels, self._weights_kind, self._ignore_output)
+        if len(stored.class_pixels) != len(self.classes) + 1:
+            raise CompressnetError(
+                "the stored assets: 'class_pixels' has to count each class, and what is ignored"
+            )
+        self._weights = class_weights(stored.class_pixels, self._weights_kind, self._ignore_output)
         self._ready = None
 
     def sizes(self) -> dict[str, Any]:

@@ -73,8 +73,8 @@ class LabelMap:
 
     def _nothing(self) -> int:
         """The id of what is none of the classes."""
-        free = [value for value in (*self.classes.ignored_ids, 0, IGNORED) if value not in self.classes.ids]
-        return next(iter(free), IGNORED)
+        values = (*self.classes.ignored_ids, 0, IGNORED, *range(256))  # one is free: outputs are 254 at most
+        return next(value for value in values if value not in self.classes.ids)
 
 
 def shares(counts: np.ndarray, classes: LabelClasses, only: Sequence[int]) -> dict[str, float]:

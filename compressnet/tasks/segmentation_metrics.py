@@ -12,11 +12,13 @@ IoU/x, accuracy/x, pixels/x    of one class
                                        pixels that were taken for "ignored": misses, and nobody's false alarm
 
 Pixels whose label is ignored do not count at all. A class that is neither there nor predicted has no figures
-and is left out of means. Source: cityscapesscripts, evalPixelLevelSemanticLabeling.py.
+and is left out of means; where nothing is labelled there are none (NaN). Source: cityscapesscripts,
+evalPixelLevelSemanticLabeling.py.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -82,7 +84,7 @@ class SegmentationMetrics:
         recalls = _ratio(hits, rows)
         figures = {
             "mIoU": _mean(ious),
-            "pixel_accuracy": float(hits.sum() / max(rows.sum(), 1)),
+            "pixel_accuracy": float(hits.sum() / rows.sum()) if rows.any() else math.nan,
             "class_accuracy": _mean(recalls),
             **self._of_categories(),
             **self._of_objects(),
@@ -185,4 +187,4 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 def _mean(values: np.ndarray) -> float:
     there = values[~np.isnan(values)]
-    return float(there.mean()) if len(there) else 0.0
+    return float(there.mean()) if len(there) else math.nan

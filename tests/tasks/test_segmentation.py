@@ -57,8 +57,8 @@ def test_what_is_stored() -> None:
     assert (assets["classes"], assets["ids"]) == (["sky", "road"], [4, 9])
     assert (assets["short_side"], assets["class_pixels"]) == (8, [60, 40, 20])
     damages: list[dict[str, Any]]
-    damages = [{"short_side": 0}, {"class_pixels": [-1]}, {"classes": []}, {"ids": [4, 4]}]
-    damages = [{"short_side": 0}, {"class_pixels": [-1]}, {"classes": []}, {"ids": [4, 4]}]
+    damages = [{"short_side": 0}, {"class_pixels": [-1]}, {"class_pixels": [1, 2]}, {"classes": []}]
+    damages.append({"ids": [4, 4]})
     for damage in damages:
         with pytest.raises(CompressnetError, match="assets"):
             Segmentation().use({**assets, **damage})

@@ -82,8 +82,9 @@ def test_processes_are_summed() -> None:
 
 def test_everything_ignored() -> None:
     made = measured(SMALL, np.full((1, 2, 2), 255, np.uint8), np.zeros((1, 2, 2), np.uint8))
-    assert made.compute()["mIoU"] == 0
-    assert not any(np.isnan(value) for value in made.compute().values())
+    figures = made.compute()
+    assert all(np.isnan(figures[name]) for name in ("mIoU", "pixel_accuracy", "class_accuracy"))
+    assert [figures[f"pixels/{name}"] for name in "abc"] == [0, 0, 0]
 
 
 def test_objects_are_scored_as_cityscapes_scores_them(

@@ -32,7 +32,7 @@ ASSETS = {
     "ignored_ids": [0],
     "ignored_colours": [],
     "short_side": 48,
-    "class_pixels": [1, 1, 1],
+    "class_pixels": [1, 1, 1, 0],
 }
 
 
