@@ -100,6 +100,8 @@ class LabelClasses:
         for what, values in (("id", (*found.ids, *found.ignored_ids)), ("name", found.names)):
             if len(set(values)) < len(values):
                 raise CompressnetError(f"assets: damaged: two classes have one {what}")
+        if not all(name.isprintable() for name in (*found.names, *(found.categories or ()))):
+            raise CompressnetError("assets: damaged: a name that cannot be printed")
         return found
 
     def check(self, assets: Mapping[str, Any]) -> None:
@@ -221,6 +223,9 @@ def _rows(path: Path, text: str, problems: list[str]) -> Iterator[_Row | None]:
                 f"follow): '{missing[0]}' is missing"
             )
             return
+        if len(set(header)) < len(header):
+            problems.append(f"{path}:1: the header has a column twice")
+            return
         if unknown := [name for name in header if name not in _KNOWN]:
             problems.append(f"{path}:1: unknown column '{named(unknown[0])}'{suggestion(unknown[0], _KNOWN)}")
             return
@@ -243,6 +248,9 @@ def _row(
         problems.append(f"{place}: id '{short(cell['id'])}' is no whole number from 0 to 255")
     if not 1 <= len(cell["name"]) <= _LONGEST or not cell["name"].isprintable():
         problems.append(f"{place}: the name has to have 1 to {_LONGEST} printable characters")
+    category = cell.get("category", "")
+    if category and not (len(category) <= _LONGEST and category.isprintable()):
+        problems.append(f"{place}: the category has to have up to {_LONGEST} printable characters")
     flags = {}
     for key in ("ignore", "instances"):
         flags[key] = _WORDS.get(cell.get(key, "").lower())
@@ -255,7 +263,7 @@ def _row(
         return None
     own = _rgb(bytes.fromhex(colour[1:])) if colour else None
     ignored, instances = bool(flags["ignore"]), bool(flags["instances"])
-    return _Row(line, int(cell["id"]), cell["name"], own, ignored, cell.get("category", ""), instances)
+    return _Row(line, int(cell["id"]), cell["name"], own, ignored, category, instances)
 
 
 def _repeated(path: Path, rows: Sequence[_Row]) -> list[str]:

@@ -170,10 +170,10 @@ class LabelFolder:
         for folder in (images, labels):
             if not folder.is_dir() or not find_images(folder):
                 raise CompressnetError(self._missing(folder))
-        photographs, problems = _by_name(images)
+        photographs, twice = _by_name(images)
         maps, others = _by_name(labels)
         names = sorted(photographs.keys() | maps.keys()) if listed is None else _listed(listed)
-        problems = problems + others if listed is None else []
+        problems = [line for name, line in (*twice, *others) if listed is None or name in names]
         pairs = []
         for name in names:
             if name not in photographs:
@@ -213,14 +213,14 @@ def augmentation(
     return Augmentation(size, sides, (scale[0], scale[1]), flip, colour, most_of_one_class)
 
 
-def _by_name(folder: Path) -> tuple[dict[str, Path], list[str]]:
-    """Pictures by their path below a folder, without the suffix; a line for each second one of a name."""
+def _by_name(folder: Path) -> tuple[dict[str, Path], list[tuple[str, str]]]:
+    """Pictures by their path below a folder, without the suffix; name and line for each second of a name."""
     found: dict[str, Path] = {}
     problems = []
     for path in find_images(folder):
         name = path.relative_to(folder).with_suffix("").as_posix()
         if name in found:
-            problems.append(f"{path}: a second file of the name {name}, beside {found[name].name}")
+            problems.append((name, f"{path}: a second file of the name {name}, beside {found[name].name}"))
         else:
             found[name] = path
     return found, problems

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as PILImage
 
-from compressnet.data import pillow_files, sixteen_bit
+from compressnet.data import pillow_files, png_file, sixteen_bit
 from compressnet.data.label_classes import IGNORED, LabelClasses
 from compressnet.data.limits import MAX_PIXELS, refuse_large
 from compressnet.errors import CompressnetError
@@ -35,6 +35,7 @@ def read_labels(path: Path, classes: LabelClasses) -> np.ndarray:
         CompressnetError: not a PNG of 8 bits, damaged, or values that the class file does not know: which,
             and on how many pixels.
     """
+    _check_whole(path)
     with pillow_files.explained(path), pillow_files.opened(path) as handle:
         values = _values(handle, path)
     if values.ndim == 2:
@@ -56,11 +57,22 @@ def read_instances(path: Path) -> np.ndarray:
     Raises:
         CompressnetError: not a gray PNG, or damaged.
     """
+    _check_whole(path)
     with pillow_files.explained(path), pillow_files.opened(path) as handle:
         refuse_large(path, handle.size, MAX_PIXELS, _PIXEL_BYTES)
         if handle.format != "PNG" or not (handle.mode == "L" or handle.mode.startswith("I")):
             raise CompressnetError(f"{path}: instance ids have to be a gray PNG of 16 bits")
         return np.asarray(handle).astype(np.int32)
+
+
+def _check_whole(path: Path) -> None:
+    """Pillow fills rows that are missing with zeros, which are a class."""
+    try:
+        fault = png_file.fault(path)
+    except OSError as error:
+        raise CompressnetError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if fault:
+        raise CompressnetError(f"{path}: a damaged PNG: {fault}: get it again")
 
 
 def _values(handle: PILImage.Image, path: Path) -> np.ndarray:

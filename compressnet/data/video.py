@@ -80,7 +80,8 @@ def open_clip(file: BinaryIO, name: str) -> Iterator[Clip]:
     except CompressnetError as error:
         raise CompressnetError(f"{name}: {error}") from None
     try:
-        container = av.open(file, options={"format_whitelist": ",".join(_FORMATS.split())})
+        known = {"format_whitelist": ",".join(_FORMATS.split())}
+        container = av.open(file, options=known, metadata_errors="replace")  # titles need not be UTF-8
     except (av.error.FFmpegError, OSError) as error:
         raise CompressnetError(
             f"{name}: no clip that can be read: {reason(error)} (damaged, or cut off)"

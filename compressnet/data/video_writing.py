@@ -81,6 +81,10 @@ def redraw(clip: Clip, path: Path, change: Change, reporter: Reporter) -> Redraw
     done.frames, done.seconds, done.lost = clip.frames, clip.seconds, made.lost
     if clip.damaged:
         done.lost.append(f"{clip.damaged} frames are damaged in the clip, and mended as its decoder does")
+    if clip.length and clip.frames < clip.length and not done.cut_short:
+        done.lost.append(
+            f"{clip.frames} of the {clip.length} frames that the clip says to have could be decoded"
+        )
     return done
 
 

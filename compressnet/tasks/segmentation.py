@@ -28,7 +28,7 @@ from compressnet.data.class_image import planes, rgb
 from compressnet.data.images import read_image
 from compressnet.data.label_classes import IGNORED, LabelClasses
 from compressnet.data.label_image import LabelledBatch, LabelledImage, WholeBatch, WholeImage
-from compressnet.errors import CompressnetError, NotFinite
+from compressnet.errors import CompressnetError
 from compressnet.recipe import Component
 from compressnet.reporter import Reporter
 from compressnet.source import Source
@@ -239,8 +239,8 @@ class Segmentation:
                 pixels = planes(rgb(read_image(path, srgb=True)))
             try:
                 labels = labeller(pixels[None].to(device))[0].cpu()
-            except NotFinite as error:
-                raise NotFinite(f"{source}: {error}") from error
+            except CompressnetError as error:
+                raise type(error)(f"{source}: {error}") from error
             return LabelMap(
                 pixels, labels, self.classes, settings.output, only, settings.opacity, settings.legend
             )

@@ -20,6 +20,8 @@ from torch.nn import functional as F
 
 from compressnet import finite
 from compressnet.data.label_classes import IGNORED
+from compressnet.data.limits import MAX_PIXELS
+from compressnet.errors import CompressnetError
 from compressnet.layers.folded import in_channels_last
 
 Upsample = Literal["logits", "nearest"]
@@ -87,12 +89,20 @@ class Labeller:
 
 
 def at_side(photographs: Tensor, short_side: int | None, factor: float = 1.0) -> Tensor:
-    """uint8 (B, 3, H, W) scaled, as training scales it: antialiased where it is made smaller."""
+    """uint8 (B, 3, H, W) scaled, as training scales it: antialiased where it is made smaller.
+
+    Raises:
+        CompressnetError: it would become larger than any photograph that is read.
+    """
     height, width = photographs.shape[2:]
     scale = factor * (1.0 if short_side is None else short_side / min(height, width))
     size = max(1, round(height * scale)), max(1, round(width * scale))
     if size == (height, width):
         return photographs
+    if size[0] * size[1] > MAX_PIXELS:
+        raise CompressnetError(
+            f"{width}x{height} pixels would be scaled to {size[1]:,}x{size[0]:,}: take size=native"
+        )
     return F.interpolate(photographs, size, mode="bilinear", antialias=True)
 
 

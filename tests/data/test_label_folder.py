@@ -182,7 +182,7 @@ def test_every_fault_is_told_first(folder: Path, pair: Pair, make_photo: Any) ->
     expected = [
         r"a.png: value 77 (64 pixels) is not in classes.csv",
         r"b.png: 16x9 pixels, its photograph 9x16 (its EXIF turns",
-        r"c.png: damaged or not supported",
+        r"c.png: a damaged PNG: ",
         r"d.png: has 16 bits a pixel",
     ]
     assert len(error.value.problems) == 4

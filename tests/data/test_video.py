@@ -258,3 +258,13 @@ def test_real_clips_keep_frames_length_and_sound(tmp_path: Path, name: str) -> N
     assert after.ends == pytest.approx(max(before.starts) + 0.04, abs=0.01)
     assert np.allclose(after.starts, sorted(before.starts), atol=2e-3)
     assert after.sound == before.sound != []
+
+
+def test_titles_need_not_be_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    film(path)
+    data = path.read_bytes()
+    place = data.index(b"Lavf")  # the program that wrote it
+    path.write_bytes(data[:place] + b"\xff\xfe" + data[place + 2 :])
+    with path.open("rb") as file, open_clip(file, "a.mkv") as clip:
+        assert len(list(clip.pictures())) > 0

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compressnet.errors import NotFinite
+from compressnet.errors import CompressnetError, NotFinite
 from compressnet.layers.folded import in_channels_last
 from compressnet.models.segmentation import shuffleseg
 from compressnet.tasks.segmentation_labelling import Labeller, at_side
@@ -90,3 +90,7 @@ def test_photographs_are_scaled_by_their_short_side() -> None:
     assert at_side(photograph(20, 40), 10).shape[2:] == (10, 20)
     assert at_side(photograph(40, 20), 10, 2.0).shape[2:] == (40, 20)
     assert at_side(photograph(40, 20), None).shape[2:] == (40, 20)
+    with pytest.raises(
+        CompressnetError, match="60000x1 pixels would be scaled to 21,600,000x360: take size=native"
+    ):
+        at_side(photograph(1, 60_000), 360)
