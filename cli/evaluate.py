@@ -64,8 +64,8 @@ def evaluate(
     component = _data_of(loaded, data)
     measures = _take_measures(loaded, set_)
     report = {**_measure(loaded, component, split, device, pictures), "measures": measures}
-    _show(report, json)  # first: no failure to write may cost the figures
-    if loaded.run:
+    _show(report, set_ or [], json)  # first: no failure to write may cost the figures
+    if loaded.run and not set_:  # what stands in the run's report is measured as usual
         from compressnet.files import write_json
 
         write_json(loaded.run.folder / "eval.json", report)
@@ -195,7 +195,7 @@ def _rows(metrics: dict[str, float]) -> dict[str, dict[str, float]]:
     return rows
 
 
-def _show(report: dict[str, Any], json: bool) -> None:
+def _show(report: dict[str, Any], settings: list[str], json: bool) -> None:
     from compressnet.card import title
 
     if json:
@@ -207,6 +207,7 @@ def _show(report: dict[str, Any], json: bool) -> None:
     rows = [[name, *(row.get(column) for column in columns)] for name, row in report["rows"].items()]
     rows.append(["mean", *(report["metrics"].get(column) for column in columns)])
     mark = " (smoke run: figures mean nothing)" if report["smoke"] else ""
+    mark += "".join(f", {text}" for text in settings)
     heading = f"{report['subject']} on {title(report['data'])}, {report['split']}{mark}"
     console.print_table(
         heading, [f"{report['data']['name']}", *(_heading(column) for column in columns)], rows

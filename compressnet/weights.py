@@ -196,6 +196,8 @@ def load_into(
     for option, prefixes in (("init_skip", skip), ("init_only", only)):
         for prefix in prefixes:
             if not any(_below(name, prefix) for name in own):
+                if option == "init_skip" and prefix in dict(model.named_modules()):
+                    continue  # it has no weights, and so none that would be taken
                 has = ", ".join(_top_names(own))
                 raise UsageError(f"{option}: the model has no '{prefix}' (it has: {has})")
     for prefix in only:

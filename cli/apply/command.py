@@ -253,9 +253,13 @@ def _list_options(loaded: Loaded, json: bool) -> None:
 
 
 def _plain(schema: dict[str, Any]) -> dict[str, Any]:
-    """Of `an integer or nothing` the integer."""
+    """Of `an integer or nothing` the integer; of several kinds all types and ranges."""
     some = [entry for entry in schema.get("anyOf", ()) if entry.get("type") != "null"]
-    return {**some[0], **schema} if some else schema
+    if len(some) < 2:
+        return {**some[0], **schema} if some else schema
+    ranges = [text for text in map(_range, some) if text]
+    types = dict.fromkeys(str(entry.get("type", "-")) for entry in some)
+    return {**schema, "type": " or ".join(types), "enum": [" or ".join(ranges)]}
 
 
 def _range(schema: dict[str, Any]) -> str:

@@ -28,7 +28,7 @@ from compressnet.data.class_image import planes, rgb
 from compressnet.data.images import read_image
 from compressnet.data.label_classes import IGNORED, LabelClasses
 from compressnet.data.label_image import LabelledBatch, LabelledImage, WholeBatch, WholeImage
-from compressnet.errors import CompressnetError
+from compressnet.errors import CompressnetError, UsageError
 from compressnet.recipe import Component
 from compressnet.reporter import Reporter
 from compressnet.source import Source
@@ -51,13 +51,13 @@ class Options:
 
     Attributes:
         output: the photograph under the colours of the classes; these alone, as a palette PNG; the ids of the
-            class file, as the Cityscapes server takes them; or a mask, white where a class of `only` is. Of
-            clips all but the ids.
+            class file, as the Cityscapes server takes them; or a mask, white where a class of `only` is: name
+            some. Of clips all but the ids.
         only: names of classes; the others are left out.
         opacity: of the colours over the photograph.
         legend: name the classes that are there, in a strip below the overlay; below a clip, all of them.
         size: the short side to which photographs are scaled for the network: that of training, their own
-            ("native"), or any. The result has the photograph's size.
+            ("native"), or any. The result has the photograph's size, and a legend is below it.
         dtype: arithmetic of the network; bfloat16 is faster where the processor has it.
     """
 
@@ -214,6 +214,8 @@ class Segmentation:
     ) -> Answers:
         """Label photographs of any size and mode, and the frames of clips."""
         settings = Options(**options)
+        if settings.output == "mask" and settings.only is None:
+            raise UsageError("output=mask: name the classes that it shows, as in --set only='[car]'")
         only = check_only(settings.only, self.classes)
         sides = {"training": self.short_side, "native": None}
         side = settings.size if isinstance(settings.size, int) else sides[settings.size]

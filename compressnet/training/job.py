@@ -222,8 +222,9 @@ def to_device(model: nn.Module, device: torch.device, channels_last: bool) -> nn
 def _refuse_crash(model: nn.Module) -> None:
     """Refuse what takes the process down in torch 2.13 on the CPU.
 
-    In channels_last the backward pass of a 1x1 convolution with strides and fewer than 8 channels writes past
-    its memory. A test in a child process tells when torch has repaired it.
+    In channels_last and with AVX2 the backward pass of a 1x1 convolution with strides and fewer than 8
+    channels writes past its memory. Whatever the processor has, it is refused: a run may be resumed on
+    another. A test in a child process tells when torch has repaired it.
     """
     for path, module in model.named_modules():
         if not isinstance(module, nn.Conv2d):

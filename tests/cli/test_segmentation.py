@@ -121,6 +121,8 @@ def test_eval_gives_the_figures_of_every_class(cli: Cli, seg: Path) -> None:
     )
     assert nearest["measures"] == {"upsample": "nearest", "flip": True, "scales": None}
     assert nearest["metrics"]["mIoU"] > 0.6
+    assert json.loads(Path("seg/eval.json").read_text()) == report  # measured as usual
+    assert "flip=true" in cli("eval", "seg", "--set", "flip=true").stdout
     scaled = json.loads(cli("eval", "seg", "--json", "--set", "scales=[0.75,1,1.25]").stdout)
     assert scaled["metrics"]["mIoU"] > 0.6
 
@@ -174,6 +176,10 @@ def test_bad_settings_are_one_line(cli: Cli, seg: Path) -> None:
     unknown = cli("apply", "seg", *where, "--set", "only=[cart]", code=2).error
     assert unknown == "only: 'cart' is no class - did you mean 'car'?"
     assert "output" in cli("apply", "seg", *where, "--set", "output=colours", code=2).error
+    assert "name the classes" in cli("apply", "seg", *where, "--set", "output=mask", code=2).error
+    listed = " ".join(cli("apply", "seg", "--options").stdout.split())
+    assert "string or integer" in listed
+    assert "training, native or above 0" in listed
     assert "name the output" in cli("apply", "seg", "photo.png", code=2).error
     (seg / "set" / "classes.csv").write_text(CLASSES.replace("car", "bus"))
     assert "bus" in cli("eval", "seg", code=1).error
