@@ -14,7 +14,7 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
-NAMES = ("cross_entropy", "log_mel", "lstm", "lstm_1997", "sru", "svdf")
+NAMES = ("best_output", "cross_entropy", "log_mel", "lstm", "lstm_1997", "sru", "svdf")
 NONE_BUILT = "none (no C compiler at installation, or not loadable): torch's operations run instead"
 
 

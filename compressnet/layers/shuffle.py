@@ -86,7 +86,7 @@ class ShuffleUnit(nn.Module):
         y = self.depthwise_norm(self.depthwise(y))  # (B, b, h, w)
         y = self.expand_norm(self.expand(y))  # (B, d, h, w)
         if self.adds:
-            return F.relu(x + y, inplace=True)
+            return F.relu(y.add_(x), inplace=True)  # the norm needs its result no more, in training neither
         beside = F.avg_pool2d(x, 3, self.stride, padding=1, count_include_pad=False)  # (B, c, h, w)
         return F.relu(torch.cat([beside, y], 1), inplace=True)
 

@@ -172,12 +172,14 @@ class ShuffleNet(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Pictures (B, 3, H, W) to maps."""
-        x = self.normalise(x)
-        half = F.relu(self.norm1(self.conv1(x)), inplace=True)  # (B, 24, H/2, W/2)
-        quarter = F.max_pool2d(half, 3, 2, padding=int(self.padded))  # (B, 24, H/4, W/4)
-        maps = [half, quarter]
+        maps = []  # held only if they are wanted: these two are the largest
+        x = F.relu(self.norm1(self.conv1(self.normalise(x))), inplace=True)  # (B, 24, H/2, W/2)
+        maps += [x] if self.levels == 5 else []
+        x = F.max_pool2d(x, 3, 2, padding=int(self.padded))  # (B, 24, H/4, W/4)
+        maps += [x] if self.levels == 5 else []
         for stage in self.stages:
-            maps.append(stage(maps[-1]))  # (B, 240, H/8, W/8), (B, 480, H/16, W/16), (B, 960, H/32, W/32)
+            x = stage(x)  # (B, 240, H/8, W/8), (B, 480, H/16, W/16), (B, 960, H/32, W/32)
+            maps.append(x)
         if self.levels == 5 and not self.padded:
             maps[:2] = (F.pad(odd, (0, 1, 0, 1)) for odd in maps[:2])
         return maps[-self.levels :]

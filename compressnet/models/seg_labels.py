@@ -1,7 +1,7 @@
 """Segmenters down to labels, for timing: the best output of every pixel is part of what a user waits for.
 
 labels               the network as it is, then the best output
-labels_folded        as `apply` and `eval` run it: folded, channels-last
+labels_folded        as `apply` and `eval` run it: folded, channels-last, scores enlarged in the last step
 labels_onnxruntime   the network in ONNX Runtime, then the best output
 """
 
@@ -10,7 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from compressnet import registry
+from compressnet import finite, registry
+from compressnet.kernels.best_output import best_output
 from compressnet.layers.folded import in_channels_last
 from compressnet.models.segmentation import Segmenter
 from compressnet.models.segnet import SegNet
@@ -24,7 +25,7 @@ class Labels(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
-        return best(self.network(x))
+        return self.network(x).argmax(1).to(torch.uint8)
 
 
 class FoldedLabels(nn.Module):
@@ -40,7 +41,7 @@ class FoldedLabels(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self._copy is None:
             self._copy = in_channels_last(self.network)
-        return best(self._copy(x.contiguous(memory_format=torch.channels_last)))
+        return best(self._copy, x.contiguous(memory_format=torch.channels_last))
 
 
 class OnnxLabels(Labels):
@@ -49,9 +50,19 @@ class OnnxLabels(Labels):
     inference_only = True
 
 
-def best(scores: Tensor) -> Tensor:
-    """Scores (B, K, H, W) to the best of every pixel, uint8 (B, H, W)."""
-    return scores.argmax(1).to(torch.uint8)
+def best(network: nn.Module, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+    """Pictures (B, 3, H, W) to the best output of every pixel, uint8 (B, H, W).
+
+    Args:
+        network: of scores (B, K, H, W).
+        size: the height and width of the result, to which scores are enlarged.
+
+    Raises:
+        NotFinite: the scores are not.
+    """
+    if isinstance(network, Segmenter):
+        return network.best(x, size)
+    return best_output(finite.checked(network(x).float(), "the network's output"), size)
 
 
 def labels(module: nn.Module) -> Labels | None:

@@ -42,7 +42,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from compressnet import finite
 from compressnet.bounds import ShuffleGroups, Size
+from compressnet.kernels.best_output import best_output
 from compressnet.layers.data_flow import chains_of_parts
 from compressnet.models import seg_decoders, seg_encoders
 from compressnet.models.seg_encoders import Variant
@@ -76,10 +78,28 @@ class Segmenter(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Pictures (B, 3, H, W), RGB in [0, 1], of any size, to scores (B, K, H, W)."""
         height, width = x.shape[2:]
+        return self.head(self._features(x))[:, :, :height, :width]
+
+    def best(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Pictures (B, 3, H, W) to the best output of every pixel, uint8 (B, H, W).
+
+        Args:
+            size: the height and width of the result, to which scores are enlarged.
+
+        Raises:
+            NotFinite: the scores are not.
+        """
+        here = x.shape[2], x.shape[3]
+        x = self._features(x)
+        enlarges = isinstance(self.head, nn.Upsample)  # then it is done while the best is looked for
+        if not enlarges or size not in (None, here):
+            return best_output(_finite(self.head(x)[:, :, : here[0], : here[1]]), size)
+        return best_output(_finite(x), (x.shape[2] * _SCALE, x.shape[3] * _SCALE), here)
+
+    def _features(self, x: Tensor) -> Tensor:
         # Of these forms an exported graph finds all sizes behind them as multiples of a number.
-        x = filled(x, *((side + _SCALE - 1) // _SCALE * _SCALE - side for side in (height, width)))
-        x = self.head(self.decoder(self.encoder(x)))
-        return x[:, :, :height, :width]
+        x = filled(x, *((side + _SCALE - 1) // _SCALE * _SCALE - side for side in x.shape[2:]))
+        return self.decoder(self.encoder(x))
 
     def example(self, batch: int = 1, size: int | tuple[int, int] | None = None) -> tuple[Tensor]:
         """Pictures for counting, timing and export; 360 pixels high, 640 wide."""
@@ -87,6 +107,10 @@ class Segmenter(nn.Module):
 
     def foldable(self) -> list[list[str]]:
         return [*chains_of_parts(self), ["head"]]
+
+
+def _finite(scores: Tensor) -> Tensor:
+    return finite.checked(scores.float(), "the network's output")
 
 
 def filled(x: Tensor, bottom: int, right: int) -> Tensor:

@@ -3,16 +3,16 @@
     photographs uint8 (B, 3, H, W)
       |  short side scaled to that of training           (B, 3, h, w) in [0, 1], channels_last
       |  network, folded                                 scores (B, K, h, w)
-      |  enlarged, best output of each pixel             uint8 (B, H, W), 255: the output "ignored"
+      |  enlarged, best output of each pixel, in one     uint8 (B, H, W), 255: the output "ignored"
 
 Pictures mirrored and of other scales are averaged in probabilities, at the photograph's own size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from compressnet.data.label_classes import IGNORED
 from compressnet.data.limits import MAX_PIXELS
 from compressnet.errors import CompressnetError
 from compressnet.layers.folded import in_channels_last
+from compressnet.models.seg_labels import best
 
 Upsample = Literal["logits", "nearest"]
 
@@ -62,27 +63,31 @@ class Labeller:
         """
         size = photographs.shape[2], photographs.shape[3]
         if not self._flip and len(self._scales) == 1:
-            scores = self._scores(photographs, self._scales[0])
+            x = self._input(photographs, self._scales[0])
             if self._upsample == "nearest":
-                return self._mapped(enlarged(scores.argmax(1).to(torch.uint8), size))
-            return self._mapped(_at(scores, size).argmax(1).to(torch.uint8))
+                return self._mapped(enlarged(self._run(best, x), size))
+            return self._mapped(self._run(best, x, size))
         total: Tensor | None = None
         for factor in self._scales:
             for mirrored in (False, True)[: 1 + self._flip]:
                 given = photographs.flip(3) if mirrored else photographs
-                p = _at(self._scores(given, factor).softmax(1), size)
+                p = _at(self._scores(self._input(given, factor)).softmax(1), size)
                 p = p.flip(3) if mirrored else p
                 total = p if total is None else total.add_(p)
         assert total is not None
         return self._mapped(total.argmax(1).to(torch.uint8))
 
-    def _scores(self, photographs: Tensor, factor: float) -> Tensor:
+    def _input(self, photographs: Tensor, factor: float) -> Tensor:
         x = at_side(photographs, self._short_side, factor).float().div_(255)
-        x = x.contiguous(memory_format=torch.channels_last)
+        return x.contiguous(memory_format=torch.channels_last)
+
+    def _scores(self, x: Tensor) -> Tensor:
+        return finite.checked(self._run(nn.Module.__call__, x).float(), "the network's output")
+
+    def _run(self, function: Callable[..., Tensor], x: Tensor, *rest: Any) -> Tensor:
         is_half = self._dtype == "bfloat16"
         with torch.autocast(x.device.type, torch.bfloat16) if is_half else nullcontext():
-            scores = self.network(x)
-        return finite.checked(scores.float(), "the network's output")
+            return function(self.network, x, *rest)
 
     def _mapped(self, outputs: Tensor) -> Tensor:
         return outputs if self._ignored is None else outputs.masked_fill_(outputs == self._ignored, IGNORED)
