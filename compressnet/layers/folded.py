@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from compressnet.errors import UsageError
 from compressnet.layers.fold import difference, folding, rounding
@@ -81,4 +81,20 @@ def in_channels_last(module: nn.Module) -> nn.Module:
     if found is not None:
         found.apply(made)
     made.requires_grad_(False)
+    for part in made.modules():
+        if type(part) is nn.Conv2d and part.padding_mode == "zeros" and not isinstance(part.padding, str):
+            part.__class__ = _OneDnnConv2d
     return made.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+class _OneDnnConv2d(nn.Conv2d):
+    """By oneDNN whatever its size: with one thread torch takes a loop of its own for small 1x1 convolutions,
+    which is slower, the more so in groups."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight
+        here = x.is_cpu and x.dtype == weight.dtype == torch.float32 and x.ndim == 4 and x.numel() > 0
+        if not here or not torch.backends.mkldnn.is_available() or torch.is_autocast_enabled("cpu"):
+            return super().forward(x)
+        place = self.padding, self.stride, self.dilation, self.groups
+        return torch.ops.aten.mkldnn_convolution(x, weight, self.bias, *place)
