@@ -101,7 +101,8 @@ class LabelFolder:
         train = split == "train"
         others = left_out([resolve(self._root)]) if train else []
         how = self._augmentation if train else None
-        return LabelSplit(part.pairs, classes, classes, how, self._size, seed, others)
+        called = resolve(self._root).resolve().name
+        return LabelSplit(part.pairs, classes, classes, how, self._size, seed, others, called)
 
     def check(self, headers: bool = False, reporter: Reporter | None = None) -> list[str]:
         try:

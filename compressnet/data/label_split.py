@@ -80,6 +80,7 @@ class LabelSplit:
         augmentation: how training looks at a photograph; None: validation, test.
         size: short side that `short_side` tells, or None: that of the photographs.
         left_out: one line for each folder that holds pictures of kinds that are not read.
+        called: what tells it from others of its kind in records; None: there is one.
     """
 
     continuous = False
@@ -95,10 +96,11 @@ class LabelSplit:
         size: int | None,
         seed: int,
         left_out: Sequence[str] = (),
+        called: str | None = None,
     ) -> None:
         self.pairs, self.classes = list(pairs), classes
         self._stored, self._augmentation, self._size = stored, augmentation, size
-        self._seed, self._left_out = seed, left_out
+        self._seed, self._left_out, self._called = seed, left_out, called
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -178,7 +180,8 @@ class LabelSplit:
             for pair in self.pairs
             for kind, path in zip(("image", "labels", "instances"), pair.files, strict=False)
         ]
-        return {"count": len(self), "fingerprint": fingerprint(files)}
+        called = {} if self._called is None else {"set": self._called}
+        return {"count": len(self), "fingerprint": fingerprint(files), **called}
 
     def _sizes(self) -> list[tuple[int, int]]:
         return [image_size(pair.image) for pair in self.pairs]

@@ -92,7 +92,7 @@ def _table(
     names: tuple[str, str, str], records: Sequence[Record], published: Sequence[Record], seeds: bool
 ) -> str:
     metrics = [key for key in records[0]["metrics"] if key not in _LEFT_OUT]
-    head = ["record", "network", "parameters", "seed", *metrics, "published", "trained"]
+    head = ["record", "network", "parameters", "MACs", "seed", *metrics, "published", "trained"]
     rows = []
     notes: list[str] = []
     groups = list(_by_recipe(records))
@@ -148,6 +148,7 @@ def _row(
         f"[{record['name']}](results/{record['name']}.json)",
         " ".join([_network(record), *(f"`{setting}`" for setting in _settings(record) if alike)]),
         f"{record['parameters']:,}",
+        _macs(record),
         str(record["seed"]),
         *(f"**{_figure(key, record['metrics'].get(key))}**" for key in metrics),
         beside,
@@ -167,7 +168,7 @@ def _mean(group: Sequence[Record], metrics: Sequence[str], first: Sequence[str])
         trained.insert(0, f"{_span(steps, ',')} steps")
     return [
         f"mean of {len(group)} seeds",
-        *first[1:3],
+        *first[1:4],
         ", ".join(str(record["seed"]) for record in group),
         *(f"**{_figure(key, mean)}**" for key, mean in zip(metrics, means, strict=True)),
         first[-2],
@@ -195,15 +196,28 @@ def _network(record: Record) -> str:
     return " ".join(parts)
 
 
+def _macs(record: Record) -> str:
+    """`2,840 M a megapixel`."""
+    cost = record.get("cost")
+    if not cost:
+        return "-"
+    millions = cost["macs"] / 1e6
+    return f"{millions:,.{0 if millions >= 10 else 3}f} M {_each(cost)}"
+
+
 def cost_of(record: Record) -> str:
     """What the network takes, in words; `-` of an older record."""
     cost = record.get("cost")
     if not cost:
         return "cost: -"
     state = f", {cost['state_bytes']:,} bytes of state" if cost.get("state_bytes") else ""
-    article = "an" if cost["unit"].startswith(tuple("aeiou")) else "a"
-    macs = f"{cost['macs']:,.0f} MACs {article} {cost['unit']}"
+    macs = f"{cost['macs']:,.0f} MACs {_each(cost)}"
     return f"cost: {cost['weights_bytes']:,} bytes of weights{state}, {macs}"
+
+
+def _each(cost: Mapping[str, Any]) -> str:
+    article = "an" if cost["unit"].startswith(tuple("aeiou")) else "a"
+    return f"{article} {cost['unit']}"
 
 
 def _facts(record: Record) -> str:
