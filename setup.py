@@ -17,7 +17,7 @@ setup(
         Extension(
             f"compressnet.kernels._{source.stem}",
             [source.as_posix()],
-            depends=["compressnet/kernels/vectors.h"],
+            depends=[header.as_posix() for header in Path("compressnet/kernels").glob("*.h")],
             extra_compile_args=FLAGS + OPENMP,
             extra_link_args=OPENMP,
             optional=True,

@@ -108,6 +108,8 @@ BACKENDS = {
     "reference": "compressnet.layers.backends:in_torch",
     "c": "compressnet.layers.backends:in_c",
     "strips": "compressnet.models.can_strips:backend",
+    "winograd": "compressnet.models.can_winograd:backend",
+    "winograd_precise": "compressnet.models.can_winograd:precise_backend",
     "folded": "compressnet.layers.folded:backend",
     "onnxruntime": "compressnet.export.backend:backend",
     "labels": "compressnet.models.seg_labels:labels",

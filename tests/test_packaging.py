@@ -106,7 +106,7 @@ def test_a_wheel_without_a_compiler_is_whole_but_for_the_kernels(tmp_path: Path)
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q", "wheel", "--no-deps"]
     command += ["--no-build-isolation", "-w", str(tmp_path), str(source)]
     environment = {**os.environ, "CC": "false", "CXX": "false"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     (wheel,) = tmp_path.glob("compressnet-*.whl")
     contents = zipfile.ZipFile(wheel).namelist()
@@ -124,6 +124,6 @@ def copy_of_the_source(target: Path) -> None:
 
 
 def run(command: list[str], folder: Path) -> str:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr + done.stdout
     return done.stdout

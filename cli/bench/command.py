@@ -39,8 +39,8 @@ Mode = Annotated[
 Backend = Annotated[
     str,
     typer.Option(
-        help="eager, compile, onnxruntime, or what a network has itself (can24: strips; sru: reference, c; "
-        "where `fold` applies: folded); several as a,b."
+        help="eager, compile, onnxruntime, or what a network has itself (can24: strips, winograd; sru: "
+        "reference, c; where `fold` applies: folded); several as a,b."
     ),
 ]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16; several as a,b.")]

@@ -31,6 +31,7 @@ typedef struct {
 
 /* Where pixel `at` of `to` lies among `from`. */
 INLINE Place placed(int64_t at, int64_t from, int64_t to) {
+    if (from == to) return (Place){at, at, 0}; /* floats have no numbers of their own for long sides */
     const float where = ((float)at + 0.5f) * ((float)from / (float)to) - 0.5f;
     int64_t low = where > 0 ? (int64_t)where : 0;
     if (low > from - 1) low = from - 1;

@@ -50,7 +50,8 @@ def best_output(scores: Tensor, size: Size | None = None, kept: Size | None = No
 def _serves(scores: Tensor) -> bool:
     if torch.compiler.is_compiling() or not available():
         return False
-    plain = not torch._C._len_torch_dispatch_stack()  # else nobody knows whether there are numbers
+    # On a stack nobody knows whether there are numbers; what is_neg has others in memory.
+    plain = not torch._C._len_torch_dispatch_stack() and not scores.is_neg()
     return plain and scores.is_cpu and scores.dtype == torch.float32 and scores.numel() > 0
 
 

@@ -14,7 +14,8 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
-NAMES = ("best_output", "cross_entropy", "log_mel", "lstm", "lstm_1997", "sru", "svdf")
+NAMES = ("best_output", "can_layer", "cross_entropy", "log_mel", "lstm", "lstm_1997", "sru", "svdf")
+SIZE = ctypes.c_int64  # what a function returns that does
 NONE_BUILT = "none (no C compiler at installation, or not loadable): torch's operations run instead"
 
 

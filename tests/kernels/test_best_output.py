@@ -90,5 +90,15 @@ def test_what_does_not_fit_is_refused(
         best_output(torch.zeros(shape), size, kept)
 
 
+@needs_kernel
+def test_views_and_long_sides() -> None:
+    scores = torch.randn(1, 3, 5, 7, dtype=torch.complex64).conj().imag
+    assert scores.is_neg()
+    assert torch.equal(best_output(scores), scores.argmax(1).to(torch.uint8))
+    high = torch.zeros(1, 2, 2**24 + 9, 1)
+    high[0, 1, 1::2] = 1
+    assert torch.equal(best_output(high)[0, :, 0], high[0, 1, :, 0].to(torch.uint8))
+
+
 def test_no_pictures() -> None:
     assert best_output(torch.zeros(0, 3, 2, 2), (4, 4)).shape == (0, 4, 4)

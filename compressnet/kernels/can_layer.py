@@ -1,0 +1,194 @@
+"""Layers of a CAN: convolution, the normalisation and leaky ReLU before it, the moments of its outputs.
+
+    first   planes (P, H, W) -> raw outputs (H, W, C), moments
+    middle  raw outputs, scale and shift (C) -> raw outputs in place, moments
+    last    raw outputs, scale and shift -> planes (O, H, W)
+
+A middle layer is computed directly or by Winograd's minimal filtering on tiles of 2, 4 or 6 outputs a side:
+with fewer multiplications, and errors of about 5e-7 (direct), 3e-7, 5e-6 and 9e-6 of the largest output.
+`transformed` makes the weights for each. Sums and their order do not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from compressnet.kernels import library
+
+_kernel = library.Kernel("can_layer")
+available, reference = _kernel.available, _kernel.reference
+
+CHANNELS = (24, 32)
+TILES = (0, 2, 4, 6)  # outputs a side; 0: the direct convolution
+_ALL_TILES = 12  # rows: a multiple of every size
+_ROWS = 32  # of a part at least
+_PARTS = 16  # of a layer, for as many threads, where its phases are fewer
+ROWS_SAVED = 2 * _PARTS  # beside cuts, at most
+_POINTS: dict[int, list[float]] = {2: [0, 1, -1], 4: [0, 1, -1, 2, -2], 6: [0, 1, -1, 2, -2, 0.5, -0.5]}
+
+
+class Moments(NamedTuple):
+    """Of each channel, float64 (C,): mean and biased variance."""
+
+    mean: Tensor
+    variance: Tensor
+
+
+def level(limit: int = 4) -> int:
+    """The x86-64 level whose version of the kernel runs here, at most `limit`; 1: that for any processor."""
+    function = _kernel.function("can_level", 0, 1, 0)
+    function.restype = library.SIZE
+    return int(function(limit))
+
+
+@cache
+def filtering(tiles: int) -> Tensor:
+    """G of Winograd's filtering, float64 (tiles + 2, 3): weights G w G'."""
+    points = _POINTS[tiles]
+    rows = []
+    for x in points:
+        others = torch.tensor([x - other for other in points if other != x], dtype=torch.float64)
+        rows.append(torch.tensor([1.0, x, x * x], dtype=torch.float64) / others.prod())
+    if tiles == 2:  # the kernel has the sign of the first point, and the half of the others, here
+        rows[0] = -rows[0]
+    return torch.stack([*rows, torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)])
+
+
+def transformed(weight: Tensor, tiles: int) -> Tensor:
+    """Weights (C, C, 3, 3) for tiles of such a size: float32 (points, inputs, outputs)."""
+    wide = weight.detach().double()
+    if tiles:
+        matrix = filtering(tiles)
+        wide = torch.einsum("ik,ockl,jl->ocij", matrix, wide, matrix)
+    return wide.permute(2, 3, 1, 0).flatten(0, 1).float().contiguous()
+
+
+def first(pixels: Tensor, weight: Tensor, image: Tensor, version: int) -> Moments:
+    """The first convolution, of dilation 1.
+
+    Args:
+        pixels: (P, H, W), of any strides.
+        weight: (C, P, 3, 3).
+        image: (H, W, C), is written.
+        version: from `level`.
+    """
+    planes, height, width = pixels.shape
+    channels, threads = image.shape[2], torch.get_num_threads()
+    rows = _rows(height, _PARTS)
+    moments = _moments(-(-height // rows), channels)
+    taps = weight.detach().permute(2, 3, 1, 0).contiguous()
+    function = _kernel.function("can_first_room", 0, 4, 0)
+    function.restype = library.SIZE
+    room = torch.zeros(threads, function(channels, version, width, planes))
+    _kernel.function("can_first", 5, 9, 1)(
+        *(x.data_ptr() for x in (pixels, image, taps, moments, room)),
+        channels,
+        version,
+        height,
+        width,
+        planes,
+        *pixels.stride(),
+        rows,
+        threads,
+    )
+    return _result(moments, height * width)
+
+
+def middle(
+    image: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    slope: float,
+    weights: Tensor,
+    tiles: int,
+    dilation: int,
+    version: int,
+) -> Moments:
+    """A convolution of leaky ReLU(scale * image + shift), in place.
+
+    Args:
+        image: (H, W, C).
+        scale, shift: float32 (C,).
+        weights: from `transformed`, for these `tiles`.
+        version: from `level`.
+    """
+    height, width, channels = image.shape
+    threads, phases = torch.get_num_threads(), min(dilation, height)
+    longest = -(-height // dilation)  # rows of a phase
+    rows = _rows(longest, _PARTS // phases)
+    parts = -(-longest // rows)
+    # One thread takes a phase at once; more than one find tasks for each, also at their ends.
+    span = rows if threads > 1 else rows * parts
+    cuts = -(-longest // span) - 1
+    moments = _moments(phases * parts, channels)
+    saved = torch.empty(phases * cuts * 2, width, channels)
+    function = _kernel.function("can_room", 0, 5, 0)
+    function.restype = library.SIZE
+    room = torch.zeros(threads, function(channels, version, tiles, width, dilation))
+    _kernel.function("can_layer", 7, 8, 1, 1)(
+        *(x.data_ptr() for x in (image, scale, shift, weights, saved, moments, room)),
+        channels,
+        version,
+        tiles,
+        height,
+        width,
+        dilation,
+        rows,
+        span,
+        threads,
+        slope,
+    )
+    return _result(moments, height * width)
+
+
+def last(
+    image: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    slope: float,
+    weight: Tensor,
+    bias: Tensor,
+    out: Tensor,
+    version: int,
+) -> None:
+    """The 1x1 convolution of leaky ReLU(scale * image + shift).
+
+    Args:
+        image: (H, W, C).
+        weight, bias: (O, C) and (O,), contiguous.
+        out: (O, H, W), of any strides; is written.
+    """
+    height, width, channels = image.shape
+    _kernel.function("can_last", 6, 9, 1, 1)(
+        *(x.data_ptr() for x in (image, scale, shift, weight, bias, out)),
+        channels,
+        version,
+        height,
+        width,
+        out.shape[0],
+        *out.stride(),
+        _rows(height, _PARTS),
+        torch.get_num_threads(),
+        slope,
+    )
+
+
+def _rows(height: int, parts: int) -> int:
+    """Of a part, of so many at the most; whole tiles of every size."""
+    rows = max(_ROWS, -(-height // max(1, parts)))
+    return -(-rows // _ALL_TILES) * _ALL_TILES
+
+
+def _moments(parts: int, channels: int) -> Tensor:
+    return torch.zeros(parts + 1, 1 + 2 * channels, dtype=torch.float64)
+
+
+def _result(moments: Tensor, pixels: int) -> Moments:
+    count, rest = moments[-1, 0], moments[-1, 1:]
+    assert count == pixels, (count, pixels)
+    mean, squares = rest.chunk(2)
+    return Moments(mean, squares / pixels)
