@@ -169,6 +169,22 @@ def test_apply_draws_photographs_of_any_kind(cli: Cli, seg: Path) -> None:
     assert Pillow.open("out/gray.png").size == (112, 80)
 
 
+def test_a_legend_is_as_large_as_its_photograph(cli: Cli, seg: Path) -> None:
+    lines = {}
+    for width in (90, 180, 3600):
+        Pillow.fromarray(street(70)[0]).resize((width, 90)).save("photo.png")
+        cli("apply", "seg", "photo.png", "-o", "over.png", "--force")
+        strip = np.asarray(Pillow.open("over.png"))[90:]
+        assert (strip[:, -2:] == 255).all()  # nothing is cut off
+        lines[width] = len(strip)
+    assert lines[180] < 20
+    assert lines[90] == 3 * lines[180]  # a line for each name
+    assert lines[3600] == 120
+    Pillow.fromarray(street(70)[0]).resize((30, 90)).save("photo.png")
+    cli("apply", "seg", "photo.png", "-o", "over.png", "--force")
+    assert Pillow.open("over.png").height == 90  # nobody could read it
+
+
 def test_bad_settings_are_one_line(cli: Cli, seg: Path) -> None:
     pixels, _ = street(70)
     Pillow.fromarray(pixels).save("photo.png")
