@@ -226,3 +226,11 @@ def test_data_check_names_what_cannot_be_learnt(cli: Cli, seg: Path) -> None:
     assert "5 pixels" in text
     assert "no labels 002" in text
     assert "56x10 pixels, its photograph 56x40" in text
+
+
+def test_a_folder_that_is_not_there_is_what_is_named(cli: Cli, seg: Path) -> None:
+    for arguments in ("root=sett,classes=classes.csv", "root=sett,classes=camvid"):
+        error = cli("data", "check", f"label_folder:{arguments}", code=1).error
+        assert error.startswith(f"data.root 'sett': {seg / 'sett'} is not there")
+    shutil.rmtree("set")
+    assert "data.root 'set'" in cli("eval", "seg", code=1).error
