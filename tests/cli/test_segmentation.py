@@ -214,6 +214,7 @@ def test_data_check_names_what_cannot_be_learnt(cli: Cli, seg: Path) -> None:
     subject = "label_folder:root=set,classes=classes.csv"
     shown = cli("data", "check", subject)
     assert "car" in shown.stderr
+    assert "are ignored" not in shown.stderr
     bad = np.full((40, 56), 3, np.uint8)
     bad[0, :5] = 77  # the other labels have no such row
     Pillow.fromarray(bad).save("set/labels/train/001.png")
@@ -234,3 +235,13 @@ def test_a_folder_that_is_not_there_is_what_is_named(cli: Cli, seg: Path) -> Non
         assert error.startswith(f"data.root 'sett': {seg / 'sett'} is not there")
     shutil.rmtree("set")
     assert "data.root 'set'" in cli("eval", "seg", code=1).error
+
+
+def test_a_class_file_that_ignores_most_is_warned_of(cli: Cli, seg: Path) -> None:
+    few = CLASSES.replace("#4080c0,0", "#4080c0,1").replace("#806040,0", "#806040,1")
+    (seg / "set" / "few.csv").write_text(few)
+    shown = cli("data", "check", "label_folder:root=set,classes=few.csv").stderr.splitlines()
+    warned = [line for line in shown if "are ignored" in line]
+    assert [line.split(" % of the pixels of ")[1].split()[0] for line in warned] == ["train", "val", "test"]
+    assert warned[0].startswith("warning: 9")
+    assert "is few.csv the class file of these labels?" in warned[0]
