@@ -92,8 +92,8 @@ def _tell_classes(found: Mapping[str, Sequence[Looked]], stored: LabelClasses, r
 
 def _much_ignored(percent: float, split: str, stored: LabelClasses) -> str:
     return (
-        f"{percent:.0f} % of the pixels of {split} are ignored, neither learnt nor scored: is {stored.source} "
-        "the class file of these labels?"
+        f"{percent:.0f} % of the pixels of {split} are ignored, neither learnt nor scored: "
+        f"is {stored.source} the class file of these labels?"
     )
 
 

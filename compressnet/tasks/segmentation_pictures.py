@@ -12,6 +12,7 @@ from torch import Tensor
 from compressnet.data.label_classes import IGNORED, LabelClasses
 
 _GAP = 4  # white pixels between panes
+_PANES = (("photograph", "labels"), ("prediction", "errors"))
 _LETTERS = 45  # the width of a picture in heights of its letters
 _USUAL, _SMALLEST = 10, 7  # pixels of a letter: on small pictures; what cannot be read is left out
 
@@ -55,7 +56,7 @@ def with_legend(pixels: np.ndarray, classes: LabelClasses, there: Sequence[int])
     from PIL import ImageDraw, ImageFont
 
     width = pixels.shape[1]
-    size = _text_size([classes.names[number] for number in there], width)
+    size = _text_size([classes.names[number] for number in there], width, width)
     if not there or size < _SMALLEST:
         return pixels
     font, gap = ImageFont.load_default(size), size // 2
@@ -77,11 +78,11 @@ def with_legend(pixels: np.ndarray, classes: LabelClasses, there: Sequence[int])
     return np.concatenate([pixels, np.asarray(strip)])
 
 
-def _text_size(names: Sequence[str], width: int) -> int:
-    """Pixels of text that is as easy to read below a picture of any width; less where a name is long."""
+def _text_size(names: Sequence[str], width: int, room: int) -> int:
+    """Pixels of text that is as easy to read in a picture of any width; less where a name has no room."""
     size = max(_USUAL, width // _LETTERS)
     widest = max((_entry_width(name, size) for name in names), default=0)
-    return size if widest <= width else size * width // widest
+    return size if widest <= room else size * room // widest
 
 
 def _entry_width(name: str, size: int) -> int:
@@ -92,7 +93,7 @@ def _entry_width(name: str, size: int) -> int:
 
 
 def comparison(image: Tensor, labels: Tensor, found: Tensor, classes: LabelClasses) -> PILImage.Image:
-    """`photograph | labels` above `found | errors`, which are red, what is not labelled black.
+    """`photograph | labels` above `prediction | errors`, which are red, what is not labelled black.
 
     Args:
         image: uint8 (3, H, W); labels, found: uint8 (H, W).
@@ -103,11 +104,23 @@ def comparison(image: Tensor, labels: Tensor, found: Tensor, classes: LabelClass
     errors[wrong.numpy()] = (255, 40, 40)
     errors[(labels == IGNORED).numpy()] = 0
     gap = np.full((photograph.shape[0], _GAP, 3), 255, np.uint8)
-    rows = [
-        np.concatenate([photograph, gap, coloured(labels, classes)], axis=1),
-        np.concatenate([coloured(found, classes), gap, errors], axis=1),
-    ]
-    between = np.full((_GAP, rows[0].shape[1], 3), 255, np.uint8)
+    above = np.concatenate([photograph, gap, coloured(labels, classes)], axis=1)
+    below = np.concatenate([coloured(found, classes), gap, errors], axis=1)
     there = torch.unique(torch.cat([labels.flatten(), found.flatten()])).tolist()
-    whole = np.concatenate([rows[0], between, rows[1]])
+    captions = [_captions(*names, above.shape[1]) for names in _PANES]
+    whole = np.concatenate([captions[0], above, captions[1], below])
     return PILImage.fromarray(with_legend(whole, classes, [number for number in there if number != IGNORED]))
+
+
+def _captions(left: str, right: str, width: int) -> np.ndarray:
+    """A white strip with the names of the two panes below it; where they are too narrow, a gap alone."""
+    from PIL import ImageDraw, ImageFont
+
+    size = _text_size([left, right], width, width // 2)
+    if size < _SMALLEST:
+        return np.full((_GAP, width, 3), 255, np.uint8)
+    strip = PILImage.new("RGB", (width, size * 3 // 2), "white")
+    draw, font = ImageDraw.Draw(strip), ImageFont.load_default(size)
+    for text, x in ((left, 0), (right, (width + _GAP) // 2)):
+        draw.text((x + size // 2, size * 3 // 4), text, fill="black", font=font, anchor="lm")
+    return np.asarray(strip)

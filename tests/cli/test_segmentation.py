@@ -116,6 +116,7 @@ def test_eval_gives_the_figures_of_every_class(cli: Cli, seg: Path) -> None:
     assert Pillow.open("seen/confusion.png").mode == "RGB"
     preview = Pillow.open("seen/060.png")
     assert preview.size[0] == 2 * 56 + 4
+    assert preview.size[1] > 2 * 40 + 2 * 7  # captions above the panes
     nearest = json.loads(
         cli("eval", "seg", "--json", "--set", "upsample=nearest", "--set", "flip=true").stdout
     )
