@@ -246,3 +246,13 @@ def test_a_class_file_that_ignores_most_is_warned_of(cli: Cli, seg: Path) -> Non
     assert [line.split(" % of the pixels of ")[1].split()[0] for line in warned] == ["train", "val", "test"]
     assert warned[0].startswith("warning: 9")
     assert "is few.csv the class file of these labels?" in warned[0]
+
+
+def test_a_report_tells_pixels_as_whole_numbers(cli: Cli, seg: Path) -> None:
+    report = json.loads(cli("eval", "seg", "--json").stdout)
+    report["rows"]["sky"]["pixels"] = 123_456_789
+    Path("seg/eval.json").write_text(json.dumps(report))
+    cli("report", "seg", "-o", "page.html")
+    page = Path("page.html").read_text()
+    assert "<td>123,456,789</td>" in page
+    assert f"<td>{report['rows']['ground']['pixels']:,}</td>" in page
