@@ -198,6 +198,10 @@ def test_bad_settings_are_one_line(cli: Cli, seg: Path) -> None:
     assert "string or integer" in listed
     assert "training, native or above 0" in listed
     assert "name the output" in cli("apply", "seg", "photo.png", code=2).error
+    measures = " ".join(cli("eval", "seg", "--options").stdout.split())
+    assert "logits, nearest" in measures
+    assert "each from 0.1 to 4" in measures
+    assert json.loads(cli("eval", "seg", "--options", "--json").stdout)["flip"]["default"] is False
     (seg / "set" / "classes.csv").write_text(CLASSES.replace("car", "bus"))
     assert "bus" in cli("eval", "seg", code=1).error
 
@@ -209,6 +213,8 @@ def test_folded_files_and_exports_give_the_same(cli: Cli, seg: Path) -> None:
     found = json.loads(cli("eval", "small.safetensors", *data, "--json").stdout)["metrics"]
     assert found["mIoU"] == pytest.approx(wanted["mIoU"], abs=2e-3)
     cli("count-params", "small.safetensors", "--strict")
+    shown = cli("export", "small.safetensors", "-o", "small.onnx").stdout
+    assert "output  output  float32 (batch, 3, height, width)" in shown
 
 
 def test_data_check_names_what_cannot_be_learnt(cli: Cli, seg: Path) -> None:
