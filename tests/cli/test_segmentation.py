@@ -262,3 +262,15 @@ def test_a_report_tells_pixels_as_whole_numbers(cli: Cli, seg: Path) -> None:
     page = Path("page.html").read_text()
     assert "<td>123,456,789</td>" in page
     assert f"<td>{report['rows']['ground']['pixels']:,}</td>" in page
+
+
+def test_line_ends_of_a_class_file_do_not_matter(cli: Cli, seg: Path) -> None:
+    (seg / "set" / "old.csv").write_bytes(CLASSES.replace("\n", "\r").encode())
+    assert "car (value 9)" in cli("data", "check", "label_folder:root=set,classes=old.csv").stderr
+
+
+def test_several_inputs_need_a_folder_whatever_they_are(cli: Cli, seg: Path) -> None:
+    Path("set/images/test/clip.mp4").touch()
+    for output in ("one.mp4", "one.png"):
+        error = cli("apply", "seg", "set/images/test", "-o", output, code=2).error
+        assert error == f"{output}: several inputs need an output folder: -o one"
