@@ -27,6 +27,7 @@ def evaluate(
         str, typer.Argument(help="A run (RUN@last, RUN@step-500), a weights file or zoo:NAME.")
     ],
     set_: options.Overrides = None,
+    list_options: options.ListOptions = False,
     split: options.Split = None,
     data: options.OtherData = None,
     record: Annotated[
@@ -56,6 +57,9 @@ def evaluate(
     from compressnet.results.pages import record_path, write_record
     from compressnet.subject import load
 
+    if list_options:
+        _show_measures(load(subject), json)
+        return
     if record:
         record_path(results, record, overwrite=force)  # refuses before the work, not after it
     loaded = load(subject)
@@ -75,6 +79,19 @@ def evaluate(
         console.note(f"recorded: {path}")
 
 
+def _show_measures(loaded: Loaded, json: bool) -> None:
+    from compressnet.signature import parameters
+
+    if json or parameters(loaded.task.measures):
+        options.show_settings("measures", loaded.task.measures, json)
+    else:
+        console.print_text(_one_way(loaded))
+
+
+def _one_way(loaded: Loaded) -> str:
+    return f"{loaded.subject.text} has one way to be measured"
+
+
 def _take_measures(loaded: Loaded, overrides: list[str] | None) -> dict[str, Any]:
     """Tell the task how to measure; returns it whole, defaults included."""
     from dataclasses import asdict
@@ -83,7 +100,7 @@ def _take_measures(loaded: Loaded, overrides: list[str] | None) -> dict[str, Any
 
     settings = options.parse_settings(overrides)
     if settings and not signature.parameters(loaded.task.measures):
-        raise UsageError(f"--set {next(iter(settings))}: {loaded.subject.text} has one way to be measured")
+        raise UsageError(f"--set {next(iter(settings))}: {_one_way(loaded)}")
     given, problems = signature.check(loaded.task.measures, settings)
     if problems:
         raise UsageError("; ".join(f"--set {problem.key}: {problem.message}" for problem in problems))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Optional, TypeVar
+from typing import Annotated, Any, Optional, TypeVar
 
 import typer
 
@@ -39,6 +39,7 @@ Overrides = Annotated[
     Optional[list[str]],
     typer.Option("--set", metavar="KEY=VALUE", help="Set a key, e.g. --set train.lr=1e-4. Repeatable."),
 ]
+ListOptions = Annotated[bool, typer.Option("--options", help="List the keys that --set takes here.")]
 InputSize = Annotated[
     Optional[str],
     typer.Option(
@@ -199,3 +200,45 @@ def note_assumed(name: str, sizes: Mapping[str, object]) -> None:
     if sizes:
         text = ", ".join(f"{key}={value}" for key, value in sizes.items())
         console.note(f"note: {name}: its data is not there; the model has the defaults {text}")
+
+
+def show_settings(what: str, target: Callable[..., object], json: bool) -> None:
+    """List the keys that `--set` takes, with their types, ranges and defaults.
+
+    Args:
+        what: they are, for the title.
+        target: takes them.
+    """
+    from compressnet.signature import json_schema
+
+    known, _ = json_schema(target)
+    if json:
+        console.print_json(known)
+        return
+    known = {key: _plain(entry) for key, entry in known.items()}
+    rows = [
+        (key, entry.get("type", "-"), _range(entry), entry.get("default")) for key, entry in known.items()
+    ]
+    console.print_table(
+        f"{what} of this subject (--set KEY=VALUE)", ["key", "type", "range", "default"], rows, numeric=3
+    )
+
+
+def _plain(schema: dict[str, Any]) -> dict[str, Any]:
+    """Of `an integer or nothing` the integer; of several kinds all types and ranges."""
+    some = [entry for entry in schema.get("anyOf", ()) if entry.get("type") != "null"]
+    if len(some) < 2:
+        return {**some[0], **schema} if some else schema
+    ranges = [text for text in map(_range, some) if text]
+    types = dict.fromkeys(str(entry.get("type", "-")) for entry in some)
+    return {**schema, "type": " or ".join(types), "enum": [" or ".join(ranges)]}
+
+
+def _range(schema: dict[str, Any]) -> str:
+    """Of a JSON schema: what a value may be."""
+    if "enum" in schema:
+        return ", ".join(map(str, schema["enum"]))
+    if "items" in schema and (each := _range(schema["items"])):
+        return f"each {each}"
+    words = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
+    return " ".join(f"{word} {schema[key]}" for key, word in words.items() if key in schema)

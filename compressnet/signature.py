@@ -133,7 +133,8 @@ def build(kind: str, name: str, arguments: Mapping[str, Any]) -> Any:
     try:
         return target(**keywords)
     except (ValueError, OverflowError) as error:
-        raise UsageError(f"{kind} {name}: {short(str(error), 500)}") from error
+        reason = str(error).removeprefix(f"{name}: ")  # layers name themselves, for those within a network
+        raise UsageError(f"{kind} {name}: {short(reason, 500)}") from error
     except RuntimeError as error:
         if "overflow" not in str(error):  # torch: sizes whose product has more than 64 bits
             raise

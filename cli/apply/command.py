@@ -40,9 +40,7 @@ def apply(
         Optional[str], typer.Option(metavar="TEXT", help="The text that a language model continues.")
     ] = None,
     set_: options.Overrides = None,
-    list_options: Annotated[
-        bool, typer.Option("--options", help="List the keys that --set takes here.")
-    ] = False,
+    list_options: options.ListOptions = False,
     max_memory: MaxMemory = None,
     device: options.Device = "auto",
     threads: options.Threads = None,
@@ -71,7 +69,7 @@ def apply(
 
     loaded = load(subject)
     if list_options:
-        _list_options(loaded, json)
+        options.show_settings("options", loaded.task.options, json)
         return
     given, settings = inputs or [], options.parse_settings(set_)
     flags = _of_flags(loaded, prompt, max_memory)
@@ -234,37 +232,3 @@ def _is_prompt(source: Source) -> bool:
 def _bar(screen: console.Screen, total: int, done: int) -> None:
     if total > 1:
         screen.stage("applying", total, "files", initial=done)
-
-
-def _list_options(loaded: Loaded, json: bool) -> None:
-    from compressnet.signature import json_schema
-
-    known, _ = json_schema(loaded.task.options)
-    if json:
-        console.print_json(known)
-        return
-    known = {key: _plain(entry) for key, entry in known.items()}
-    rows = [
-        (key, entry.get("type", "-"), _range(entry), entry.get("default")) for key, entry in known.items()
-    ]
-    console.print_table(
-        "options of this subject (--set KEY=VALUE)", ["key", "type", "range", "default"], rows, numeric=3
-    )
-
-
-def _plain(schema: dict[str, Any]) -> dict[str, Any]:
-    """Of `an integer or nothing` the integer; of several kinds all types and ranges."""
-    some = [entry for entry in schema.get("anyOf", ()) if entry.get("type") != "null"]
-    if len(some) < 2:
-        return {**some[0], **schema} if some else schema
-    ranges = [text for text in map(_range, some) if text]
-    types = dict.fromkeys(str(entry.get("type", "-")) for entry in some)
-    return {**schema, "type": " or ".join(types), "enum": [" or ".join(ranges)]}
-
-
-def _range(schema: dict[str, Any]) -> str:
-    """Of a JSON schema: what a value may be."""
-    if "enum" in schema:
-        return ", ".join(map(str, schema["enum"]))
-    words = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
-    return " ".join(f"{word} {schema[key]}" for key, word in words.items() if key in schema)

@@ -100,13 +100,13 @@ def make_writer(inputs: Inputs, output: Path | None, makes: Makes, rules: Rules)
             if stream and makes.usual.printed
             else Apart(inputs, output, makes, rules)
         )
+    if not inputs.alone and not makes.usual.printed:
+        raise UsageError(f"{output}: several inputs need an output folder: -o {output.stem}")
     suffixes = next(iter(makes.each.values()), makes.usual).suffixes if inputs.alone else makes.usual.suffixes
     if output.suffix.lower() not in suffixes:
         raise UsageError(f"{output}: cannot write this format; use one of {' '.join(suffixes)}")
     if makes.usual.printed:
         return Together(inputs, output, rules)
-    if not inputs.alone:
-        raise UsageError(f"{output}: several inputs need an output folder: -o {output.stem}")
     return Apart(inputs, output, makes, rules)
 
 

@@ -18,6 +18,7 @@ from compressnet.errors import named
 from compressnet.reporter import Reporter, Silent
 
 _NAMED = 3  # sizes of a note
+_MUCH = 0.5  # of all pixels: with more that are ignored, the class file may be that of other labels
 
 
 def check_pairs(
@@ -77,6 +78,8 @@ def _tell_classes(found: Mapping[str, Sequence[Looked]], stored: LabelClasses, r
             pictures = int((pixels[:, output] > 0).sum())
             if pictures:
                 share = pixels[:, output].sum() / pixels.sum()
+                if output == len(stored) and share > _MUCH:
+                    reporter.note("warning", _much_ignored(100 * share, split, stored))
                 plural = "s" if pictures > 1 else ""
                 texts.append(f"{100 * share:.2f} % of {split}, in {pictures:,} picture{plural}")
             else:
@@ -85,6 +88,13 @@ def _tell_classes(found: Mapping[str, Sequence[Looked]], stored: LabelClasses, r
             reporter.note("warning", f"{name}: absent from {' and '.join(absent)}")
         if texts:
             reporter.note("info", f"{name}: {'; '.join(texts)}")
+
+
+def _much_ignored(percent: float, split: str, stored: LabelClasses) -> str:
+    return (
+        f"{percent:.0f} % of the pixels of {split} are ignored, neither learnt nor scored: "
+        f"is {stored.source} the class file of these labels?"
+    )
 
 
 def _tell_shared(parts: Mapping[str, Sequence[LabelPair]], reporter: Reporter) -> None:

@@ -214,7 +214,7 @@ def _classes(rows: Sequence[_Row], outputs: Sequence[_Row], source: str) -> Labe
 
 def _rows(path: Path, text: str, problems: list[str]) -> Iterator[_Row | None]:
     """Each line that is not empty; None of what is wrong."""
-    reader = csv.reader(io.StringIO(text), skipinitialspace=True)
+    reader = csv.reader(io.StringIO(text, newline=None), skipinitialspace=True)
     try:
         header = [cell.strip().lower() for cell in next(reader, [])]
         if missing := [name for name in _NEEDED if name not in header]:

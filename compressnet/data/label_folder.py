@@ -123,7 +123,10 @@ class LabelFolder:
         return list(dict.fromkeys(problems + check_pairs(parts, classes, headers, reporter)))
 
     def _known(self) -> LabelClasses:
-        return label_classes(self._classes, resolve(self._root))
+        root = resolve(self._root)
+        if not root.is_dir():  # or a class file below it would seem to be all that is missing
+            raise CompressnetError(self._missing(root))
+        return label_classes(self._classes, root)
 
     def _part(self, split: str) -> Part:
         if split == "test":

@@ -42,6 +42,11 @@ def onnx_graph(name: str, given: Interface, opset: int) -> Any:
     except Exception as error:  # it raises whatever the exporter, the decompositions and onnx raise
         raise CompressnetError(f"{name}: {_reason(error)}") from error
     assert program is not None
+    for value, axes in zip(program.model.graph.outputs, given.output_axes, strict=True):
+        assert value.shape is not None
+        for axis, name in axes.items():  # which torch writes as what it has traced: Min(height, 8*(...))
+            if not isinstance(value.shape[axis], int):
+                value.shape[axis] = name
     return _tidy(program.model)
 
 

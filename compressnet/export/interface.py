@@ -8,7 +8,8 @@ Which axes are open is seen from what `example` returns for other batches and si
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -46,12 +47,14 @@ class Interface:
         network: in inference, around the module.
         example: inputs of the trace.
         axes: the open axes of each input.
+        output_axes: those axes of each output that are always as long as one of these.
         others: inputs of other batches and sizes, to check with.
     """
 
     network: nn.Module
     example: Tensors
     axes: tuple[Axes, ...]
+    output_axes: tuple[Axes, ...]
     others: tuple[Tensors, ...]
     input_names: tuple[str, ...]
     output_names: tuple[str, ...]
@@ -74,10 +77,12 @@ def interface(module: nn.Module, state: bool = False) -> Interface:
         traced, *others = (make(*how) for how in ((_BATCH, size), *_OTHERS[_count(size)]))
         results = _try(network, traced)
         count = 0 if structure is None else structure.num_leaves
+        axes = _axes(make, size)
         return Interface(
             network,
             traced,
-            _axes(make, size),
+            axes,
+            _output_axes(network, axes, traced, results, others),
             tuple(others),
             _names("input", len(traced) - count) + tuple(f"state_{i}" for i in range(count)),
             _names("output", len(results) - count) + tuple(f"next_state_{i}" for i in range(count)),
@@ -174,6 +179,29 @@ def _axes(make: Callable[[int, Any], Tensors], size: Size) -> tuple[Axes, ...]:
             changed = [axis for axis, length in enumerate(one.shape) if two.shape[axis] != length]
             axes.update(zip(changed, names or _NAMES.get(len(changed), ()), strict=False))
     return found
+
+
+def _output_axes(
+    network: nn.Module, axes: tuple[Axes, ...], traced: Tensors, results: Tensors, others: Sequence[Tensors]
+) -> tuple[Axes, ...]:
+    """Which axes of the outputs are as long as an open axis of an input, whatever goes in."""
+    sizes = [(_lengths(axes, traced), results)]
+    for inputs in others:
+        with suppress(RuntimeError, ValueError):  # too small an image for its kernels
+            sizes.append((_lengths(axes, inputs), network(*inputs)))
+    return tuple(
+        {
+            axis: name
+            for axis in range(result.ndim)
+            for name in sizes[0][0]
+            if all(known[name] == outputs[place].shape[axis] for known, outputs in sizes)
+        }
+        for place, result in enumerate(results)
+    )
+
+
+def _lengths(axes: tuple[Axes, ...], inputs: Tensors) -> dict[str, int]:
+    return {name: x.shape[axis] for own, x in zip(axes, inputs, strict=True) for axis, name in own.items()}
 
 
 def _variants(make: Callable[[int, Any], Tensors], size: Size) -> Iterator[tuple[tuple[str, ...], Tensors]]:

@@ -64,7 +64,7 @@ class ByteNet(nn.Module):
     ) -> None:
         super().__init__()
         if kernel_size < 2:
-            raise ValueError(f"ByteNet: kernel_size {kernel_size}: two symbols at least, or it sees no past")
+            raise ValueError(f"kernel_size {kernel_size}: two symbols at least, or it sees no past")
         self.dropout = dropout
         self.embedding = nn.Embedding(vocab_size, 2 * hidden_size)
         nn.init.uniform_(self.embedding.weight, -0.1, 0.1)

@@ -123,9 +123,9 @@ class CAN(nn.Module):
     ) -> None:
         super().__init__()
         if depth < 3 or min(width, in_channels, out_channels) < 1:
-            raise ValueError(f"can: depth {depth} must be at least 3, widths and channels at least 1")
+            raise ValueError(f"depth {depth} must be at least 3, widths and channels at least 1")
         if stats == "frozen" and norm != "an":
-            raise ValueError(f"can: stats 'frozen' belongs to norm 'an', not to norm '{norm}'")
+            raise ValueError(f"stats 'frozen' belongs to norm 'an', not to norm '{norm}'")
         sizes = [in_channels] + [width] * (depth - 2)
         self.blocks = nn.Sequential(
             *(

@@ -301,5 +301,5 @@ def kws_svdf(
     network = StackedSVDF(width, stack.units, stack.projections, _MEMORIES, num_classes, norm)
     frames = frames_of(features, clip_ms)
     if frames != network.window:
-        raise ValueError(f"kws_svdf: its memories see {network.window} frames, clips have {frames}")
+        raise ValueError(f"its memories see {network.window} frames, clips have {frames}")
     return StreamingSpotter(features, network, clip_ms)

@@ -103,7 +103,7 @@ class LowLatencyConv(WindowNetwork):
     ) -> None:
         super().__init__(window, width)
         if width < _BAND:
-            raise ValueError(f"kws_low_latency_conv: its filters see {_BAND} features, frames have {width}")
+            raise ValueError(f"its filters see {_BAND} features, frames have {width}")
         self.conv = nn.Conv2d(1, filters, (window, _BAND))
         self.hidden1 = nn.Linear(filters * (width - _BAND + 1), hidden_size)
         self.hidden2 = nn.Linear(hidden_size, hidden_size)

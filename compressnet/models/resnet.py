@@ -100,9 +100,9 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         if len(blocks) != len(widths):
-            raise ValueError(f"resnet: {len(widths)} widths for {len(blocks)} stages: give one a stage")
+            raise ValueError(f"{len(widths)} widths for {len(blocks)} stages: give one a stage")
         if shortcut == "padding" and list(widths) != sorted(widths):
-            raise ValueError("resnet: shortcut 'padding' needs widths that do not shrink; use 'projection'")
+            raise ValueError("shortcut 'padding' needs widths that do not shrink; use 'projection'")
         self.stem = stem
         kernel, stride = (7, 2) if stem == "imagenet" else (3, 1)
         self.conv1 = nn.Conv2d(3, widths[0], kernel, stride, padding=kernel // 2, bias=False)

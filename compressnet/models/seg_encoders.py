@@ -139,9 +139,7 @@ class ShuffleNet(nn.Module):
         self.norms = norms = TENSORFLOW if released else TORCH
         sizes = [_rounded(channels * width, 4 * groups) for channels in STAGES[groups]]
         if sizes[0] <= _STEM:
-            raise ValueError(
-                f"segmenter: width {width} leaves the first stage no channels: take a larger one"
-            )
+            raise ValueError(f"width {width} leaves the first stage no channels: take a larger one")
         self.padded = not released
         self.levels = levels
         self.widths = [_STEM, _STEM, *sizes][-levels:]

@@ -154,11 +154,11 @@ def segmenter(
         ValueError: what does not go together.
     """
     if encoder != "shufflenet" and (variant, groups) != ("released", 3):
-        raise ValueError(f"segmenter: 'variant' and 'groups' are of 'shufflenet', not of '{encoder}'")
+        raise ValueError(f"'variant' and 'groups' are of 'shufflenet', not of '{encoder}'")
     if (encoder, decoder) == ("resnet18", "dilation"):
-        raise ValueError("segmenter: 'resnet18' has no decoder 'dilation': take 'skip' or 'unet'")
+        raise ValueError("'resnet18' has no decoder 'dilation': take 'skip' or 'unet'")
     if decoder == "unet" and head != "deconv":
-        raise ValueError(f"segmenter: head '{head}' is of 'skip' and 'dilation', not of '{decoder}'")
+        raise ValueError(f"head '{head}' is of 'skip' and 'dilation', not of '{decoder}'")
     levels = _LEVELS[decoder]
     part: Maps
     if encoder == "shufflenet":

@@ -24,6 +24,7 @@ _DIGITS = {
 }
 _PREFIXES = (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))
 _LONGEST_NAME = 60
+_LARGEST_COUNT = 1e15  # floats tell larger whole numbers only roughly
 
 
 def name_of(metric: str) -> str:
@@ -37,6 +38,8 @@ def figure(metric: str, value: Any) -> str:
     if number is None:
         return "-"
     digits = _DIGITS.get(metric)
+    if digits is None and number.is_integer() and abs(number) < _LARGEST_COUNT:
+        return f"{number:,.0f}"
     if digits is None or not 0.1 <= abs(number) < 1e9 or not math.isfinite(number):
         return f"{number:.4g}"
     return f"{number:,.{digits}f}"

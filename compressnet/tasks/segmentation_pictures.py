@@ -12,8 +12,9 @@ from torch import Tensor
 from compressnet.data.label_classes import IGNORED, LabelClasses
 
 _GAP = 4  # white pixels between panes
-_SQUARE = 14  # pixels of a colour in a legend
-_LINE = 20
+_PANES = (("photograph", "labels"), ("prediction", "errors"))
+_LETTERS = 45  # the width of a picture in heights of its letters
+_USUAL, _SMALLEST = 10, 7  # pixels of a letter: on small pictures; what cannot be read is left out
 
 
 def palette(classes: LabelClasses) -> np.ndarray:
@@ -54,28 +55,45 @@ def with_legend(pixels: np.ndarray, classes: LabelClasses, there: Sequence[int])
     """A picture with the colours and names of some classes in a strip below it; too narrow a one without."""
     from PIL import ImageDraw, ImageFont
 
-    font = ImageFont.load_default(14)
-    widths = [_SQUARE + 10 + int(font.getlength(classes.names[number])) + 10 for number in there]
     width = pixels.shape[1]
-    if not there or max(widths) > width:
+    size = _text_size([classes.names[number] for number in there], width, width)
+    if not there or size < _SMALLEST:
         return pixels
-    places, left, top = [], 4, 2
-    for entry in widths:
-        if left + entry > width and left > 4:
-            left, top = 4, top + _LINE
+    font, gap = ImageFont.load_default(size), size // 2
+    line = size * 3 // 4 * 2  # even, as the sides of a film are
+    places, left, top = [], gap, 0
+    for number in there:
+        entry = _entry_width(classes.names[number], size)
+        if left + entry > width and left > gap:
+            left, top = gap, top + line
         places.append((left, top))
         left += entry
-    strip = PILImage.new("RGB", (width, top + _LINE + 2), "white")
+    strip = PILImage.new("RGB", (width, top + line), "white")
     draw = ImageDraw.Draw(strip)
     for number, (x, y) in zip(there, places, strict=True):
-        colour = tuple(classes.colours[number])
-        draw.rectangle((x, y + 2, x + _SQUARE, y + 2 + _SQUARE), fill=colour, outline="black")
-        draw.text((x + _SQUARE + 6, y), classes.names[number], fill="black", font=font)
+        square = (x, y + size // 4, x + size, y + size // 4 + size)
+        draw.rectangle(square, fill=tuple(classes.colours[number]), outline="black")
+        middle = (x + size + gap, y + line // 2)
+        draw.text(middle, classes.names[number], fill="black", font=font, anchor="lm")
     return np.concatenate([pixels, np.asarray(strip)])
 
 
+def _text_size(names: Sequence[str], width: int, room: int) -> int:
+    """Pixels of text that is as easy to read in a picture of any width; less where a name has no room."""
+    size = max(_USUAL, width // _LETTERS)
+    widest = max((_entry_width(name, size) for name in names), default=0)
+    return size if widest <= room else size * room // widest
+
+
+def _entry_width(name: str, size: int) -> int:
+    """Of a colour, its name and the gaps before each and behind the last."""
+    from PIL import ImageFont
+
+    return 2 * size + size // 2 + int(ImageFont.load_default(size).getlength(name))
+
+
 def comparison(image: Tensor, labels: Tensor, found: Tensor, classes: LabelClasses) -> PILImage.Image:
-    """`photograph | labels` above `found | errors`, which are red, what is not labelled black.
+    """`photograph | labels` above `prediction | errors`, which are red, what is not labelled black.
 
     Args:
         image: uint8 (3, H, W); labels, found: uint8 (H, W).
@@ -86,11 +104,23 @@ def comparison(image: Tensor, labels: Tensor, found: Tensor, classes: LabelClass
     errors[wrong.numpy()] = (255, 40, 40)
     errors[(labels == IGNORED).numpy()] = 0
     gap = np.full((photograph.shape[0], _GAP, 3), 255, np.uint8)
-    rows = [
-        np.concatenate([photograph, gap, coloured(labels, classes)], axis=1),
-        np.concatenate([coloured(found, classes), gap, errors], axis=1),
-    ]
-    between = np.full((_GAP, rows[0].shape[1], 3), 255, np.uint8)
+    above = np.concatenate([photograph, gap, coloured(labels, classes)], axis=1)
+    below = np.concatenate([coloured(found, classes), gap, errors], axis=1)
     there = torch.unique(torch.cat([labels.flatten(), found.flatten()])).tolist()
-    whole = np.concatenate([rows[0], between, rows[1]])
+    captions = [_captions(*names, above.shape[1]) for names in _PANES]
+    whole = np.concatenate([captions[0], above, captions[1], below])
     return PILImage.fromarray(with_legend(whole, classes, [number for number in there if number != IGNORED]))
+
+
+def _captions(left: str, right: str, width: int) -> np.ndarray:
+    """A white strip with the names of the two panes below it; where they are too narrow, a gap alone."""
+    from PIL import ImageDraw, ImageFont
+
+    size = _text_size([left, right], width, width // 2)
+    if size < _SMALLEST:
+        return np.full((_GAP, width, 3), 255, np.uint8)
+    strip = PILImage.new("RGB", (width, size * 3 // 2), "white")
+    draw, font = ImageDraw.Draw(strip), ImageFont.load_default(size)
+    for text, x in ((left, 0), (right, (width + _GAP) // 2)):
+        draw.text((x + size // 2, size * 3 // 4), text, fill="black", font=font, anchor="lm")
+    return np.asarray(strip)

@@ -222,6 +222,25 @@ def test_what_has_no_formula_is_reported(cli: Cli, odd: None) -> None:
 
 
 @pytest.mark.parametrize(
+    "subject",
+    [
+        "segmenter:encoder=resnet18,decoder=dilation",
+        "shuffleseg:width=0.05,groups=1",
+        "kws_svdf:hop_ms=40",
+        "bytenet:kernel_size=1",
+        "resnet20:widths=[3]",
+        "shuffle_unit:in_channels=7,out_channels=9",
+    ],
+)
+def test_a_message_names_what_it_is_of_once(cli: Cli, subject: str) -> None:
+    name = subject.partition(":")[0]
+    error = cli("count-params", subject, code=2).error
+    assert error.startswith(f"{name}: ")
+    rest = error.removeprefix(f"{name}: ").lower()
+    assert not rest.startswith(("segmenter:", "bytenet:", "resnet:", f"{name}:")), error
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         (["lstmm"], "there is no 'lstmm' - did you mean 'lstm'?"),

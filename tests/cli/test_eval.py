@@ -134,3 +134,8 @@ def test_record(cli: Cli, honest: Path, run: Path, photos: Path) -> None:
     assert "mine" in cli("results").stdout
     listed = json.loads(cli("results", "--json").stdout)
     assert [entry["name"] for entry in listed["records"]] == ["mine"]
+
+
+def test_options_where_there_is_no_choice(cli: Cli, run: Path) -> None:
+    assert cli("eval", run, "--options").stdout == "run has one way to be measured\n"
+    assert json.loads(cli("eval", run, "--options", "--json").stdout) == {}

@@ -116,6 +116,7 @@ def test_eval_gives_the_figures_of_every_class(cli: Cli, seg: Path) -> None:
     assert Pillow.open("seen/confusion.png").mode == "RGB"
     preview = Pillow.open("seen/060.png")
     assert preview.size[0] == 2 * 56 + 4
+    assert preview.size[1] > 2 * 40 + 2 * 7  # captions above the panes
     nearest = json.loads(
         cli("eval", "seg", "--json", "--set", "upsample=nearest", "--set", "flip=true").stdout
     )
@@ -169,6 +170,22 @@ def test_apply_draws_photographs_of_any_kind(cli: Cli, seg: Path) -> None:
     assert Pillow.open("out/gray.png").size == (112, 80)
 
 
+def test_a_legend_is_as_large_as_its_photograph(cli: Cli, seg: Path) -> None:
+    lines = {}
+    for width in (90, 180, 3600):
+        Pillow.fromarray(street(70)[0]).resize((width, 90)).save("photo.png")
+        cli("apply", "seg", "photo.png", "-o", "over.png", "--force")
+        strip = np.asarray(Pillow.open("over.png"))[90:]
+        assert (strip[:, -2:] == 255).all()  # nothing is cut off
+        lines[width] = len(strip)
+    assert lines[180] < 20
+    assert lines[90] == 3 * lines[180]  # a line for each name
+    assert lines[3600] == 120
+    Pillow.fromarray(street(70)[0]).resize((30, 90)).save("photo.png")
+    cli("apply", "seg", "photo.png", "-o", "over.png", "--force")
+    assert Pillow.open("over.png").height == 90  # nobody could read it
+
+
 def test_bad_settings_are_one_line(cli: Cli, seg: Path) -> None:
     pixels, _ = street(70)
     Pillow.fromarray(pixels).save("photo.png")
@@ -181,6 +198,10 @@ def test_bad_settings_are_one_line(cli: Cli, seg: Path) -> None:
     assert "string or integer" in listed
     assert "training, native or above 0" in listed
     assert "name the output" in cli("apply", "seg", "photo.png", code=2).error
+    measures = " ".join(cli("eval", "seg", "--options").stdout.split())
+    assert "logits, nearest" in measures
+    assert "each from 0.1 to 4" in measures
+    assert json.loads(cli("eval", "seg", "--options", "--json").stdout)["flip"]["default"] is False
     (seg / "set" / "classes.csv").write_text(CLASSES.replace("car", "bus"))
     assert "bus" in cli("eval", "seg", code=1).error
 
@@ -192,12 +213,15 @@ def test_folded_files_and_exports_give_the_same(cli: Cli, seg: Path) -> None:
     found = json.loads(cli("eval", "small.safetensors", *data, "--json").stdout)["metrics"]
     assert found["mIoU"] == pytest.approx(wanted["mIoU"], abs=2e-3)
     cli("count-params", "small.safetensors", "--strict")
+    shown = cli("export", "small.safetensors", "-o", "small.onnx").stdout
+    assert "output  output  float32 (batch, 3, height, width)" in shown
 
 
 def test_data_check_names_what_cannot_be_learnt(cli: Cli, seg: Path) -> None:
     subject = "label_folder:root=set,classes=classes.csv"
     shown = cli("data", "check", subject)
     assert "car" in shown.stderr
+    assert "are ignored" not in shown.stderr
     bad = np.full((40, 56), 3, np.uint8)
     bad[0, :5] = 77  # the other labels have no such row
     Pillow.fromarray(bad).save("set/labels/train/001.png")
@@ -210,3 +234,43 @@ def test_data_check_names_what_cannot_be_learnt(cli: Cli, seg: Path) -> None:
     assert "5 pixels" in text
     assert "no labels 002" in text
     assert "56x10 pixels, its photograph 56x40" in text
+
+
+def test_a_folder_that_is_not_there_is_what_is_named(cli: Cli, seg: Path) -> None:
+    for arguments in ("root=sett,classes=classes.csv", "root=sett,classes=camvid"):
+        error = cli("data", "check", f"label_folder:{arguments}", code=1).error
+        assert error.startswith(f"data.root 'sett': {seg / 'sett'} is not there")
+    shutil.rmtree("set")
+    assert "data.root 'set'" in cli("eval", "seg", code=1).error
+
+
+def test_a_class_file_that_ignores_most_is_warned_of(cli: Cli, seg: Path) -> None:
+    few = CLASSES.replace("#4080c0,0", "#4080c0,1").replace("#806040,0", "#806040,1")
+    (seg / "set" / "few.csv").write_text(few)
+    shown = cli("data", "check", "label_folder:root=set,classes=few.csv").stderr.splitlines()
+    warned = [line for line in shown if "are ignored" in line]
+    assert [line.split(" % of the pixels of ")[1].split()[0] for line in warned] == ["train", "val", "test"]
+    assert warned[0].startswith("warning: 9")
+    assert "is few.csv the class file of these labels?" in warned[0]
+
+
+def test_a_report_tells_pixels_as_whole_numbers(cli: Cli, seg: Path) -> None:
+    report = json.loads(cli("eval", "seg", "--json").stdout)
+    report["rows"]["sky"]["pixels"] = 123_456_789
+    Path("seg/eval.json").write_text(json.dumps(report))
+    cli("report", "seg", "-o", "page.html")
+    page = Path("page.html").read_text()
+    assert "<td>123,456,789</td>" in page
+    assert f"<td>{report['rows']['ground']['pixels']:,}</td>" in page
+
+
+def test_line_ends_of_a_class_file_do_not_matter(cli: Cli, seg: Path) -> None:
+    (seg / "set" / "old.csv").write_bytes(CLASSES.replace("\n", "\r").encode())
+    assert "car (value 9)" in cli("data", "check", "label_folder:root=set,classes=old.csv").stderr
+
+
+def test_several_inputs_need_a_folder_whatever_they_are(cli: Cli, seg: Path) -> None:
+    Path("set/images/test/clip.mp4").touch()
+    for output in ("one.mp4", "one.png"):
+        error = cli("apply", "seg", "set/images/test", "-o", output, code=2).error
+        assert error == f"{output}: several inputs need an output folder: -o one"

@@ -104,7 +104,7 @@ def test_an_overlay_is_the_photographs_with_all_classes_in_its_legend(tmp_path: 
     photograph.write(tmp_path / "still.png")
     still = np.asarray(PILImage.open(tmp_path / "still.png"))
     frames = made(video, tmp_path / "out.mp4")
-    assert frames[0].shape == still.shape == (72, 240, 3)
+    assert frames[0].shape == still.shape == (62, 240, 3)
     assert np.abs(frames[1][:48].astype(int) - still[:48]).mean() < 5
     assert (still[48:].astype(int) - frames[1][48:]).max() > 100  # "grass", which is not there
     (plain,) = apply(path, opacity=0.25, legend=False)
