@@ -169,11 +169,18 @@ def _value_problems(parameter: Parameter, value: Any) -> list[str]:
     try:
         _checker(parameter.annotation).validate_python(value)
     except ValidationError as error:
-        # A union reports one error per member; the first says enough.
-        return [f"'{key}' {describe(dict(error.errors()[0]))}"]
+        # A union reports one error per member; that of the kind which was given says enough.
+        found = error.errors()
+        said = next((one for one in found if _is_of(one["type"], value)), found[0])
+        return [f"'{key}' {describe(dict(said))}"]
     if parameter.named is None or value is None:
         return []
     return check_named(parameter.named, value)
+
+
+def _is_of(kind: str, value: Any) -> bool:
+    """Whether an error is of a number where one was given, of words where these were."""
+    return (kind == "literal_error") == isinstance(value, str)
 
 
 @lru_cache(maxsize=256)

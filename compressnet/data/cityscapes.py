@@ -123,6 +123,12 @@ class Cityscapes:
             f"{maps[name]}: no photograph {name}{_PHOTOGRAPH} in {images}"
             for name in sorted(maps.keys() - photographs.keys())
         ]
+        if objects:  # iIoU of some photographs would look like that of all
+            problems += [
+                f"{maps[name]}: no {name}_{truth}_instanceIds.png beside it, as others have: unpack "
+                "gtFine_trainvaltest.zip again"
+                for name in sorted(maps.keys() - objects.keys())
+            ]
         common = sorted(photographs.keys() & maps.keys())
         return Part(
             [LabelPair(photographs[name], maps[name], name, objects.get(name)) for name in common], problems

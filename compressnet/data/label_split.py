@@ -116,6 +116,8 @@ class LabelSplit:
             random = generator(self._seed, key.epoch, key.index, key.draw)
             return LabelledImage(*self._augmentation(pixels, labels, random), pair.name)
         objects = None if pair.instances is None else torch.from_numpy(read_instances(pair.instances))
+        if objects is not None and objects.shape != labels.shape:
+            raise CompressnetError(f"{pair.instances}: not of the size of {pair.labels}")
         return WholeImage(planes(rgb(picture)), torch.from_numpy(labels), objects, pair.name)
 
     def name(self, index: int) -> str:

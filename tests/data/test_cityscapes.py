@@ -99,3 +99,15 @@ def test_files_that_do_not_fit(streets: Path) -> None:
     assert len(problems) == 2
     assert "value 40 (128 pixels) is not in cityscapes" in problems[0]
     assert "instanceIds.png: not of the size of lindau_000000_000019_gtFine_labelIds.png" in problems[1]
+    with pytest.raises(CompressnetError, match=r"instanceIds\.png: not of the size"):
+        Cityscapes().open("val", {}, 0)[Key(0, 0, 0)]
+
+
+def test_objects_of_some_photographs_only(streets: Path) -> None:
+    for kind, root in (("leftImg8bit", "leftImg8bit"), ("gtFine_labelIds", "gtFine")):
+        path = streets / root / f"val/lindau/lindau_000000_000019_{kind}.png"
+        path.with_name(path.name.replace("19", "20")).write_bytes(path.read_bytes())
+    with pytest.raises(
+        BadFiles, match=r"000020_gtFine_labelIds\.png: no .*instanceIds\.png beside it, as others"
+    ):
+        Cityscapes().open("val", {}, 0)

@@ -24,8 +24,8 @@ def trained(make: Any = can24, **options: Any) -> CAN:
     torch.manual_seed(0)
     net: CAN = make(kernels="mixed", **options).eval()
     with torch.no_grad():
-        for tensor in net.parameters():
-            tensor.add_(torch.randn_like(tensor) * 0.05)
+        for parameter in net.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
         for name, tensor in net.named_buffers():
             if tensor.is_floating_point():
                 tensor.copy_(torch.rand_like(tensor) + (0.5 if "var" in name else 0))
@@ -55,7 +55,7 @@ def test_new_weights_are_seen() -> None:
     assert run is not None
     before = run(x)
     with torch.no_grad():
-        net.blocks[3].conv.weight.mul_(1.5)
+        net.get_parameter("blocks.3.conv.weight").mul_(1.5)
         torch.testing.assert_close(run(x), net(x), rtol=0, atol=1e-4)
     assert not torch.allclose(run(x), before, atol=1e-3)
 
