@@ -214,7 +214,7 @@ class Segmentation:
     ) -> Answers:
         """Label photographs of any size and mode, and the frames of clips."""
         settings = Options(**options)
-        if settings.output == "mask" and settings.only is None:
+        if settings.output == "mask" and not settings.only:
             raise UsageError("output=mask: name the classes that it shows, as in --set only='[car]'")
         only = check_only(settings.only, self.classes)
         sides = {"training": self.short_side, "native": None}

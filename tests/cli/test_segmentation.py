@@ -195,7 +195,8 @@ def test_bad_settings_are_one_line(cli: Cli, seg: Path) -> None:
     assert "output" in cli("apply", "seg", *where, "--set", "output=colours", code=2).error
     for value, said in (("0", "greater than 0"), ("3.5", "a valid integer"), ("whole", "'training' or 'nat")):
         assert f"should be {said}" in cli("apply", "seg", *where, "--set", f"size={value}", code=2).error
-    assert "name the classes" in cli("apply", "seg", *where, "--set", "output=mask", code=2).error
+    for more in ((), ("--set", "only=[]")):
+        assert "name the classes" in cli("apply", "seg", *where, "--set", "output=mask", *more, code=2).error
     listed = " ".join(cli("apply", "seg", "--options").stdout.split())
     assert "string or integer" in listed
     assert "training, native or above 0" in listed
