@@ -80,11 +80,11 @@ SYSTEMS = (
     System(
         "Segmentation (ShuffleSeg)",
         "docs/systems/segmentation.md",
-        "compressnet train seg_sample",
-        "seg_sample",
+        "compressnet train seg_camvid",
+        "seg_camvid",
         "mIoU",
         "mIoU",
-        "drawn streets that training has not",
+        "CamVid, from scratch, 367 frames",
     ),
     System(
         "LSTM language model",
