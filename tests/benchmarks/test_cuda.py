@@ -58,7 +58,7 @@ def test_a_crash_loses_its_own_case_alone(tmp_path: Path) -> None:
 
 
 def test_what_hangs_is_killed_with_all_that_it_started(tmp_path: Path) -> None:
-    rows = checked(tmp_path, "hanging", "good")
+    rows = checked(tmp_path, "hanging", "good", seconds=60.0)
     assert states(rows) == [("hanging", "hang", "failed"), ("hanging", "after", "ok"), *GOOD]
     assert "hung" in rows[0].message
     pid = int((tmp_path / "pid").read_text())
