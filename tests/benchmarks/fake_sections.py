@@ -40,7 +40,7 @@ def hanging(settings: Settings, seconds: float) -> Cases:
         Path(settings.out, "pid").write_text(str(child.pid))
         time.sleep(60)
 
-    return Cases([Case("hang", hang, seconds=0.5), _noted(settings, "after")])
+    return Cases([Case("hang", hang, seconds=3.0), _noted(settings, "after")])
 
 
 def slow(settings: Settings, seconds: float) -> Cases:
