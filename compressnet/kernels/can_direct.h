@@ -21,8 +21,7 @@ static void layer(const Layer *of, int64_t phase, int64_t task, double *moments,
         float *to = of->image + (phase + y * d) * width * CH;
         for (int64_t x = 0; x < width; x += BLOCK) {
             vec found[BLOCK][VECTORS];
-            UNROLLED for (int i = 0; i < BLOCK; i++)
-                UNROLLED for (int n = 0; n < VECTORS; n++) found[i][n] = (vec){0};
+            clear(found);
             for (int tap = 0; tap < 9; tap++) {
                 const int64_t row = y + tap / 3 - 1;
                 const int is_outside = row < 0 || row >= rows || (d >= width && tap % 3 != 1);

@@ -24,8 +24,7 @@ static void first(const First *of, int64_t part, double *moments, float *ring) {
         float *to = of->image + y * width * CH;
         for (int64_t x = 0; x < width; x += BLOCK) {
             vec found[BLOCK][VECTORS];
-            UNROLLED for (int i = 0; i < BLOCK; i++)
-                UNROLLED for (int n = 0; n < VECTORS; n++) found[i][n] = (vec){0};
+            clear(found);
             for (int tap = 0; tap < 9; tap++) {
                 const int64_t row = y + tap / 3 - 1;
                 if (row < 0 || row >= of->height) continue;

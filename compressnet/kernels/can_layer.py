@@ -27,7 +27,6 @@ TILES = (0, 2, 4, 6)  # outputs a side; 0: the direct convolution
 _ALL_TILES = 12  # rows: a multiple of every size
 _ROWS = 32  # of a part at least
 _PARTS = 16  # of a layer, for as many threads, where its phases are fewer
-ROWS_SAVED = 2 * _PARTS  # beside cuts, at most
 _POINTS: dict[int, list[float]] = {2: [0, 1, -1], 4: [0, 1, -1, 2, -2], 6: [0, 1, -1, 2, -2, 0.5, -0.5]}
 
 
@@ -40,9 +39,7 @@ class Moments(NamedTuple):
 
 def level(limit: int = 4) -> int:
     """The x86-64 level whose version of the kernel runs here, at most `limit`; 1: that for any processor."""
-    function = _kernel.function("can_level", 0, 1, 0)
-    function.restype = library.SIZE
-    return int(function(limit))
+    return int(_kernel.function("can_level", 0, 1, 0, returns_size=True)(limit))
 
 
 @cache
@@ -78,12 +75,15 @@ def first(pixels: Tensor, weight: Tensor, image: Tensor, version: int) -> Moment
     """
     planes, height, width = pixels.shape
     channels, threads = image.shape[2], torch.get_num_threads()
+    _check(image, (height, width, channels))
+    if pixels.dtype != torch.float32 or not pixels.is_cpu:
+        raise ValueError(f"can_layer: pixels {pixels.dtype} on {pixels.device.type}")
     rows = _rows(height, _PARTS)
     moments = _moments(-(-height // rows), channels)
     taps = weight.detach().permute(2, 3, 1, 0).contiguous()
-    function = _kernel.function("can_first_room", 0, 4, 0)
-    function.restype = library.SIZE
-    room = torch.zeros(threads, function(channels, version, width, planes))
+    _check(taps, (3, 3, planes, channels))
+    size = _kernel.function("can_first_room", 0, 4, 0, returns_size=True)
+    room = torch.zeros(threads, size(channels, version, width, planes))
     _kernel.function("can_first", 5, 9, 1)(
         *(x.data_ptr() for x in (pixels, image, taps, moments, room)),
         channels,
@@ -117,6 +117,10 @@ def middle(
         version: from `level`.
     """
     height, width, channels = image.shape
+    _check(image, (height, width, channels))
+    _check(weights, ((tiles + 2) ** 2 if tiles else 9, channels, channels))
+    _check(scale, (channels,))
+    _check(shift, (channels,))
     threads, phases = torch.get_num_threads(), min(dilation, height)
     longest = -(-height // dilation)  # rows of a phase
     rows = _rows(longest, _PARTS // phases)
@@ -126,9 +130,8 @@ def middle(
     cuts = -(-longest // span) - 1
     moments = _moments(phases * parts, channels)
     saved = torch.empty(phases * cuts * 2, width, channels)
-    function = _kernel.function("can_room", 0, 5, 0)
-    function.restype = library.SIZE
-    room = torch.zeros(threads, function(channels, version, tiles, width, dilation))
+    size = _kernel.function("can_room", 0, 5, 0, returns_size=True)
+    room = torch.zeros(threads, size(channels, version, tiles, width, dilation))
     _kernel.function("can_layer", 7, 8, 1, 1)(
         *(x.data_ptr() for x in (image, scale, shift, weights, saved, moments, room)),
         channels,
@@ -163,6 +166,12 @@ def last(
         out: (O, H, W), of any strides; is written.
     """
     height, width, channels = image.shape
+    _check(image, (height, width, channels))
+    _check(weight, (out.shape[0], channels))
+    for each, count in ((scale, channels), (shift, channels), (bias, out.shape[0])):
+        _check(each, (count,))
+    if out.shape[1:] != (height, width) or out.dtype != torch.float32:
+        raise ValueError(f"can_layer: {tuple(out.shape)} of an image {tuple(image.shape)}")
     _kernel.function("can_last", 6, 9, 1, 1)(
         *(x.data_ptr() for x in (image, scale, shift, weight, bias, out)),
         channels,
@@ -175,6 +184,17 @@ def last(
         torch.get_num_threads(),
         slope,
     )
+
+
+def _check(given: Tensor, shape: tuple[int, ...]) -> None:
+    """C believes its sizes: what does not fit would be read from behind the end.
+
+    Raises:
+        ValueError: it is not contiguous float32 of this shape on the CPU.
+    """
+    fits = tuple(given.shape) == shape and given.dtype == torch.float32 and given.is_cpu
+    if not fits or not given.is_contiguous():
+        raise ValueError(f"can_layer: {tuple(given.shape)} {given.dtype} where float32 {shape} is read")
 
 
 def _rows(height: int, parts: int) -> int:

@@ -112,6 +112,12 @@ INLINE void put(float *to, vec x, int n, Sums *sums) {
     sums->squares[n] += off * off;
 }
 
+#define clear NAMED(clear)
+INLINE void clear(vec sums[BLOCK][VECTORS]) {
+    UNROLLED for (int i = 0; i < BLOCK; i++)
+        UNROLLED for (int n = 0; n < VECTORS; n++) sums[i][n] = (vec){0};
+}
+
 /* The sums of a block to pixels beside one another. */
 #define put_block NAMED(put_block)
 INLINE void put_block(float *to, vec found[BLOCK][VECTORS], int64_t count, Sums *sums, int is_first) {
@@ -179,6 +185,7 @@ static const Version NAMED(version) = {
 #undef Sums
 #undef begin_sums
 #undef end_sums
+#undef clear
 #undef put
 #undef put_block
 #undef raw_row

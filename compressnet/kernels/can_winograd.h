@@ -133,8 +133,7 @@ INLINE void from_points(const float *from, vec y[M][M]) {
 #define multiply SIZED(multiply, M)
 INLINE void multiply(const float *w, float *x) {
     vec sums[BLOCK][VECTORS];
-    UNROLLED for (int i = 0; i < BLOCK; i++)
-        UNROLLED for (int n = 0; n < VECTORS; n++) sums[i][n] = (vec){0};
+    clear(sums);
     _Pragma("GCC unroll 4") for (int k = 0; k < CH; k++) add_product(sums, x + k, w + k * CH);
     UNROLLED for (int i = 0; i < BLOCK; i++)
         UNROLLED for (int n = 0; n < VECTORS; n++) store(x + i * CH + n * WIDE, sums[i][n]);

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 NAMES = ("best_output", "can_layer", "cross_entropy", "log_mel", "lstm", "lstm_1997", "sru", "svdf")
-SIZE = ctypes.c_int64  # what a function returns that does
 NONE_BUILT = "none (no C compiler at installation, or not loadable): torch's operations run instead"
 
 
@@ -64,12 +63,14 @@ class Kernel:
             self.is_enabled = before
 
     @cache  # noqa: B019  kernels live as long as the process
-    def function(self, name: str, pointers: int, sizes: int, flags: int, reals: int = 0) -> Any:
+    def function(
+        self, name: str, pointers: int, sizes: int, flags: int, reals: int = 0, returns_size: bool = False
+    ) -> Any:
         """`compressnet_<name>` of the library, which takes so many of each, in this order."""
         library = load(self.name)
         assert library is not None
         found = getattr(library, f"compressnet_{name}")
         kinds: list[Any] = [ctypes.c_void_p] * pointers + [ctypes.c_int64] * sizes + [ctypes.c_int] * flags
         kinds += [ctypes.c_float] * reals
-        found.argtypes, found.restype = kinds, None
+        found.argtypes, found.restype = kinds, ctypes.c_int64 if returns_size else None
         return found

@@ -42,12 +42,17 @@ def serves(model: nn.Module) -> bool:
     """Whether the kernel can run a model, a float32 CAN of 24 or 32 channels, and is fast here."""
     if not can_layer.available() or not can_strips.supports(model):
         return False
-    channels, planes = model.last.in_channels, model.example()[0].shape[1]
-    weights = list(model.parameters())
+    channels = model.last.in_channels
+    convolutions: list[Any] = [block.conv for block in model.blocks]
+    inputs = [convolution.in_channels for convolution in convolutions]
     return (
         channels in can_layer.CHANNELS
-        and planes <= _PLANES
-        and all(weight.is_cpu and weight.dtype == torch.float32 for weight in weights)
+        and inputs[0] <= _PLANES
+        and inputs[1:] == [channels] * (len(inputs) - 1)
+        and all(convolution.out_channels == channels for convolution in convolutions)
+        and all(convolution.stride == (1, 1) for convolution in convolutions)
+        and convolutions[0].dilation == (1, 1)
+        and all(weight.is_cpu and weight.dtype == torch.float32 for weight in model.parameters())
         and can_layer.level() >= _X86_64_V3
     )
 
@@ -66,7 +71,7 @@ class Winograd(nn.Module):
         super().__init__()
         self.net = net
         self.sizes: Sequence[int] = _PRECISE if precise else can_layer.TILES
-        self._weights: dict[tuple[int, int], tuple[int, Tensor]] = {}
+        self._weights: dict[tuple[int, int], tuple[tuple[int, int], Tensor]] = {}
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
@@ -88,12 +93,6 @@ class Winograd(nn.Module):
         """Whether the kernel can run on `x`."""
         return x.is_cpu and x.dtype == torch.float32
 
-    def bytes(self, height: int, width: int) -> int:
-        """What activations take in memory, about: the buffer, and the rows that threads hold."""
-        row = 4 * width * self.net.last.in_channels
-        held = torch.get_num_threads() * (can_layer.TILES[-1] + 3) * 2 + can_layer.ROWS_SAVED
-        return (height + held) * row
-
     def _run(self, pixels: Tensor, image: Tensor, result: Tensor) -> None:
         height, width, channels = image.shape
         version, last = can_layer.level(), self.net.last
@@ -113,9 +112,9 @@ class Winograd(nn.Module):
         """The weights of a block for tiles of a size; made once, as long as they are not changed."""
         block: Any = self.net.blocks[index]
         weight = block.conv.weight
-        held = self._weights.get((index, tiles))
-        if held is None or held[0] != weight._version:
-            held = weight._version, can_layer.transformed(weight, tiles)
+        held, state = self._weights.get((index, tiles)), (weight.data_ptr(), weight._version)
+        if held is None or held[0] != state:
+            held = state, can_layer.transformed(weight, tiles)
             self._weights[index, tiles] = held
         return held[1]
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from compressnet import finite, registry
+from compressnet import registry
 from compressnet.kernels.best_output import best_output
 from compressnet.layers.folded import in_channels_last
-from compressnet.models.segmentation import Segmenter
+from compressnet.models.segmentation import Segmenter, finite_scores
 from compressnet.models.segnet import SegNet
 
 
@@ -62,7 +62,7 @@ def best(network: nn.Module, x: Tensor, size: tuple[int, int] | None = None) -> 
     """
     if isinstance(network, Segmenter):
         return network.best(x, size)
-    return best_output(finite.checked(network(x).float(), "the network's output"), size)
+    return best_output(finite_scores(network(x)), size)
 
 
 def labels(module: nn.Module) -> Labels | None:

@@ -93,8 +93,8 @@ class Segmenter(nn.Module):
         x = self._features(x)
         enlarges = isinstance(self.head, nn.Upsample)  # then it is done while the best is looked for
         if not enlarges or size not in (None, here):
-            return best_output(_finite(self.head(x)[:, :, : here[0], : here[1]]), size)
-        return best_output(_finite(x), (x.shape[2] * _SCALE, x.shape[3] * _SCALE), here)
+            return best_output(finite_scores(self.head(x)[:, :, : here[0], : here[1]]), size)
+        return best_output(finite_scores(x), (x.shape[2] * _SCALE, x.shape[3] * _SCALE), here)
 
     def _features(self, x: Tensor) -> Tensor:
         # Of these forms an exported graph finds all sizes behind them as multiples of a number.
@@ -109,7 +109,12 @@ class Segmenter(nn.Module):
         return [*chains_of_parts(self), ["head"]]
 
 
-def _finite(scores: Tensor) -> Tensor:
+def finite_scores(scores: Tensor) -> Tensor:
+    """Scores in float32.
+
+    Raises:
+        NotFinite: they are not.
+    """
     return finite.checked(scores.float(), "the network's output")
 
 

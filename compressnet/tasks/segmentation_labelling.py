@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compressnet import finite
 from compressnet.data.label_classes import IGNORED
 from compressnet.data.limits import MAX_PIXELS
 from compressnet.errors import CompressnetError
 from compressnet.layers.folded import in_channels_last
 from compressnet.models.seg_labels import best
+from compressnet.models.segmentation import finite_scores
 
 Upsample = Literal["logits", "nearest"]
 
@@ -82,7 +82,7 @@ class Labeller:
         return x.contiguous(memory_format=torch.channels_last)
 
     def _scores(self, x: Tensor) -> Tensor:
-        return finite.checked(self._run(nn.Module.__call__, x).float(), "the network's output")
+        return finite_scores(self._run(nn.Module.__call__, x))
 
     def _run(self, function: Callable[..., Tensor], x: Tensor, *rest: Any) -> Tensor:
         is_half = self._dtype == "bfloat16"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -118,3 +120,26 @@ def test_what_is_not_finite_stays_near(tiles: int, value: float) -> None:
     reach = tiles + 1
     bad[20 - reach : 21 + reach, 21 - reach : 22 + reach] = False
     assert not bad.any()
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    image, scale, shift, weight = _case(24, 9, 8, 4)
+    weights = kernel.transformed(weight, 4)
+    good: tuple[Any, ...] = (image, scale, shift, SLOPE, weights, 4, 1, LEVELS[-1])
+    kernel.middle(*good)
+    for place, other in (
+        (0, image.double()),
+        (0, image.transpose(0, 1)),
+        (1, scale[:23]),
+        (2, shift.repeat(2)[::2]),
+        (4, weights[:-1]),
+        (4, kernel.transformed(weight, 2)),
+    ):
+        with pytest.raises(ValueError, match="can_layer"):
+            kernel.middle(*good[:place], other, *good[place + 1 :])
+    with pytest.raises(ValueError, match="can_layer"):
+        kernel.first(torch.rand(3, 9, 8), torch.rand(24, 4, 3, 3), image, LEVELS[-1])
+    with pytest.raises(ValueError, match="can_layer"):
+        kernel.last(
+            image, scale, shift, SLOPE, torch.rand(3, 24), torch.rand(3), torch.rand(3, 8, 9), LEVELS[-1]
+        )

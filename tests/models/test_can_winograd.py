@@ -60,6 +60,30 @@ def test_new_weights_are_seen() -> None:
     assert not torch.allclose(run(x), before, atol=1e-3)
 
 
+def _with(index: int, conv: torch.nn.Conv2d) -> CAN:
+    """A network of which one convolution is another."""
+    net = trained(norm="none")
+    block: Any = net.blocks[index]
+    block.conv = conv
+    return net
+
+
+@needs_kernel
+@pytest.mark.parametrize(
+    "net",
+    [
+        _with(0, torch.nn.Conv2d(3, 24, 3, padding=2, dilation=2)),
+        _with(2, torch.nn.Conv2d(24, 24, 3, padding=1, stride=2)),
+        _with(4, torch.nn.Conv2d(24, 32, 3, padding=1)),
+        _with(5, torch.nn.Conv2d(32, 24, 3, padding=1)),
+    ],
+    ids=["dilated first", "stride", "more outputs", "more inputs"],
+)
+def test_other_convolutions_are_not_served(net: CAN) -> None:
+    """The kernel believes its sizes: what is larger would be read from behind its end."""
+    assert can_winograd.backend(net) is None
+
+
 @needs_kernel
 @pytest.mark.parametrize(
     "net",
