@@ -125,7 +125,7 @@ def test_what_is_not_finite_stays_near(tiles: int, value: float) -> None:
 def test_what_does_not_fit_is_refused() -> None:
     image, scale, shift, weight = _case(24, 9, 8, 4)
     weights = kernel.transformed(weight, 4)
-    good: tuple[Any, ...] = (image, scale, shift, SLOPE, weights, 4, 1, LEVELS[-1])
+    good: list[Any] = [image, scale, shift, SLOPE, weights, 4, 1, LEVELS[-1]]
     kernel.middle(*good)
     for place, other in (
         (0, image.double()),
@@ -135,8 +135,9 @@ def test_what_does_not_fit_is_refused() -> None:
         (4, weights[:-1]),
         (4, kernel.transformed(weight, 2)),
     ):
+        bad = [other if at == place else value for at, value in enumerate(good)]
         with pytest.raises(ValueError, match="can_layer"):
-            kernel.middle(*good[:place], other, *good[place + 1 :])
+            kernel.middle(*bad)
     with pytest.raises(ValueError, match="can_layer"):
         kernel.first(torch.rand(3, 9, 8), torch.rand(24, 4, 3, 3), image, LEVELS[-1])
     with pytest.raises(ValueError, match="can_layer"):
