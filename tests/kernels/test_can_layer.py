@@ -135,7 +135,7 @@ def test_what_does_not_fit_is_refused() -> None:
         (4, weights[:-1]),
         (4, kernel.transformed(weight, 2)),
     ):
-        bad = [other if at == place else value for at, value in enumerate(good)]
+        bad: list[Any] = [other if at == place else value for at, value in enumerate(good)]
         with pytest.raises(ValueError, match="can_layer"):
             kernel.middle(*bad)
     with pytest.raises(ValueError, match="can_layer"):
