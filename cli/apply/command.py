@@ -71,11 +71,8 @@ def apply(
     if list_options:
         options.show_settings("options", loaded.task.options, json)
         return
-    given, settings = inputs or [], options.parse_settings(set_)
-    flags = _of_flags(loaded, prompt, max_memory)
-    if twice := sorted(flags.keys() & settings.keys()):
-        raise UsageError(f"--set {twice[0]}=...: --{twice[0].replace('_', '-')} says it already")
-    settings |= flags
+    given = inputs or []
+    settings = _settings(loaded, set_, prompt, max_memory)
     if "prompt" in settings:
         _check_prompt(str(settings["prompt"]), given, output, shard)
     elif not given:
@@ -84,9 +81,7 @@ def apply(
     usual = loaded.task.makes(settings, kinds[0])
     if output is None and not usual.printed:
         raise UsageError(f"name the output, as in: {_example(subject, given)}")
-    target = None if output is None else STDOUT if output == STDIN else Path(output)
-    if json and target is not None and is_stdout(target):
-        raise UsageError(f"--json and -o {output}: both are written to stdout; choose one")
+    target = _target(output, json)
     if force and skip_existing:
         raise UsageError("--force and --skip-existing: choose one")
     rules = Rules(force, skip_existing, options.parse_shard(shard))
@@ -114,6 +109,24 @@ def apply(
         report.show(loaded.subject.text, smoke, writer, [*texts, *entries], left, target)
     if writer.failed:
         raise CompressnetError(*dict.fromkeys(str(error) for _, error in writer.failed))
+
+
+def _settings(
+    loaded: Loaded, overrides: list[str] | None, prompt: str | None, max_memory: int | None
+) -> dict[str, Any]:
+    """What `--set` says and what options of their own say, which may not both say it."""
+    settings, flags = options.parse_settings(overrides), _of_flags(loaded, prompt, max_memory)
+    if twice := sorted(flags.keys() & settings.keys()):
+        raise UsageError(f"--set {twice[0]}=...: --{twice[0].replace('_', '-')} says it already")
+    return settings | flags
+
+
+def _target(output: str | None, json: bool) -> Path | None:
+    """Where results go; None: they are printed."""
+    target = None if output is None else STDOUT if output == STDIN else Path(output)
+    if json and target is not None and is_stdout(target):
+        raise UsageError(f"--json and -o {output}: both are written to stdout; choose one")
+    return target
 
 
 def _of_flags(loaded: Loaded, prompt: str | None, max_memory: int | None) -> dict[str, object]:
