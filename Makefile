@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check docs format results schema clean
+.PHONY: help setup demo test sanitize check docs format results schema clean
 
 PYTHON ?= python3
 # The one pin of torch. TORCH_INDEX: the CPU or CUDA wheel index that PyTorch's install page names.
@@ -35,6 +35,16 @@ demo: .venv/.ok ## train, evaluate and apply on built-in photographs: 2 to 6 min
 
 test: .venv/.ok ## run the tests
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2
+
+# Of a copy, as what is built here lies beside its source. Python's own memory would be leaks without end.
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -g1 -fno-var-tracking
+sanitize: .venv/.ok ## run the tests of the C kernels under AddressSanitizer and UndefinedBehaviorSanitizer
+	rm -rf build/sanitize && mkdir -p build/sanitize
+	cp -r compressnet cli tests pyproject.toml setup.py README.md build/sanitize/
+	rm -f build/sanitize/compressnet/kernels/*.so
+	cd build/sanitize && CFLAGS="$(SANITIZE)" LDFLAGS="$(SANITIZE)" ../../.venv/bin/python setup.py -q build_ext --inplace
+	cd build/sanitize && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
+	    OMP_NUM_THREADS=1 ../../.venv/bin/python -m pytest -q tests/kernels tests/models/test_can_winograd.py
 
 check: .venv/.ok ## lint, formatting, types
 	.venv/bin/python -m ruff check .

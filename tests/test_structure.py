@@ -39,7 +39,7 @@ GROUND |= {
     "yaml_file",
 }
 GROUND |= {"checkpoints", "run", "run_files", "run_lock", "run_names", "side", "tf_bundle"}
-GROUND |= {"regular_file", "source", "weights"}
+GROUND |= {"processor", "regular_file", "source", "weights"}
 SOURCES = [*(ROOT / "compressnet").rglob("*.py"), *(ROOT / "cli").rglob("*.py")]
 
 

@@ -37,7 +37,7 @@ def show(job: Job, done: Done, place: Path | None, json: bool) -> None:
     console.print_table(title, head, rows, numeric=2)
     if found.timing is not None and len({*found.ways.values()}) > 1:
         ways = ", ".join(f"{when} {way}" for when, way in found.ways.items())
-        console.print_text(f"as apply runs them: {ways} (a network of replaced layers has no form in strips)")
+        console.print_text(f"as apply runs them: {ways} (other forms take no replaced layers)")
     _show_onnxruntime(found)
     _show_kept(found)
     if done.figures:

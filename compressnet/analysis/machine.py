@@ -16,8 +16,8 @@ from pydantic.dataclasses import dataclass
 
 from compressnet import json_file
 from compressnet.errors import CompressnetError
+from compressnet.processor import cpuinfo
 
-_CPUINFO = Path("/proc/cpuinfo")
 _CPUS = Path("/sys/devices/system/cpu")
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 _DRIVER = Path("/proc/driver/nvidia/version")
@@ -158,13 +158,6 @@ def _shown(name: str, value: Any) -> str:
     if value is None:
         return "none" if name in _NONE_TELLS else "unknown"
     return " ".join(value) if isinstance(value, tuple) else str(value)
-
-
-def cpuinfo() -> dict[str, str]:
-    """The first processor's lines of /proc/cpuinfo; empty where there is none."""
-    first = (_text(_CPUINFO) or "").split("\n\n")[0]
-    pairs = (line.split(":", 1) for line in first.splitlines() if ":" in line)
-    return {name.strip(): value.strip() for name, value in pairs}
 
 
 def _processor(info: Mapping[str, str]) -> str | None:

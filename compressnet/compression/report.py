@@ -27,6 +27,7 @@ from compressnet.compression.part import KINDS
 from compressnet.errors import UsageError
 from compressnet.layers.chain import Chain
 from compressnet.layers.recurrent_stack import RecurrentStack
+from compressnet.tasks.image_apply import fast_forms
 
 OF_LAYERS = Effort(warmup_rounds=5, warmup_seconds=0.3, min_rounds=10, max_rounds=60, min_seconds=0.2)
 OF_NETWORKS = Effort(warmup_rounds=5, warmup_seconds=1.0, min_rounds=10, max_rounds=100, min_seconds=1.0)
@@ -89,7 +90,7 @@ class Report:
         timing: of the networks, each as `apply` runs it: "before" and "after", and by ONNX Runtime where that
             is installed; None: they were not timed.
         calibration: which data, how much; `data_free` where there was none.
-        ways: how the networks "before" and "after" run: "in strips" or "whole".
+        ways: how the networks "before" and "after" run: a back end such as "winograd" or "eager".
         edits: what was done, for `compressnet.compression.apply` and weights files.
     """
 
@@ -355,9 +356,8 @@ def _times_of_networks(
 
 
 def _way(module: nn.Module) -> tuple[nn.Module, str]:
-    """A network as `apply` runs it on the CPU, and what that is called."""
-    strips = registry.find("backend", "strips")(module)
-    return (module, "whole") if strips is None else (strips, "in strips")
+    """A network as `apply` runs it on the CPU, and the name of that back end."""
+    return next(((form, name) for name, form in fast_forms(module).items()), (module, "eager"))
 
 
 def _in_onnxruntime(module: nn.Module, inputs: tuple[Any, ...]) -> Callable[[], object] | None:

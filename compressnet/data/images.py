@@ -43,6 +43,7 @@ class Image:
         exif: an EXIF block whose orientation is 1, without thumbnail and XMP, or None.
         dpi: dots an inch, across and down, or None.
         lost: what the file had that this picture has not, one phrase each.
+        backend: how a network that made it was run, of `registry.BACKENDS`, or None.
     """
 
     pixels: np.ndarray
@@ -52,6 +53,7 @@ class Image:
     exif: bytes | None = None
     dpi: tuple[float, float] | None = None
     lost: tuple[str, ...] = ()
+    backend: str | None = None
     suffixes: ClassVar[tuple[str, ...]] = RASTER_SUFFIXES
     printed: ClassVar[bool] = False
     live: ClassVar[bool] = False
@@ -66,7 +68,7 @@ class Image:
         return None
 
     def as_json(self) -> dict[str, Any]:
-        return {}
+        return {} if self.backend is None else {"backend": self.backend}
 
     @property
     def gray(self) -> bool:
@@ -162,6 +164,11 @@ def resize_short_side(pixels: np.ndarray, side: int) -> np.ndarray:
 def to_uint8(pixels: np.ndarray) -> np.ndarray:
     """[0, 1] to 0..255, rounded and clipped."""
     return encoding.quantised(pixels, 8)
+
+
+def from_uint8(pixels: np.ndarray) -> np.ndarray:
+    """0..255 to float32 in [0, 1], as `read_image` gives it."""
+    return _unit(pixels, 8)
 
 
 def write_image(image: Image, path: str | Path, quality: int | None = None) -> list[str]:

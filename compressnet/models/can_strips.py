@@ -71,7 +71,7 @@ def supports(model: nn.Module) -> TypeGuard[CAN]:
         and block.conv.padding == block.conv.dilation
         and block.conv.dilation[0] == block.conv.dilation[1]
         and block.conv.groups == 1
-        and (isinstance(block.norm, (AdaptiveNorm, nn.Identity)) or _fixed_batch_norm(block.norm))
+        and takes_norm(block.norm)
         for block in model.blocks
     )
 
@@ -258,7 +258,10 @@ def _each(threads: int) -> Iterator[Each]:
             torch.set_num_threads(before)  # what a thread sets, some libraries take for all
 
 
-def _fixed_batch_norm(norm: object) -> bool:
+def takes_norm(norm: object) -> bool:
+    """Whether a normalisation is a scale and a shift of each map, once its moments are known."""
+    if isinstance(norm, (AdaptiveNorm, nn.Identity)):
+        return True
     return isinstance(norm, nn.BatchNorm2d) and norm.affine and norm.track_running_stats and not norm.training
 
 

@@ -8,7 +8,7 @@
 
 A dilated convolution is a plain one on each of d x d interleaved pictures, and Winograd's filtering serves
 plain ones: with tiles of M x M outputs it takes (M + 2)^2 products where the direct form takes 9 M^2. Which M
-is fastest depends on how many whole tiles a picture has: `choose`. Results differ from the plain form by
+is fastest depends on how many whole tiles a picture has: `can_tiles`. Results differ from the plain form by
 rounding: 2e-5 of the largest value, of `precise` 1e-5 (tiles of 2 and the direct form only).
 
 The kernel: `kernels/can_layer.c`. Where it does not serve, `can_strips` does.
@@ -16,45 +16,72 @@ The kernel: `kernels/can_layer.c`. Where it does not serve, `can_strips` does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from compressnet.errors import UsageError
 from compressnet.kernels import can_layer
-from compressnet.models import can_strips
-from compressnet.models.can import CAN, NEGATIVE_SLOPE, Block
+from compressnet.models import can_strips, can_tiles
+from compressnet.models.can import CAN, NEGATIVE_SLOPE
+from compressnet.models.can_dense import Dense, dense
 from compressnet.models.can_strip_layer import Moments, normalisation
 
 _PLANES = 16  # of the input at most
 _PRECISE = (0, 2)
+_RING_ROWS = max(can_layer.TILES) + 3  # of a thread
+_SAVED_ROWS = 32  # where threads meet, in all
 _X86_64_V3 = 3  # older processors are faster in strips
-# Microseconds of a tile (direct: of a pixel), on one thread of an AMD EPYC (Zen 4).
-_COSTS = {
-    24: {0: 0.1, 2: 0.245, 4: 0.653, 6: 1.375},
-    32: {0: 0.169, 2: 0.398, 4: 0.94, 6: 1.854},
-}
+# transformed weights, and the state of the weights that they were made of; of a convolution, by size of tiles
+_Made = dict[int, tuple[tuple[tuple[int, int], ...], Tensor]]
+_made: WeakKeyDictionary[nn.Module, _Made] = WeakKeyDictionary()
 
 
 def serves(model: nn.Module) -> bool:
-    """Whether the kernel can run a model, a float32 CAN of 24 or 32 channels, and is fast here."""
-    if not can_layer.available() or not can_strips.supports(model):
-        return False
-    channels = model.last.in_channels
-    convolutions: list[Any] = [block.conv for block in model.blocks]
-    inputs = [convolution.in_channels for convolution in convolutions]
-    return (
-        channels in can_layer.CHANNELS
-        and inputs[0] <= _PLANES
-        and inputs[1:] == [channels] * (len(inputs) - 1)
-        and all(convolution.out_channels == channels for convolution in convolutions)
-        and all(convolution.stride == (1, 1) for convolution in convolutions)
-        and convolutions[0].dilation == (1, 1)
-        and all(weight.is_cpu and weight.dtype == torch.float32 for weight in model.parameters())
-        and can_layer.level() >= _X86_64_V3
-    )
+    """Whether the kernel can run a model, a float32 CAN of at most 32 channels, and is fast here."""
+    return _network(model) is not None
+
+
+class Network(NamedTuple):
+    """A CAN as the kernel takes it.
+
+    Attributes:
+        convolutions: of the blocks, in order.
+        norms: the one behind each of them.
+        last: of 1x1.
+        channels: of the kernel, at least those of the widest layer; what is left over is zeros.
+    """
+
+    convolutions: list[Dense]
+    norms: list[nn.Module]
+    last: Dense
+    channels: int
+
+
+def _network(model: nn.Module) -> Network | None:
+    """None of what the kernel does not serve."""
+    if not isinstance(model, CAN) or not can_layer.available() or can_layer.level() < _X86_64_V3:
+        return None
+    blocks: Any = model.blocks
+    convolutions, last = [dense(block.conv) for block in blocks], dense(model.last, kernel=1)
+    norms = [block.norm for block in blocks]
+    if last is None or not all(can_strips.takes_norm(norm) for norm in norms):
+        return None
+    layers = [layer for layer in (*convolutions, last) if layer is not None]
+    if len(layers) <= len(convolutions) or layers[0].in_channels > _PLANES or layers[0].dilation > 1:
+        return None
+    if any(before.out_channels != layer.in_channels for before, layer in pairwise(layers)):
+        return None
+    widest = max(layer.in_channels for layer in layers[1:])
+    channels = next((size for size in can_layer.CHANNELS if size >= widest), None)
+    if channels is None or not all(p.is_cpu and p.dtype == torch.float32 for p in model.parameters()):
+        return None
+    return Network(layers[:-1], norms, last, channels)
 
 
 class Winograd(nn.Module):
@@ -67,97 +94,133 @@ class Winograd(nn.Module):
 
     inference_only = True
 
-    def __init__(self, net: CAN, precise: bool = False) -> None:
+    def __init__(self, net: nn.Module, precise: bool = False) -> None:
         super().__init__()
         self.net = net
         self.sizes: Sequence[int] = _PRECISE if precise else can_layer.TILES
-        self._weights: dict[tuple[int, int], tuple[tuple[int, int], Tensor]] = {}
+        self._image: Tensor | None = None  # of the last call: photographs of one size need no new memory
 
     @torch.no_grad()
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, progress: Callable[[int], None] | None = None) -> Tensor:
         """Images (B, in_channels, H, W), float32 on the CPU, to (B, out_channels, H, W), channels_last.
+
+        Args:
+            progress: told how many rows more are done, of `rows`.
 
         Raises:
             UsageError: another type or device.
         """
         if not self.is_for(x):
             raise UsageError(f"--backend winograd: float32 on the CPU only, not {x.dtype} on {x.device.type}")
-        batch, _, height, width = x.shape
-        out = x.new_empty(batch, height, width, self.net.last.out_channels).permute(0, 3, 1, 2)
-        image = x.new_empty(height, width, self.net.last.in_channels)
+        network, (batch, _, height, width) = self._network(), x.shape
+        out = x.new_empty(batch, height, width, network.last.out_channels).permute(0, 3, 1, 2)
+        image = self._buffer(height, width, network.channels)
         for pixels, result in zip(x, out, strict=True):
-            self._run(pixels, image, result)
+            self._run(network, pixels, image, result, progress or _ignore)
         return out
 
     def is_for(self, x: Tensor) -> bool:
         """Whether the kernel can run on `x`."""
         return x.is_cpu and x.dtype == torch.float32
 
-    def _run(self, pixels: Tensor, image: Tensor, result: Tensor) -> None:
+    def rows(self, x: Tensor) -> int:
+        """The rows that `progress` is told of in all."""
+        return x.shape[0] * x.shape[2] * (len(self._network().convolutions) + 1)
+
+    def bytes(self, height: int, width: int) -> int:
+        """What a call takes for its activations beside those that are held from the one before, about."""
+        network = self._network()
+        reach = max(self.sizes) * max(layer.dilation for layer in network.convolutions)
+        row = 4 * network.channels * (width + reach)
+        image = 0 if self._holds(height, width) else 4 * network.channels * height * width
+        return image + row * (_RING_ROWS * torch.get_num_threads() + _SAVED_ROWS)
+
+    def tiles(self, height: int, width: int) -> list[int]:
+        """The sizes of tiles that the layers behind the first take, 0: the direct form."""
+        network = self._network()
+        return [
+            can_tiles.choose(self.sizes, network.channels, height, width, layer.dilation)
+            for layer in network.convolutions[1:]
+        ]
+
+    def _network(self) -> Network:
+        network = _network(self.net)
+        if network is None:
+            raise UsageError("--backend winograd: the network has been changed to one that it does not run")
+        return network
+
+    def _holds(self, height: int, width: int) -> bool:
+        return self._image is not None and self._image.shape[:2] == (height, width)
+
+    def _buffer(self, height: int, width: int, channels: int) -> Tensor:
+        if not self._holds(height, width):
+            self._image = None  # the old one goes first
+            self._image = torch.empty(height, width, channels)
+        assert self._image is not None
+        return self._image
+
+    def _run(
+        self,
+        network: Network,
+        pixels: Tensor,
+        image: Tensor,
+        result: Tensor,
+        progress: Callable[[int], None],
+    ) -> None:
         height, width, channels = image.shape
-        version, last = can_layer.level(), self.net.last
-        blocks: Any = self.net.blocks
-        found = can_layer.first(pixels, blocks[0].conv.weight, image, version)
-        for index in range(1, len(blocks)):
-            dilation = blocks[index].conv.dilation[0]
-            tiles = choose(self.sizes, channels, height, width, dilation)
-            weights = self._transformed(index, tiles)
-            affine = _affine(blocks[index - 1], found)
-            found = can_layer.middle(image, *affine, NEGATIVE_SLOPE, weights, tiles, dilation, version)
-        bias = last.weight.new_zeros(last.out_channels) if last.bias is None else last.bias
-        weight = last.weight.flatten(1).contiguous()
-        can_layer.last(image, *_affine(blocks[-1], found), NEGATIVE_SLOPE, weight, bias, result, version)
-
-    def _transformed(self, index: int, tiles: int) -> Tensor:
-        """The weights of a block for tiles of a size; made once, as long as they are not changed."""
-        block: Any = self.net.blocks[index]
-        weight = block.conv.weight
-        held, state = self._weights.get((index, tiles)), (weight.data_ptr(), weight._version)
-        if held is None or held[0] != state:
-            held = state, can_layer.transformed(weight, tiles)
-            self._weights[index, tiles] = held
-        return held[1]
+        version, (first, *middle) = can_layer.level(), network.convolutions
+        found = can_layer.first(pixels, _padded(first.weight().float(), channels), image, version)
+        progress(height)
+        affine = _affine(first, network.norms[0], found)
+        for layer, norm, tiles in zip(middle, network.norms[1:], self.tiles(height, width), strict=True):
+            weights = _transformed(layer, tiles, channels)
+            found = can_layer.middle(image, *affine, NEGATIVE_SLOPE, weights, tiles, layer.dilation, version)
+            affine = _affine(layer, norm, found)
+            progress(height)
+        weight = network.last.weight().float().flatten(1)
+        bias = weight.new_zeros(len(weight)) if network.last.bias is None else network.last.bias.detach()
+        weight = F.pad(weight, (0, channels - weight.shape[1])).contiguous()
+        can_layer.last(image, *affine, NEGATIVE_SLOPE, weight, bias, result, version)
+        progress(height)
 
 
-def choose(sizes: Sequence[int], channels: int, height: int, width: int, dilation: int) -> int:
-    """The size of tiles, of those given, with which a layer takes the least time."""
-    costs = _COSTS[channels]
-    return min(sizes, key=lambda size: costs[size] * _count(size, height, width, dilation))
+def _transformed(layer: Dense, tiles: int, channels: int) -> Tensor:
+    """The weights for tiles of a size; made once, as long as they are not changed."""
+    made = _made.setdefault(layer.parts[0], {})
+    held = made.get(tiles)
+    if held is None or held[0] != layer.state or held[1].shape[-1] != channels:
+        weight = _padded(layer.weight(), channels, channels)
+        made[tiles] = held = layer.state, can_layer.transformed(weight, tiles)
+    return held[1]
 
 
-def _count(size: int, height: int, width: int, dilation: int) -> float:
-    """Tiles of a layer; of the direct form pixels, of which those with fewer taps count less."""
-    if not size:
-        if dilation < min(height, width):
-            return height * width
-        rows = (
-            height + 2 * max(0, height - dilation)
-        ) / 3  # of three taps down a pixel beyond an edge has none
-        return rows * width * (1 if dilation < width else 1 / 3)
-    return _along(size, height, dilation) * _along(size, width, dilation)
+def _padded(weight: Tensor, outputs: int, inputs: int | None = None) -> Tensor:
+    """Zeros for the channels of the kernel that a layer has not."""
+    more = 0 if inputs is None else inputs - weight.shape[1]
+    return F.pad(weight.detach(), (0, 0, 0, 0, 0, more, 0, outputs - weight.shape[0]))
 
 
-def _along(size: int, length: int, dilation: int) -> int:
-    """Tiles along a side, of all phases."""
-    longer, whole = length % dilation, length // dilation  # so many phases have a pixel more than the others
-    return longer * -(-(whole + 1) // size) + (min(dilation, length) - longer) * -(-whole // size)
-
-
-def _affine(block: Block, moments: can_layer.Moments) -> tuple[Tensor, Tensor]:
-    """Scale and shift (C,) of raw outputs, to which the convolution's bias has not been added."""
-    conv: Any = block.conv
-    bias = torch.zeros_like(moments.mean) if conv.bias is None else conv.bias.double()
+def _affine(layer: Dense, norm: nn.Module, moments: can_layer.Moments) -> tuple[Tensor, Tensor]:
+    """Scale and shift of raw outputs, to which the convolution's bias has not been added; 0 of channels that
+    the layer has not."""
+    count, channels = layer.out_channels, len(moments.mean)
+    bias = moments.mean.new_zeros(count) if layer.bias is None else layer.bias.detach().double()
     seen = Moments()
-    seen.count, seen.mean, seen.squares = 1, moments.mean + bias, moments.variance
-    scale, shift = normalisation(block.norm, seen) or (torch.ones_like(bias), torch.zeros_like(bias))
-    return scale.float().contiguous(), (shift.double() + scale.double() * bias).float().contiguous()
+    seen.count, seen.mean, seen.squares = 1, moments.mean[:count] + bias, moments.variance[:count]
+    scale, shift = normalisation(norm, seen) or (torch.ones_like(bias), torch.zeros_like(bias))
+    shift = shift.double() + scale.double() * bias
+    return F.pad(scale.float(), (0, channels - count)), F.pad(shift.float(), (0, channels - count))
 
 
 def backend(model: nn.Module) -> Winograd | None:
     """The back end `winograd`; None of what the kernel does not serve."""
-    return Winograd(model) if serves(model) else None  # type: ignore[arg-type]
+    return Winograd(model) if serves(model) else None
 
 
 def precise_backend(model: nn.Module) -> Winograd | None:
     """The back end `winograd_precise`: of tiles of 2 and the direct form only."""
-    return Winograd(model, precise=True) if serves(model) else None  # type: ignore[arg-type]
+    return Winograd(model, precise=True) if serves(model) else None
+
+
+def _ignore(_: int) -> None:
+    pass

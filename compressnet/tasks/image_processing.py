@@ -1,4 +1,4 @@
-"""Image processing: a network that maps a photograph to a photograph of the same size.
+"""Image processing: a network that maps a photograph, or every frame of a clip, to one of the same size.
 
 Chen, Xu, Koltun, "Fast Image Processing with Fully-Convolutional Networks", ICCV 2017, arXiv 1709.00643:
 mean squared error over all pixels and channels of RGB in [0, 1].
@@ -10,6 +10,7 @@ mean squared error over all pixels and channels of RGB in [0, 1].
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -26,9 +27,11 @@ from compressnet.recipe import Component
 from compressnet.reporter import Reporter
 from compressnet.signature import Named
 from compressnet.source import Source
-from compressnet.tasks.image_apply import Applier, Options, infer
+from compressnet.tasks.image_apply import Applier, Arithmetic, Options, infer
 from compressnet.tasks.image_metrics import ImageMetrics
-from compressnet.tasks.protocol import Answers, Loss, NoMeasures, Outputs, State, answers
+from compressnet.tasks.image_video import FrameProcessing, FrameReporter
+from compressnet.tasks.protocol import Answers, Loss, Outputs, State, answers
+from compressnet.tasks.video import Video
 from compressnet.weights import Architecture
 
 _PANES = ("input", "target", "network", "error x 8")
@@ -41,16 +44,28 @@ class Assets(json_file.Form):
     operator: str | None = None
 
 
+@dataclass(frozen=True)
+class Measures:
+    """How to measure.
+
+    Attributes:
+        arithmetic: of a CAN on the CPU, fast or precise: as `apply` has it.
+    """
+
+    arithmetic: Arithmetic = "fast"
+
+
 class ImageTranslation:
     """Learn the mapping that pairs of images on disk show."""
 
     sample_types: ClassVar[tuple[str, ...]] = ("image_pair",)
-    reads: ClassVar[tuple[str, ...]] = ("image",)
+    reads: ClassVar[tuple[str, ...]] = ("image", "video")
     best: ClassVar[tuple[str, Literal["max", "min"]]] = ("psnr", "max")
     options: ClassVar[type] = Options
-    measures: ClassVar[type] = NoMeasures
+    measures: ClassVar[type] = Measures
     needs_targets: ClassVar[bool] = True
     unit: ClassVar[str] = "megapixel"
+    _measures = Measures()
 
     def prepare(
         self, train_data: Split, parent: Architecture | None = None, model: Component | None = None
@@ -83,10 +98,10 @@ class ImageTranslation:
 
     def predict(self, model: nn.Module, batch: ImageBatch, state: State) -> tuple[Tensor, State]:
         """The processed images as uint8 (B, 3, H, W), rounded (the paper's code truncates)."""
-        return _to_uint8(infer(model, _unit(batch.inputs))), ()
+        return _to_uint8(infer(model, _unit(batch.inputs), self._measures.arithmetic)), ()
 
     def measure(self, settings: Mapping[str, Any]) -> None:
-        pass
+        self._measures = Measures(**settings)
 
     def metrics(self) -> ImageMetrics:
         return ImageMetrics()
@@ -98,16 +113,24 @@ class ImageTranslation:
             output = _to_uint8(infer(model, _unit(sample.input[None].to(device))))[0].cpu()
             yield sample.name, comparison(sample.input, sample.target, output)
 
-    def makes(self, options: Mapping[str, Any], kind: str) -> type[Image]:
-        return Image
+    def makes(self, options: Mapping[str, Any], kind: str) -> type[Image | Video]:
+        return Image if kind == "image" else Video
 
     def apply(
         self, model: nn.Module, inputs: Iterable[Source], options: Mapping[str, Any], reporter: Reporter
     ) -> Answers:
-        """Process photographs of any size and mode; each comes back in its own mode and depth."""
-        applier = Applier(model, Options(**options), reporter)
+        """Process photographs of any size and mode, each of which comes back in its own mode and depth, and
+        clips frame by frame.
+        """
+        within = FrameReporter(reporter)
+        applier = Applier(model, Options(**options), within)
+        less = "set max_memory (--max-memory MB), or "
 
-        def answer(source: Source) -> Image:
+        def answer(source: Source) -> Image | Video:
+            source = source.held()
+            if source.kind(self.reads) == "video":
+                frames = FrameProcessing(applier, within)
+                return Video(source, frames, reporter, frames.facts, f"{less}scale the clip down")
             with source.file() as path:
                 image = read_image(path)
             try:
@@ -115,8 +138,7 @@ class ImageTranslation:
             except NotFinite as error:
                 raise NotFinite(f"{source}: {error}") from error
 
-        less = "set max_memory (--max-memory MB), or apply it to a smaller picture"
-        return answers(inputs, answer, less)
+        return answers(inputs, answer, f"{less}apply it to a smaller picture")
 
 
 class ImageOperator(ImageTranslation):

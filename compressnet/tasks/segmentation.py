@@ -227,7 +227,6 @@ class Segmentation:
             if source.kind(self.reads) == "video":
                 refuse_clip_output(settings.output)
                 drawing = FrameDrawing(
-                    str(source),
                     labeller,
                     self.classes,
                     settings.output,
@@ -236,7 +235,7 @@ class Segmentation:
                     settings.legend,
                     device,
                 )
-                return Video(source, drawing, drawing.facts, reporter)
+                return Video(source, drawing, reporter, drawing.facts)
             with source.file() as path:
                 pixels = planes(rgb(read_image(path, srgb=True)))
             try:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from compressnet.data.label_classes import LabelClasses
-from compressnet.errors import NotFinite, UsageError
+from compressnet.errors import UsageError
 from compressnet.tasks.segmentation_labelling import Labeller
 from compressnet.tasks.segmentation_map import Output, shares
 from compressnet.tasks.segmentation_pictures import palette, with_legend
@@ -34,7 +34,6 @@ class FrameDrawing:
     """Label frames and draw what was found.
 
     Args:
-        name: of the clip, for messages.
         only: numbers of the outputs that are drawn; the others are left out.
         opacity: of the colours of an overlay.
         legend: below an overlay: of all that is drawn, since pictures of a clip have one size.
@@ -42,7 +41,6 @@ class FrameDrawing:
 
     def __init__(
         self,
-        name: str,
         labeller: Labeller,
         classes: LabelClasses,
         output: Output,
@@ -51,13 +49,12 @@ class FrameDrawing:
         legend: bool,
         device: torch.device,
     ) -> None:
-        self._name, self._labeller, self._classes, self._device = name, labeller, classes, device
+        self._labeller, self._classes, self._device = labeller, classes, device
         self._output, self._only, self._opacity = output, list(only), opacity
         self._legend = legend and output == "overlay"
         self._shown = np.isin(np.arange(256), self._only)
         self._colours = np.where(self._shown[:, None], palette(classes), 0)
         self._counts = np.zeros(256, np.int64)
-        self._frames = 0
         self._strip: np.ndarray | None = None
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
@@ -67,11 +64,7 @@ class FrameDrawing:
             NotFinite: the network's output is not.
         """
         photograph = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(self._device)
-        self._frames += 1
-        try:
-            labels = self._labeller(photograph)[0].cpu().numpy()
-        except NotFinite as error:
-            raise NotFinite(f"{self._name}: frame {self._frames}: {error}") from error
+        labels = self._labeller(photograph)[0].cpu().numpy()
         self._counts += np.bincount(labels.reshape(-1), minlength=256)
         if self._output == "mask":
             return np.where(self._shown, np.uint8(255), np.uint8(0))[labels]

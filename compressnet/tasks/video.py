@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from compressnet.data.video import open_clip
 from compressnet.data.video_writing import CLIP_SUFFIXES, Change, Redrawn, redraw
-from compressnet.errors import CompressnetError, CutShort, is_out_of_memory
+from compressnet.errors import CompressnetError, CutShort, NotFinite, is_out_of_memory
 from compressnet.reporter import Reporter
 from compressnet.source import Source
 
@@ -20,6 +20,7 @@ class Video:
         source: the clip; of what is piped in, held (see `Source.held`).
         change: what becomes of a frame: see `redraw`.
         facts: what was found in all frames, for `--json`.
+        less: what to do where memory does not suffice.
     """
 
     suffixes: ClassVar[tuple[str, ...]] = CLIP_SUFFIXES
@@ -27,9 +28,15 @@ class Video:
     live: ClassVar[bool] = False
 
     def __init__(
-        self, source: Source, change: Change, facts: Callable[[], Mapping[str, Any]], reporter: Reporter
+        self,
+        source: Source,
+        change: Change,
+        reporter: Reporter,
+        facts: Callable[[], Mapping[str, Any]],
+        less: str = "scale the clip down",
     ) -> None:
-        self._source, self._change, self._facts, self._reporter = source, change, facts, reporter
+        self._source, self._change, self._reporter = source, change, reporter
+        self._facts, self._less = facts, less
         self._done = Redrawn()
 
     def write(self, path: Path) -> list[str]:
@@ -39,11 +46,14 @@ class Video:
             raise CompressnetError(f"{self._source}: cannot be read: {error.strerror or error}") from error
         try:
             with file, open_clip(file, str(self._source)) as clip:
-                self._done = redraw(clip, path, self._change, self._reporter)
+                try:
+                    self._done = redraw(clip, path, self._change, self._reporter)
+                except NotFinite as error:
+                    raise NotFinite(f"{self._source}: frame {clip.frames}: {error}") from error
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise CompressnetError(f"{self._source}: out of memory: scale the clip down") from error
+            raise CompressnetError(f"{self._source}: out of memory: {self._less}") from error
         if self._done.cut_short:
             raise CutShort(f"{self._done.cut_short}; the result ends there")
         return self._done.lost

@@ -7,8 +7,8 @@ import platform
 
 import torch
 
-from compressnet.analysis.machine import cpuinfo
 from compressnet.errors import CompressnetError, UsageError
+from compressnet.processor import cpuinfo
 
 
 def choose(text: str, local_rank: int = 0) -> torch.device:

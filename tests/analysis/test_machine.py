@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from compressnet import processor
 from compressnet.analysis import machine
 from compressnet.analysis.machine import Machine, facts, remarks, same
 from compressnet.errors import CompressnetError
@@ -33,12 +34,12 @@ CPU part\t: 0xd4f
 def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A system that tells nothing, to be filled with files; four processors, two of a core each."""
     for name, path in (
-        ("_CPUINFO", "cpuinfo"),
         ("_CPUS", "cpu"),
         ("_QUOTA", "cpu.max"),
         ("_DRIVER", "driver"),
     ):
         monkeypatch.setattr(machine, name, tmp_path / path)
+    monkeypatch.setattr(processor, "_CPUINFO", tmp_path / "cpuinfo")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
     return tmp_path
 

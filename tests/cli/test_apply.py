@@ -156,7 +156,7 @@ def test_a_bad_picture_does_not_stop_the_others(cli: Cli, place: Path) -> None:
 def test_an_input_that_is_missing_does_not_stop_the_others(cli: Cli, photo: Path) -> None:
     (photo.parent / "empty").mkdir()
     done = cli("apply", "operator:rof", "none.png", photo, "empty", "-o", "out", "--json", code=1)
-    assert done.errors == ["none.png: no such file or folder", "empty: no images in this folder"]
+    assert done.errors == ["none.png: no such file or folder", "empty: no images or clips in this folder"]
     report = json.loads(done.stdout)
     assert [row["output"] for row in report["files"]] == ["out/photo.png"]
     assert [row["input"] for row in report["failed"]] == ["none.png", "empty"]

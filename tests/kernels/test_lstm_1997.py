@@ -44,8 +44,8 @@ def test_agrees_with_the_reference(blocks: tuple[int, int], steps: int, batch: i
         with torch.no_grad():
             slow = layer(x, state)
         wanted = outputs_and_gradients(layer, x)
-    torch.testing.assert_close(fast, slow, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(learned, wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(fast, slow, rtol=1e-4, atol=5e-5)
+    torch.testing.assert_close(learned, wanted, rtol=1e-4, atol=5e-5)
 
 
 def test_the_state_that_is_given_stays() -> None:

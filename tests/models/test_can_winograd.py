@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from compressnet import registry
 from compressnet.errors import UsageError
 from compressnet.kernels import can_layer
+from compressnet.layers.chain import Chain
 from compressnet.models import can_winograd
 from compressnet.models.can import CAN, can24, can32
 
@@ -60,7 +63,7 @@ def test_new_weights_are_seen() -> None:
     assert not torch.allclose(run(x), before, atol=1e-3)
 
 
-def _with(index: int, conv: torch.nn.Conv2d) -> CAN:
+def _with(index: int, conv: torch.nn.Module) -> CAN:
     """A network of which one convolution is another."""
     net = trained(norm="none")
     block: Any = net.blocks[index]
@@ -75,9 +78,22 @@ def _with(index: int, conv: torch.nn.Conv2d) -> CAN:
         _with(0, torch.nn.Conv2d(3, 24, 3, padding=2, dilation=2)),
         _with(2, torch.nn.Conv2d(24, 24, 3, padding=1, stride=2)),
         _with(4, torch.nn.Conv2d(24, 32, 3, padding=1)),
+        _with(4, torch.nn.Conv2d(24, 24, 3, padding=1, padding_mode="reflect")),
+        _with(4, torch.nn.Conv2d(24, 24, 3, padding=1, groups=2)),
+        _with(4, torch.nn.Conv2d(24, 24, 5, padding=2)),
+        _with(4, torch.nn.Conv2d(24, 24, 3, padding=(1, 2), dilation=(1, 2))),
         _with(5, torch.nn.Conv2d(32, 24, 3, padding=1)),
     ],
-    ids=["dilated first", "stride", "more outputs", "more inputs"],
+    ids=[
+        "dilated first",
+        "stride",
+        "more outputs",
+        "mirrored edges",
+        "groups",
+        "five taps",
+        "two dilations",
+        "more inputs",
+    ],
 )
 def test_other_convolutions_are_not_served(net: CAN) -> None:
     """The kernel believes its sizes: what is larger would be read from behind its end."""
@@ -87,12 +103,95 @@ def test_other_convolutions_are_not_served(net: CAN) -> None:
 @needs_kernel
 @pytest.mark.parametrize(
     "net",
-    [CAN(4, 20), can24(in_channels=17), can24().double(), can24(norm="bn"), torch.nn.Conv2d(3, 3, 3)],
-    ids=["20 channels", "17 planes", "float64", "batch norm in training", "no CAN"],
+    [CAN(4, 33), can24(in_channels=17), can24().double(), can24(norm="bn"), torch.nn.Conv2d(3, 3, 3)],
+    ids=["33 channels", "17 planes", "float64", "batch norm in training", "no CAN"],
 )
 def test_others_are_not_served(net: torch.nn.Module) -> None:
     assert can_winograd.backend(net) is None
     assert can_winograd.precise_backend(net) is None
+
+
+def _conv(inputs: int, outputs: int, kernel: Any, bias: bool = False, d: int = 4) -> dict[str, Any]:
+    kernel = kernel if isinstance(kernel, list) else [kernel, kernel]
+    padding = [d * (size // 2) for size in kernel]
+    args = {"in_channels": inputs, "out_channels": outputs, "kernel_size": kernel, "padding": padding}
+    return {"layer": "conv2d", "args": {**args, "dilation": [d, d], "bias": bias}}
+
+
+CHAINS = {
+    "tucker": [_conv(24, 7, 1), _conv(7, 9, 3), _conv(9, 24, 1, bias=True)],
+    "channels": [_conv(24, 10, 3), _conv(10, 24, 1)],
+    "spatial": [_conv(24, 5, [3, 1]), _conv(5, 24, [1, 3])],
+}
+
+
+@needs_kernel
+@pytest.mark.parametrize("layers", CHAINS.values(), ids=CHAINS)
+def test_a_chain_runs_as_the_convolution_that_it_is(layers: list[dict[str, Any]]) -> None:
+    net = _with(2, Chain(layers))
+    run = can_winograd.backend(net)
+    assert run is not None
+    x = torch.rand(1, 3, 21, 34)
+    with torch.no_grad():
+        expected = net.double()(x.double())
+    net.float()
+    for change in (1, 2):  # weights that change are seen, in any part
+        assert (run(x) - expected).abs().max() <= 2e-5 * expected.abs().max()
+        with torch.no_grad():
+            net.get_parameter(f"blocks.2.conv.{len(layers) - 2}.weight").mul_(1 + change)
+            expected = net(x)
+
+
+@needs_kernel
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [_conv(24, 7, 1, bias=True), _conv(7, 24, 3)],
+        [_conv(24, 7, 3), _conv(7, 24, 3)],
+        [_conv(24, 7, 1), _conv(7, 24, 1)],
+        [_conv(24, 7, [3, 1]), _conv(7, 24, [1, 3], d=2)],
+    ],
+    ids=["a bias before the zeros", "two of 3x3", "none of 3x3", "two dilations"],
+)
+def test_other_chains_are_not_served(layers: list[dict[str, Any]]) -> None:
+    assert can_winograd.backend(_with(2, Chain(layers))) is None
+
+
+@needs_kernel
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 32), st.integers(3, 7), st.integers(1, 50), st.integers(1, 50), st.integers(1, 3))
+def test_any_width_up_to_32(width: int, depth: int, height: int, across: int, batch: int) -> None:
+    torch.manual_seed(width)
+    net, x = CAN(depth, width, kernels="mixed").eval(), torch.rand(batch, 3, height, across)
+    with torch.no_grad():
+        expected = net.double()(x.double())
+    for precise, most in ((False, 2e-5), (True, 1e-5)):
+        found = can_winograd.Winograd(net.float(), precise)(x)
+        assert (found - expected).abs().max() <= most * expected.abs().max()
+
+
+@needs_kernel
+def test_progress_memory_and_tiles() -> None:
+    run, told = can_winograd.Winograd(trained()), [0]
+    x = torch.rand(2, 3, 30, 40)
+    before = run.bytes(30, 40)
+    run(x, told.append)
+    assert sum(told) == run.rows(x) == 2 * 30 * 9
+    assert before - run.bytes(30, 40) == 30 * 40 * 24 * 4  # held
+    assert run.bytes(40, 30) > 40 * 30 * 24 * 4
+    assert len(run.tiles(30, 40)) == 7
+    assert set(can_winograd.Winograd(trained(), precise=True).tiles(720, 1280)) <= {0, 2}
+
+
+@needs_kernel
+def test_a_network_that_is_changed_is_refused() -> None:
+    net = trained()
+    run = can_winograd.backend(net)
+    assert run is not None
+    block: Any = net.blocks[3]
+    block.conv = torch.nn.Conv2d(24, 24, 5, padding=2)
+    with pytest.raises(UsageError, match="has been changed"):
+        run(torch.rand(1, 3, 8, 8))
 
 
 @needs_kernel
@@ -106,10 +205,3 @@ def test_other_types_are_refused() -> None:
 def test_without_the_kernel_it_is_no_back_end() -> None:
     with can_layer.reference():
         assert can_winograd.backend(trained()) is None
-
-
-@pytest.mark.parametrize(("length", "dilation"), [(1, 1), (720, 1), (719, 16), (90, 64), (5, 8)])
-@pytest.mark.parametrize("size", [2, 4, 6])
-def test_tiles_are_counted(length: int, dilation: int, size: int) -> None:
-    phases = [range(first, length, dilation) for first in range(min(dilation, length))]
-    assert can_winograd._along(size, length, dilation) == sum(-(-len(phase) // size) for phase in phases)

@@ -13,10 +13,12 @@ import torch
 from torch import nn
 
 from compressnet.data.images import Image
-from compressnet.errors import CompressnetError
+from compressnet.errors import CompressnetError, UsageError
 from compressnet.free_memory import free_memory
+from compressnet.kernels import can_layer
 from compressnet.models import can_strips
 from compressnet.models.can import CAN, can24
+from compressnet.models.can_winograd import Winograd
 from compressnet.operators.module import OperatorModule
 from compressnet.reporter import Silent
 from compressnet.tasks import image_apply
@@ -42,7 +44,8 @@ class Notes(Silent):
         self.notes.append(text)
 
 
-def network(depth: int = 6, width: int = 8) -> CAN:
+def network(depth: int = 6, width: int = 40) -> CAN:
+    """Of more maps than the kernel takes: what runs in strips everywhere."""
     torch.manual_seed(0)
     net = CAN(depth, width, last_layer="identity").eval()
     with torch.no_grad():
@@ -71,18 +74,23 @@ def apply(net: nn.Module, image: Image, reporter: Silent | None = None, **option
 
 @pytest.fixture
 def way(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Which way was taken: "whole", "strips" or "spilled strips"."""
+    """Which way was taken: "whole", "winograd", "strips" or "spilled strips"."""
     taken: list[str] = []
-    strips, whole = can_strips.forward_in_strips, Applier._whole
+    strips, whole, winograd = can_strips.forward_in_strips, Applier._whole, Winograd.forward
 
     def spy_strips(net: CAN, x: torch.Tensor, how: Any, progress: Any) -> torch.Tensor:
         taken.append("spilled strips" if how.spill else "strips")
         return strips(net, x, how, progress)
 
-    def spy_whole(self: Applier, x: torch.Tensor) -> torch.Tensor:
+    def spy_whole(self: Applier, x: torch.Tensor) -> tuple[str, torch.Tensor]:
         taken.append("whole")
         return whole(self, x)
 
+    def spy_winograd(self: Winograd, x: torch.Tensor, progress: Any = None) -> torch.Tensor:
+        taken.append("winograd" if len(self.sizes) > 2 else "precise")
+        return winograd(self, x, progress)
+
+    monkeypatch.setattr(Winograd, "forward", spy_winograd)
     monkeypatch.setattr(can_strips, "forward_in_strips", spy_strips)
     monkeypatch.setattr(Applier, "_whole", spy_whole)
     return taken
@@ -94,6 +102,38 @@ def test_equals_the_plain_form(way: list[str]) -> None:
     large = photograph(300, 400)
     np.testing.assert_allclose(apply(net, large, max_memory=1).pixels, plain(net, large), atol=1e-5)
     assert way == ["strips", "spilled strips"]
+
+
+needs_kernel = pytest.mark.skipif(
+    not can_layer.available() or can_layer.level() < 3, reason="no kernel, or a processor without AVX2"
+)
+
+
+@needs_kernel
+def test_the_kernel_is_taken_where_memory_allows(way: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    net, image = network(width=24), photograph(300, 400)
+    expected = plain(net, image)
+    for options, backend in (
+        ({}, "winograd"),
+        ({"arithmetic": "precise"}, "winograd_precise"),
+        ({"max_memory": 100}, "winograd"),
+        ({"max_memory": 5}, "strips"),
+        ({"max_memory": 100, "arithmetic": "precise"}, "winograd_precise"),
+    ):
+        made = apply(net, image, **options)
+        np.testing.assert_allclose(made.pixels, expected, atol=2e-5)
+        assert (made.backend, made.as_json()) == (backend, {"backend": backend})
+    assert apply(net, image, dtype="bfloat16").backend == "strips"
+    monkeypatch.setattr(image_apply, "free_memory", lambda device: 10 << 20)
+    assert apply(net, image).backend == "strips"
+    with can_layer.reference():
+        assert apply(net, image).backend == "strips"
+    assert way[:4] == ["winograd", "precise", "winograd", "spilled strips"]
+
+
+def test_precise_bfloat16_is_a_contradiction() -> None:
+    with pytest.raises(UsageError, match="arithmetic=precise, dtype=bfloat16: choose one"):
+        apply(network(), photograph(), dtype="bfloat16", arithmetic="precise")
 
 
 def test_short_memory_leads_to_a_file(way: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +192,7 @@ def test_classical_operators_run_as_they_are(dtype: Any, way: list[str]) -> None
 
 def test_rewritten_networks_run_in_the_plain_form(way: list[str]) -> None:
     net, image = network(), photograph()
-    net.blocks[1].conv = nn.Sequential(nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 1))
+    net.blocks[1].conv = nn.Sequential(nn.Conv2d(40, 4, 1), nn.Conv2d(4, 40, 1))
     np.testing.assert_allclose(apply(net, image).pixels, plain(net, image), atol=1e-6)
     assert np.isfinite(apply(net, image, dtype="bfloat16").pixels).all()
     assert way == ["whole", "whole"]
