@@ -44,7 +44,7 @@ sanitize: .venv/.ok ## run the tests of the C kernels under AddressSanitizer and
 	rm -f build/sanitize/compressnet/kernels/*.so
 	cd build/sanitize && CFLAGS="$(SANITIZE)" LDFLAGS="$(SANITIZE)" ../../.venv/bin/python setup.py -q build_ext --inplace
 	cd build/sanitize && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
-	    OMP_NUM_THREADS=1 ../../.venv/bin/python -m pytest -q tests/kernels tests/models/test_can_winograd.py
+	    OMP_NUM_THREADS=1 ../../.venv/bin/python -m pytest -q tests/kernels tests/models/test_can_winograd.py tests/models/test_can_training.py
 
 check: .venv/.ok ## lint, formatting, types
 	.venv/bin/python -m ruff check .

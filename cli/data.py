@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -12,10 +12,12 @@ from . import console, options
 
 if TYPE_CHECKING:
     from compressnet.data.audio_class import Spoken
+    from compressnet.data.protocol import DataSet
     from compressnet.recipe import Component
 
 app = typer.Typer(
-    help="Check data sets; get the built-in samples; mix long recordings of words.", no_args_is_help=True
+    help="Check data sets; compute targets ahead; get the built-in samples; mix long recordings of words.",
+    no_args_is_help=True,
 )
 
 
@@ -92,6 +94,73 @@ def samples(output: options.Output = None, force: options.Force = False, json: o
         return
     for line in written or sample.credits():
         console.print_path(line)
+
+
+@app.command("targets")
+def targets(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe of an image operator.")],
+    set_: options.Overrides = None,
+    data_root: options.DataRoot = None,
+    cache: options.CacheDir = None,
+    test: Annotated[bool, typer.Option("--test", help="Those of the test split too.")] = False,
+    processes: Annotated[
+        Optional[int], typer.Option("--processes", min=1, help=options.PROCESSES_HELP)
+    ] = None,
+    shard: options.ShardText = None,
+    json: options.Json = False,
+) -> None:
+    """Compute the targets of an image operator before training, into the cache.
+
+    All that any run of the recipe can draw. What is there already is skipped, so an interrupted call goes on.
+
+    Example: compressnet data targets fip_photos --data-root ~/pictures --shard 1/4
+    """
+    from compressnet.data.photographs import PhotographSplit
+    from compressnet.data.prepare import processors
+    from compressnet.data.protocol import NoSuchSplit
+
+    data_set, assets, seed = _photographs(recipe, set_ or [])
+    mine = options.parse_shard(shard)
+    counts: dict[str, dict[str, int]] = {}
+    screen = console.Screen()
+    try:
+        for name in ["train", "val", *(["test"] if test else [])]:
+            try:
+                opened = data_set.open(name, assets, seed)
+            except NoSuchSplit as error:
+                if name == "test":
+                    raise UsageError(f"--test: {error}") from error
+                continue
+            if not isinstance(opened, PhotographSplit) or not opened.has_targets:
+                raise UsageError(f"{recipe}: its data has no targets that an operator makes")
+            all_of_it = sorted(opened.every_target().items(), key=lambda item: item[0].name)
+            wanted = dict(options.share(all_of_it, mine))
+            total = sum(len(targets) for targets in wanted.values())
+            computed = opened.fill(wanted, processes or processors(), screen)
+            counts[name] = {"photographs": len(wanted), "targets": total, "computed": computed}
+    finally:
+        screen.close()
+    if json:
+        console.print_json({"recipe": recipe, "shard": list(mine), "splits": counts})
+        return
+    rows = [(name, *numbers.values()) for name, numbers in counts.items()]
+    console.print_table(recipe, ["split", "photographs", "targets", "computed now"], rows)
+
+
+def _photographs(recipe: str, overrides: list[str]) -> tuple[DataSet, dict[str, Any], int]:
+    """The data set of a recipe, what its task stores, and its seed."""
+    from compressnet.recipe import Recipe
+    from compressnet.subject import parse
+
+    subject = parse(recipe)
+    if subject.kind != "recipe" or subject.path is None:
+        raise UsageError(f"'{recipe}' is no recipe: name one (`compressnet recipes ls`), or its file")
+    loaded = Recipe.load(subject.path, overrides)
+    task, data_set = loaded.task.build(), loaded.data.build()
+    if "photograph" not in task.sample_types or data_set.sample_type != "photograph":
+        raise UsageError(f"{recipe}: targets are of image operators; its task is {loaded.task.name}")
+    assets, _ = task.prepare(None, None, loaded.model)
+    return data_set, assets, loaded.seed
 
 
 @app.command("mix")

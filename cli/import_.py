@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -87,15 +88,32 @@ def _released(source: Path, operator: str | None) -> tuple[Architecture, nn.Modu
         network = CAN.from_released(arrays)
     except CompressnetError as error:
         raise CompressnetError(f"{source}: {error}") from error
+    task, task_args = _task_of(arguments, operator)
     architecture = weights.Architecture(
-        task="image_operator" if operator else "image_translation",
-        task_args={"operator": operator} if operator else {},
+        task=task,
+        task_args=task_args,
         model=name,
         model_args=arguments,
-        assets={"operator": operator} if operator else {},
+        assets=task_args,
         data={"name": "released"},
     )
     return architecture, network
+
+
+def _task_of(arguments: Mapping[str, Any], operator: str | None) -> tuple[str, dict[str, Any]]:
+    """What a released network does, by the planes that it takes, and the arguments of that task."""
+    from compressnet.models.can_released import DIAL, OPERATORS
+
+    planes = arguments.get("conditions", 0)
+    if not planes:
+        told = {"operator": operator} if operator else {}
+        return ("image_operator" if operator else "image_translation"), told
+    if operator:
+        does = "ten operators" if planes > 1 else "L0 smoothing of any strength"
+        raise UsageError(f"--operator: this network does {does}, which `apply --set` chooses")
+    if planes == 1:
+        return "conditioned_operator", {"operators": ["l0"], "dial": dict(DIAL)}
+    return "conditioned_operator", {"operators": list(OPERATORS)}
 
 
 def _report(output: Path, architecture: Architecture, network: nn.Module, json: bool) -> None:

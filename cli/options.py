@@ -61,6 +61,10 @@ Device = Annotated[
 ]
 _LARGEST = 1_000_000  # of an image's sides: what is above is a slip of the keyboard
 THREADS_HELP = "CPU threads (default: torch's choice); for bench a list (default: 1,all)."
+PROCESSES_HELP = (
+    "How many processes: bench takes them one after the other (1: this one), data targets at once (default: "
+    "as many as there are processors)."
+)
 Threads = Annotated[Optional[int], typer.Option("--threads", min=1, callback=_set_threads, help=THREADS_HELP)]
 DataRoot = Annotated[
     Optional[Path],

@@ -178,11 +178,7 @@ def _apply_cpu_settings(opened: Run, processes: Group, device: Any) -> None:
     """A resumed run computes as it began, whatever would be decided by now."""
     from compressnet.training import cpu_settings
 
-    settings = cpu_settings.of_run(opened, processes, device)
-    cpu_settings.apply(settings)
-    asked = opened.recipe.train.cpu_matmul != "auto"
-    if device.type == "cpu" and (asked or settings != cpu_settings.TORCH):
-        console.note(f"CPU settings: {settings.text}")
+    cpu_settings.apply(cpu_settings.of_run(opened, processes, device))
 
 
 def _train_locked(opened: Run, processes: Group, device: Any) -> Outcome:

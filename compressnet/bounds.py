@@ -26,6 +26,13 @@ def _no_overflow(value: float) -> float:
     return value
 
 
+def three(value: object) -> object:
+    """Of a tuple that YAML writes as a list."""
+    if not isinstance(value, list | tuple) or len(value) != 3:
+        raise ValueError("should be three numbers, [a, b, c]")
+    return value
+
+
 Size = Annotated[int, Field(gt=0, le=_SIZE)]  # units, channels, sides of pictures, steps of a window
 OptionalSize = Annotated[int, Field(ge=0, le=_SIZE)]  # 0: none of it
 Layers = Annotated[int, Field(gt=0, le=100)]

@@ -92,6 +92,8 @@ class Train(_Settings):
     deterministic: bool = False
     # float32 products on a CPU: auto takes torch's fast way where a probe finds it accurate and faster.
     cpu_matmul: Literal["auto", "exact", "fast"] = "auto"
+    # Networks that can (can24, can32) train in C kernels of their own on a CPU, several times as fast.
+    cpu_kernels: Literal["auto", "off"] = "auto"
     workers: Workers = 0
     log_every: Steps = 50
     evaluate_every: Steps = 1000

@@ -10,6 +10,7 @@ from typing import Any
 from compressnet.errors import UsageError, named, short
 
 TASKS = {
+    "conditioned_operator": "compressnet.tasks.conditioned_operator:ConditionedOperator",
     "image_classification": "compressnet.tasks.image_classification:ImageClassification",
     "image_operator": "compressnet.tasks.image_processing:ImageOperator",
     "image_translation": "compressnet.tasks.image_processing:ImageTranslation",
@@ -84,6 +85,7 @@ DATASETS = {
     "paired_folder": "compressnet.data.paired_folder:PairedFolder",
     "photo_folder": "compressnet.data.photo_folder:PhotoFolder",
     "ptb": "compressnet.data.text_sets:PTB",
+    "raise": "compressnet.data.raise_:Raise",
     "sample": "compressnet.data.sample:Sample",
     "sentence_sample": "compressnet.data.sentences:SentenceSample",
     "sentences": "compressnet.data.sentences:Sentences",
@@ -110,6 +112,7 @@ BACKENDS = {
     "strips": "compressnet.models.can_strips:backend",
     "winograd": "compressnet.models.can_winograd:backend",
     "winograd_precise": "compressnet.models.can_winograd:precise_backend",
+    "winograd_training": "compressnet.models.can_training:backend",
     "folded": "compressnet.layers.folded:backend",
     "onnxruntime": "compressnet.export.backend:backend",
     "labels": "compressnet.models.seg_labels:labels",
@@ -131,8 +134,16 @@ TRANSFORMS = {  # of trained networks: `compress --method`
     "tucker": "compressnet.compression.tucker:Tucker",
 }
 OPERATORS = {
+    "dark_channel": "compressnet.operators.dark_channel:DarkChannel",
     "l0": "compressnet.operators.l0:L0",
+    "local_laplacian": "compressnet.operators.local_laplacian:LocalLaplacian",
+    "non_local": "compressnet.operators.non_local:NonLocal",
+    "pencil": "compressnet.operators.pencil:Pencil",
     "rof": "compressnet.operators.rof:ROF",
+    "rtv": "compressnet.operators.rtv:RTV",
+    "style": "compressnet.operators.style:Style",
+    "tv_l1": "compressnet.operators.tv_l1:TVL1",
+    "wls_tone": "compressnet.operators.wls_tone:WLSTone",
 }
 
 REGISTRIES: dict[str, dict[str, str]] = {

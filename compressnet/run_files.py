@@ -23,6 +23,7 @@ class Matmul(Form):
 
     matmul: str
     malloc: bool
+    kernels: bool = False
 
 
 class Parent(Form):

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, is_dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -43,6 +44,13 @@ class Named:
     given: tuple[str, ...] = ()
 
 
+class File:
+    """Marks a text parameter that is a file's name: `Annotated[str, FILE]`. What the file holds counts."""
+
+
+FILE = File()
+
+
 class Parameter(NamedTuple):
     """One argument as YAML writes it.
 
@@ -52,6 +60,7 @@ class Parameter(NamedTuple):
         default: its default, or `inspect.Parameter.empty`.
         derived: whether it follows from the data.
         named: what its value names something of, or None.
+        file: whether its value is a file's name.
     """
 
     python_name: str
@@ -59,6 +68,7 @@ class Parameter(NamedTuple):
     default: Any
     derived: bool
     named: Named | None
+    file: bool
 
     @property
     def required(self) -> bool:
@@ -85,7 +95,8 @@ def parameters(target: Callable[..., Any]) -> dict[str, Parameter]:
         metadata = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
         derived = any(isinstance(item, Derived) for item in metadata)
         named = next((item for item in metadata if isinstance(item, Named)), None)
-        found[name.removesuffix("_")] = Parameter(name, annotation, parameter.default, derived, named)
+        file = any(isinstance(item, File) for item in metadata)
+        found[name.removesuffix("_")] = Parameter(name, annotation, parameter.default, derived, named, file)
     return found
 
 
@@ -214,11 +225,19 @@ def make(kind: str, text: str) -> Any:
     return build(kind, *read_named(text.removeprefix(f"{kind}:")))
 
 
-def canonical(kind: str, text: str) -> str:
-    """The text with all arguments written out: the same for every way to write the same thing."""
+def canonical(kind: str, text: str, digest: Callable[[Path], str] | None = None) -> str:
+    """The text with all arguments written out: the same for every way to write the same thing.
+
+    Args:
+        digest: of a file, in the place of its name; None: names stay.
+    """
     name, given = read_named(text.removeprefix(f"{kind}:"))
     known = parameters(registry.find(kind, name))
-    return write_named(name, {key: given.get(key, parameter.default) for key, parameter in known.items()})
+    values = {key: given.get(key, parameter.default) for key, parameter in known.items()}
+    for key, value in values.items():
+        if digest is not None and known[key].file and value is not None:
+            values[key] = f"sha256:{digest(Path(value).expanduser())}"
+    return write_named(name, values)
 
 
 def check_named(named: Named, text: str) -> list[str]:

@@ -64,7 +64,7 @@ def test_all_mistakes_at_once_with_line_and_suggestion() -> None:
             "--set model.in_channels=4: model.in_channels: 'in_channels' follows from the data",
         ),
         ("task.operator=rof:wait=1", "operator rof: unknown key 'wait' - did you mean 'weight'?"),
-        ("task.operator=rov", "there is no operator 'rov' - did you mean 'rof'?"),
+        ("task.operator=roff", "there is no operator 'roff' - did you mean 'rof'?"),
         ("lr", "--set lr: write it as key.key=value"),
         ("train.lr=[1", "--set train.lr=[1: '[1' is not a YAML value"),
         ("seed.a=1", "--set seed.a=1"),

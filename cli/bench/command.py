@@ -61,9 +61,7 @@ Rounds = Annotated[
     Optional[int],
     typer.Option(min=2, help="Passes of each network, at least (default: 10 to 200, about 2 seconds)."),
 ]
-Processes = Annotated[
-    int, typer.Option(min=1, help="How many processes to measure in, one after the other; 1: this one.")
-]
+Processes = Annotated[int, typer.Option(min=1, help=options.PROCESSES_HELP)]
 ClockName = Annotated[
     str, typer.Option(help="wall, or cpu: processor time, for machines that others use too.")
 ]

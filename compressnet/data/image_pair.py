@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,27 +19,45 @@ class ImagePair(NamedTuple):
         target: uint8 (3, H, W) RGB; the very tensor of the input where a photograph is its own target.
         name: which picture, for reports: unique in its split, no absolute path.
         index: its position in the split.
+        condition: float32 (K,), what a network of several operators or with a dial is told; None: nothing.
+        group: what it is measured together with, as the name of its operator; empty: with all.
     """
 
     input: torch.Tensor
     target: torch.Tensor
     name: str
     index: int  # type: ignore[assignment]  # shadows tuple.index
+    condition: torch.Tensor | None = None
+    group: str = ""
 
 
 class ImageBatch(NamedTuple):
-    """Samples of one size, stacked: uint8 (B, 3, H, W) inputs and targets, one tensor if theirs are."""
+    """Samples of one size, stacked: uint8 (B, 3, H, W) inputs and targets, one tensor if theirs are.
+
+    Attributes:
+        conditions: (B, K); None: the network is told nothing.
+    """
 
     inputs: torch.Tensor
     targets: torch.Tensor
     names: list[str]
     indices: list[int]
+    conditions: torch.Tensor | None = None
+    groups: tuple[str, ...] = ()
 
 
-def image_pair(input_: np.ndarray, target: np.ndarray, name: str, index: int) -> ImagePair:
+def image_pair(
+    input_: np.ndarray,
+    target: np.ndarray,
+    name: str,
+    index: int,
+    condition: Sequence[float] | None = None,
+    group: str = "",
+) -> ImagePair:
     """A sample from two uint8 (H, W, 3) arrays of one size."""
     planes = _planes(input_)
-    return ImagePair(planes, planes if target is input_ else _planes(target), name, index)
+    numbers = None if condition is None else torch.tensor(condition, dtype=torch.float32)
+    return ImagePair(planes, planes if target is input_ else _planes(target), name, index, numbers, group)
 
 
 def _planes(pixels: np.ndarray) -> torch.Tensor:
@@ -61,9 +80,12 @@ def collate_pairs(samples: list[ImagePair]) -> ImageBatch:
         )
     inputs = torch.stack([sample.input for sample in samples])
     alone = all(sample.target is sample.input for sample in samples)
+    conditions = [sample.condition for sample in samples if sample.condition is not None]
     return ImageBatch(
         inputs,
         inputs if alone else torch.stack([sample.target for sample in samples]),
         [sample.name for sample in samples],
         [sample.index for sample in samples],
+        torch.stack(conditions) if conditions else None,
+        tuple(sample.group for sample in samples),
     )

@@ -16,14 +16,18 @@ from typing import Any
 
 import numpy as np
 
+from compressnet.data.conditions import Told, conditions_of
 from compressnet.data.image_pair import ImageBatch, ImagePair, collate_pairs, image_pair
 from compressnet.data.images import image_size, unread_pictures
-from compressnet.data.prepare import prepare_targets, undecodable
+from compressnet.data.prepare import prepare_for_operators, undecodable
 from compressnet.data.protocol import Key
 from compressnet.data.sampler import generator
 from compressnet.data.targets import Targets
 from compressnet.errors import BadFiles, CompressnetError, UsageError
 from compressnet.reporter import Reporter, Silent
+
+Wanted = tuple[str | None, int]  # an operator and a short side
+_TOLD = 1  # of the draw of a condition, which changes no other
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,8 @@ class PhotographSplit:
     Args:
         photographs: the files, in a fixed order.
         train: sizes drawn from the bounded set, and crops; otherwise one size each, whole.
-        assets: `operator` names what makes the targets; without one, a photograph is its own target.
+        assets: `operator` names what makes the targets, or `operators` (see `conditions`); without, a
+            photograph is its own target.
         seed: of the draws.
         about: further facts.
         left_out: one line for each folder that holds pictures of kinds that are not read.
@@ -121,26 +126,52 @@ class PhotographSplit:
         self.train = train
         self.seed = seed
         self.targets = Targets(assets.get("operator"))
-        self.has_targets = self.targets.operator_text is not None
+        self.conditions = conditions_of(assets)
+        self.has_targets = self.targets.operator_text is not None or self.conditions is not None
+        # in evaluation a photograph is as many samples
+        self._positions = [] if train or self.conditions is None else self.conditions.positions()
+        self._by: dict[str, Targets] = {}
         self._about = dict(about or {})
         self._left_out = left_out
-        self._short_sides: dict[int, int] = {}
+        self._short_sides: dict[Path, int] = {}
 
     def __len__(self) -> int:
-        return len(self.photographs)
+        return len(self.photographs) * max(1, len(self._positions))
 
     def __getitem__(self, key: Key) -> ImagePair:
-        photograph = self.photographs[key.index]
+        photograph, told = self._photograph(key.index), self._told(key)
         random = self._random(key)
-        input_, target = self.targets.get(photograph.path, self._side(key, random))
+        input_, target = self._targets(told).get(photograph.path, self._side(key, random))
         if self.train and self.sizes.crop is not None:
             input_, target = crop_both(input_, target, self.sizes.crop, random)
         if self.train and self.sizes.flip and random.random() < 0.5:
             input_, target = input_[:, ::-1], target[:, ::-1]
-        return image_pair(input_, target if self.has_targets else input_, photograph.name, key.index)
+        target = target if self.has_targets else input_
+        if told is None:
+            return image_pair(input_, target, photograph.name, key.index)
+        return image_pair(input_, target, self.name(key.index), key.index, told.numbers, told.name)
 
     def name(self, index: int) -> str:
-        return self.photographs[index].name
+        name = self._photograph(index).name
+        return f"{name}, {self._positions[index % len(self._positions)].name}" if self._positions else name
+
+    def _photograph(self, index: int) -> Photograph:
+        return self.photographs[index // max(1, len(self._positions))]
+
+    def _told(self, key: Key) -> Told | None:
+        if self._positions:
+            return self._positions[key.index % len(self._positions)]
+        if self.conditions is None:
+            return None
+        random = generator(self.seed, key.epoch, key.index, key.draw, _TOLD)
+        return self.conditions.draw(hash_of(self._photograph(key.index).path.stem), random)
+
+    def _targets(self, told: Told | None) -> Targets:
+        if told is None:
+            return self.targets
+        if told.operator not in self._by:
+            self._by[told.operator] = self.targets.by(told.operator)
+        return self._by[told.operator]
 
     def prepare(self, keys: Iterable[Key], processes: int, reporter: Reporter) -> None:
         """Compute the targets, or without an operator the pixels, of these samples that are not in the cache.
@@ -152,29 +183,73 @@ class PhotographSplit:
         for line in self._left_out:
             reporter.note("warning", line)
         wanted, bad = self._wanted(keys)
-        jobs = [(self.photographs[index].path, sorted(sides)) for index, sides in sorted(wanted.items())]
         try:
             if bad:
                 raise BadFiles(*bad.values())
-            prepare_targets(self.targets, jobs, processes, reporter)
+            self.fill(wanted, processes, reporter)
         except BadFiles as error:
-            drawn = [self.photographs[index] for index in sorted(wanted)]
-            problems = unreadable(drawn, reporter=reporter, processes=processes)
+            problems = unreadable(list(wanted), reporter=reporter, processes=processes)
             raise BadFiles(*(problems or error.problems)) from None
 
-    def _wanted(self, keys: Iterable[Key]) -> tuple[dict[int, set[int]], dict[int, str]]:
-        """The short sides at which each photograph is drawn, and what is wrong with those without a size."""
-        wanted: dict[int, set[int]] = {}
-        bad: dict[int, str] = {}
+    def fill(self, wanted: Mapping[Photograph, Iterable[Wanted]], processes: int, reporter: Reporter) -> int:
+        """Compute these targets as far as they are not in the cache; how many were not.
+
+        Raises:
+            BadFiles: a photograph cannot be read.
+            CompressnetError: the cache cannot be written, a worker was killed.
+        """
+        jobs: dict[tuple[str | None, Path], list[int]] = {}
+        for photograph, targets in wanted.items():
+            for operator, side in sorted(targets, key=str):
+                jobs.setdefault((operator, photograph.path), []).append(side)
+        each = [(operator, path, sides) for (operator, path), sides in jobs.items()]
+        return prepare_for_operators(self.targets, each, processes, reporter)
+
+    def every_target(self) -> dict[Photograph, list[Wanted]]:
+        """All that any run can draw: of each photograph, at every size, of every operator or strength.
+
+        Raises:
+            BadFiles: photographs whose size cannot be read: all of them.
+        """
+        wanted: dict[Photograph, list[Wanted]] = {}
+        bad: list[str] = []
+        for number, photograph in enumerate(self.photographs):
+            try:
+                sides = self.sides(number * max(1, len(self._positions)))
+            except BadFiles as error:
+                bad += error.problems
+                continue
+            wanted[photograph] = [
+                (operator, side) for operator in self._operators(photograph) for side in sides
+            ]
+        if bad:
+            raise BadFiles(*bad)
+        return wanted
+
+    def _operators(self, photograph: Photograph) -> list[str | None]:
+        """All that a photograph is a sample of."""
+        if self.conditions is None:
+            return [self.targets.operator_text]
+        told = self._positions or self.conditions.of_photograph(hash_of(photograph.path.stem))
+        return [one.operator for one in told]
+
+    def _wanted(self, keys: Iterable[Key]) -> tuple[dict[Photograph, set[Wanted]], dict[Photograph, str]]:
+        """The targets that each photograph is drawn with, and what is wrong with those without a size."""
+        wanted: dict[Photograph, set[Wanted]] = {}
+        bad: dict[Photograph, str] = {}
+        kinds = 1 if self.conditions is None else len(self._positions) or self.conditions.drawn
         for key in keys:
-            sides = wanted.setdefault(key.index, set())
-            if key.index in bad:
+            photograph = self._photograph(key.index)
+            targets = wanted.setdefault(photograph, set())
+            if photograph in bad:
                 continue
             try:
-                if len(sides) < len(self.sides(key.index)):
-                    sides.add(self._side(key, self._random(key)))
+                if len(targets) < kinds * len(self.sides(key.index)):
+                    told = self._told(key)
+                    operator = self.targets.operator_text if told is None else told.operator
+                    targets.add((operator, self._side(key, self._random(key))))
             except BadFiles as error:
-                bad[key.index] = str(error)
+                bad[photograph] = str(error)
         return wanted, bad
 
     def collate(self, samples: list[ImagePair]) -> ImageBatch:
@@ -184,7 +259,7 @@ class PhotographSplit:
         """Every short side that a photograph is drawn at."""
         short_side = self._short_side(index)
         if self.train:
-            return self.sizes.training_sides(self.photographs[index].path.stem, short_side)
+            return self.sizes.training_sides(self._photograph(index).path.stem, short_side)
         return [self.sizes.evaluation_side(short_side)]
 
     def facts(self) -> dict[str, Any]:
@@ -198,12 +273,13 @@ class PhotographSplit:
         return sides[int(random.integers(len(sides)))]
 
     def _short_side(self, index: int) -> int:
-        if index not in self._short_sides:
+        path = self._photograph(index).path
+        if path not in self._short_sides:
             try:
-                self._short_sides[index] = min(image_size(self.photographs[index].path))
+                self._short_sides[path] = min(image_size(path))
             except CompressnetError as error:
                 raise BadFiles(str(error)) from None
-        return self._short_sides[index]
+        return self._short_sides[path]
 
 
 def crop_both(

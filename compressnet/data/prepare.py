@@ -22,6 +22,7 @@ from compressnet.processes import ignore_signals, signals_held
 from compressnet.reporter import Reporter
 
 Job = tuple[Path, list[int]]  # a photograph and the short sides at which its targets are wanted
+OperatorJob = tuple[str | None, Path, list[int]]  # of an operator; None: the photograph alone
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _FEW = 16  # files that are decoded before other processes would have started
 
@@ -44,25 +45,42 @@ def prepare_targets(targets: Targets, jobs: list[Job], processes: int, reporter:
         BadFiles: a photograph cannot be read.
         CompressnetError: the cache cannot be written, a worker was killed.
     """
-    missing = []
-    for path, sides in jobs:
-        if wanted := [side for side in sides if not targets.has(path, side)]:
-            missing.append((path, wanted))
-    total = sum(len(sides) for _, sides in missing)
+    return prepare_for_operators(
+        targets, [(targets.operator_text, path, sides) for path, sides in jobs], processes, reporter
+    )
+
+
+def prepare_for_operators(
+    targets: Targets, jobs: list[OperatorJob], processes: int, reporter: Reporter
+) -> int:
+    """The same with an operator for each job, in the cache of `targets`."""
+    known = {targets.operator_text: targets}
+    missing: list[OperatorJob] = []
+    for operator, path, sides in jobs:
+        own = _of(known, operator, targets)
+        if wanted := [side for side in sides if not own.has(path, side)]:
+            missing.append((operator, path, wanted))
+    total = sum(len(sides) for _, _, sides in missing)
     if not missing:
         return 0
-    alone = targets.operator_text is None
+    alone = targets.operator_text is None and all(operator is None for operator, _, _ in missing)
     reporter.stage("photographs" if alone else "operator targets", total, "sizes" if alone else "targets")
     if min(processes, len(missing)) == 1:
-        for path, sides in missing:
-            targets.fill(path, sides)
+        for operator, path, sides in missing:
+            known[operator].fill(path, sides)
             reporter.advance(len(sides))
     else:
         doing = "decodes photographs" if alone else "computes operator targets"
-        setup = (_targets_in_worker, (targets.operator_text, targets.cache.folder))
+        setup = (_targets_in_worker, (targets.cache.folder,))
         for place, _ in _in_processes(_fill, missing, min(processes, len(missing)), doing, setup):
-            reporter.advance(len(missing[place][1]))
+            reporter.advance(len(missing[place][2]))
     return total
+
+
+def _of(known: dict[str | None, Targets], operator: str | None, like: Targets) -> Targets:
+    if operator not in known:
+        known[operator] = like.by(operator)
+    return known[operator]
 
 
 def undecodable(paths: Sequence[Path], reporter: Reporter, processes: int | None = None) -> list[str]:
@@ -164,6 +182,7 @@ def _one_thread_each() -> Iterator[None]:
 
 
 _targets: Targets  # a worker's own, made when it starts
+_known: dict[str | None, Targets]
 
 
 def _start_worker(setup: tuple[Callable[..., None], tuple[Any, ...]] | None) -> None:
@@ -173,9 +192,10 @@ def _start_worker(setup: tuple[Callable[..., None], tuple[Any, ...]] | None) -> 
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
 
-def _targets_in_worker(operator_text: str | None, folder: Path) -> None:
-    global _targets
-    _targets = Targets(operator_text, Cache(folder))
+def _targets_in_worker(folder: Path) -> None:
+    global _targets, _known
+    _targets = Targets(None, Cache(folder))
+    _known = {None: _targets}
 
 
 def _die_with_parent() -> None:
@@ -186,5 +206,5 @@ def _die_with_parent() -> None:
         os._exit(1)
 
 
-def _fill(path: Path, sides: list[int]) -> None:
-    _targets.fill(path, sides)
+def _fill(operator: str | None, path: Path, sides: list[int]) -> None:
+    _of(_known, operator, _targets).fill(path, sides)

@@ -84,7 +84,7 @@ def interface(module: nn.Module, state: bool = False) -> Interface:
             axes,
             _output_axes(network, axes, traced, results, others),
             tuple(others),
-            _names("input", len(traced) - count) + tuple(f"state_{i}" for i in range(count)),
+            _input_names(module, len(traced) - count) + tuple(f"state_{i}" for i in range(count)),
             _names("output", len(results) - count) + tuple(f"next_state_{i}" for i in range(count)),
         )
 
@@ -146,6 +146,12 @@ def _try(network: nn.Module, inputs: Tensors) -> Tensors:
         reason = str(error).splitlines()[0]
         raise UsageError(f"{type(network.module).__name__}: for {shapes} it says: {reason}") from error
     return outputs
+
+
+def _input_names(module: nn.Module, count: int) -> tuple[str, ...]:
+    """Those that the module gives its inputs (`input_names`), where it gives them."""
+    own = tuple(getattr(module, "input_names", ()))[:count]
+    return own if len(own) == count else _names("input", count)
 
 
 def _names(word: str, count: int) -> tuple[str, ...]:

@@ -24,8 +24,7 @@ static void layer(const Layer *of, int64_t phase, int64_t task, double *moments,
             clear(found);
             for (int tap = 0; tap < 9; tap++) {
                 const int64_t row = y + tap / 3 - 1;
-                const int is_outside = row < 0 || row >= rows || (d >= width && tap % 3 != 1);
-                if (is_outside) continue;
+                if (row < 0 || row >= rows || all_outside(x, width, d, tap % 3)) continue;
                 const float *from = ring + row % 3 * row_floats(width, d) + (x + tap % 3 * d) * CH;
                 _Pragma("GCC unroll 4") for (int k = 0; k < CH; k++)
                     add_product(found, from + k, of->weights + (tap * CH + k) * CH);

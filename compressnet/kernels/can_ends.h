@@ -45,6 +45,24 @@ static void first(const First *of, int64_t part, double *moments, float *ring) {
     }
 }
 
+/* The sum of all lanes, by halves. */
+#define lanes NAMED(lanes)
+INLINE float lanes(vec x) {
+    typedef float half __attribute__((vector_size(2 * WIDE)));
+    typedef float quarter __attribute__((vector_size(WIDE)));
+    half low, high;
+    memcpy(&low, &x, sizeof low);
+    memcpy(&high, (const char *)&x + sizeof low, sizeof high);
+    low += high;
+    quarter even, odd;
+    memcpy(&even, &low, sizeof even);
+    memcpy(&odd, (const char *)&low + sizeof even, sizeof odd);
+    even += odd;
+    float sum = 0;
+    UNROLLED for (int i = 0; i < WIDE / 8; i++) sum += even[i] + even[i + WIDE / 8];
+    return sum;
+}
+
 /* Pixel by pixel: the sum over its channels, for every plane. */
 #define last NAMED(last)
 static void last(const Last *of, int64_t part) {
@@ -61,11 +79,10 @@ static void last(const Last *of, int64_t part) {
             for (int64_t c = 0; c < of->planes; c++) {
                 vec sum = {0};
                 UNROLLED for (int n = 0; n < VECTORS; n++) sum += values[n] * load(of->weights + c * CH + n * WIDE);
-                float total = of->bias[c];
-                UNROLLED for (int i = 0; i < WIDE; i++) total += sum[i];
-                of->out[c * of->plane + y * of->row + x * of->column] = total;
+                of->out[c * of->plane + y * of->row + x * of->column] = of->bias[c] + lanes(sum);
             }
         }
     }
 }
 #undef first_row
+#undef lanes

@@ -1,54 +1,22 @@
 /* The layers of a CAN (models/can.py), each fused with the normalisation and activation before it and with the
-   moments of what it gives. Contiguous float32 images (H, W, C) of 24 or 32 channels.
-
-   One library for several processors. target_clones is no way here: it lowers vectors to those of the oldest
-   processor before it copies a function (12 to 18 % slower). So the source is included once for each. */
+   moments of what it gives. Contiguous float32 images (H, W, C) of 24 or 32 channels. Their gradients:
+   can_gradient.c. */
 
 #include "can_layer.h"
 
-#include <stdlib.h>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
+/* For a processor and number of channels: how much room a thread needs, in floats of zeros, and one task of the
+   work; of layers for tiles of 0 (direct), 2, 4 and 6 outputs. `moments`: 1 + 2 C doubles of some outputs: how
+   many, means, sums of squares around them; of a layer one set for each `rows` rows of the phase. */
+typedef struct {
+    int64_t (*room[4])(int64_t width, int64_t dilation);
+    void (*layer[4])(const Layer *of, int64_t phase, int64_t task, double *moments, float *room);
+    int64_t (*first_room)(int64_t width, int64_t planes);
+    void (*first)(const First *of, int64_t part, double *moments, float *room);
+    void (*last)(const Last *of, int64_t part);
+} Version;
 
-#define PROCESSOR any
-#define WIDE 8
-#define CH 24
-#include "can_width.h"
-#undef CH
-#define CH 32
-#include "can_width.h"
-#undef CH
-#undef PROCESSOR
-
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define IS_X86 1
-#pragma GCC push_options
-#pragma GCC target("arch=x86-64-v3")
-#define PROCESSOR v3
-#define CH 24
-#include "can_width.h"
-#undef CH
-#define CH 32
-#include "can_width.h"
-#undef CH
-#undef PROCESSOR
-#pragma GCC pop_options
-
-#pragma GCC push_options
-#pragma GCC target("arch=x86-64-v4")
-#define PROCESSOR v4
-#define CH 24
-#include "can_width.h"
-#undef CH
-#undef WIDE
-#define WIDE 16
-#define CH 32
-#include "can_width.h"
-#undef CH
-#undef PROCESSOR
-#pragma GCC pop_options
-#endif
+#define PARTS "can_forward.h"
+#include "can_processors.h"
 
 /* The x86-64 level of this processor whose version runs; 1: the one for all. At most `limit`. */
 int64_t compressnet_can_level(int64_t limit) {
@@ -58,15 +26,6 @@ int64_t compressnet_can_level(int64_t limit) {
 #endif
     (void)limit;
     return 1;
-}
-
-static const Version *version(int64_t channels, int64_t level) {
-#ifdef IS_X86
-    if (level == 4) return channels == 24 ? &version_24_v4 : &version_32_v4;
-    if (level == 3) return channels == 24 ? &version_24_v3 : &version_32_v3;
-#endif
-    (void)level;
-    return channels == 24 ? &version_24_any : &version_32_any;
 }
 
 /* Moments of one part into those of all, 1 + 2 C doubles each. */
@@ -81,16 +40,7 @@ static void merge(double *to, const double *from, int64_t channels) {
     to[0] = sum;
 }
 
-static int thread(void) {
-#ifdef _OPENMP
-    return omp_get_thread_num();
-#else
-    return 0;
-#endif
-}
-
-/* `moments`: parts x phases + 1 sets; the last one is the result, in a fixed order whatever the threads. Room of
-   `threads` times room[...] zeros. */
+/* `moments`: `count` + 1 sets; the last one is the result, in a fixed order whatever the threads. */
 static void sum_up(double *moments, int64_t count, int64_t channels) {
     const int64_t size = 1 + 2 * channels;
     for (int64_t i = 0; i < count; i++) merge(moments + count * size, moments + i * size, channels);
@@ -104,57 +54,75 @@ int64_t compressnet_can_first_room(int64_t channels, int64_t level, int64_t widt
     return version(channels, level)->first_room(width, planes);
 }
 
+/* All take a batch of images. `room`: `threads` times room[...] zeros. `moments`: of every image one set of zeros for
+   each part, and one for the result. `scale`, `shift`: of the images, `apart` floats from one to the next. */
 void compressnet_can_first(const float *pixels, float *image, const float *weights, double *moments, float *room,
-                           int64_t channels, int64_t level, int64_t height, int64_t width, int64_t planes,
-                           int64_t plane, int64_t row, int64_t column, int64_t rows, int threads) {
+                           int64_t channels, int64_t level, int64_t batch, int64_t height, int64_t width,
+                           int64_t planes, int64_t sample, int64_t plane, int64_t row, int64_t column, int64_t rows,
+                           int threads) {
     const Version *with = version(channels, level);
-    const First of = {pixels, plane, row, column, planes, image, height, width, weights, rows};
     const int64_t parts = parts_of(height, rows), size = 1 + 2 * channels, each = with->first_room(width, planes);
+    const int64_t floats = height * width * channels;
     (void)threads;
 #ifdef _OPENMP
-#pragma omp parallel for num_threads(threads) schedule(dynamic) if (threads > 1 && parts > 1)
+#pragma omp parallel for num_threads(threads) schedule(dynamic) if (threads > 1 && batch * parts > 1)
 #endif
-    for (int64_t part = 0; part < parts; part++)
-        with->first(&of, part, moments + part * size, room + thread() * each);
-    sum_up(moments, parts, channels);
+    for (int64_t i = 0; i < batch * parts; i++) {
+        const int64_t b = i / parts;
+        const First of = {pixels + b * sample, plane,  row,   column,  planes,
+                          image + b * floats,  height, width, weights, rows};
+        with->first(&of, i % parts, moments + (b + i) * size, room + thread() * each);
+    }
+    for (int64_t b = 0; b < batch; b++) sum_up(moments + b * (parts + 1) * size, parts, channels);
 }
 
-void compressnet_can_layer(float *image, const float *scale, const float *shift, const float *weights,
-                           float *saved, double *moments, float *room, int64_t channels, int64_t level,
-                           int64_t tiles, int64_t height, int64_t width, int64_t dilation, int64_t rows,
-                           int64_t span, int threads, float slope) {
+void compressnet_can_layer(const float *source, float *image, const float *scale, const float *shift,
+                           const float *weights, float *saved, double *moments, float *room, int64_t channels,
+                           int64_t level, int64_t tiles, int64_t batch, int64_t height, int64_t width,
+                           int64_t dilation, int64_t rows, int64_t span, int64_t apart, int threads, float slope) {
     const Version *with = version(channels, level);
     const int64_t longest = parts_of(height, dilation), parts = parts_of(longest, rows);
-    const int64_t phases = least(dilation, height), size = 1 + 2 * channels;
-    const int64_t tasks = parts_of(longest, span), cuts = tasks - 1;
-    const Layer of = {image, height, width, dilation, scale, shift, slope, weights, saved, rows, span, tasks};
-    const int64_t each = with->room[tiles / 2](width, dilation), floats = width * channels;
+    const int64_t phases = least(dilation, height), tasks = parts_of(longest, span);
+    const int64_t own = phases * tasks, sets = phases * parts + 1, size = 1 + 2 * channels;
+    const int64_t floats = height * width * channels, cuts = phases * (tasks - 1) * 2 * width * channels;
+    const int64_t each = with->room[tiles / 2](width, dilation);
+    const Layer first = {source, image,   height, width, dilation, scale, shift,
+                         slope,  weights, saved,  rows,  span,     tasks};
     (void)threads;
-    for (int64_t cut = 0; cut < phases * cuts; cut++)
-        for (int64_t i = 0; i < 2; i++) {
-            const int64_t y = cut / cuts + ((cut % cuts + 1) * span - 1 + i) * dilation;
-            if (y < height)
-                memcpy(saved + (cut * 2 + i) * floats, image + y * floats, sizeof(float) * (size_t)floats);
-        }
+    for (int64_t b = 0; b < batch && source == image; b++) {
+        Layer of = first;
+        of.source += b * floats;
+        save_cuts(&of, saved + b * cuts, channels);
+    }
 #ifdef _OPENMP
-#pragma omp parallel for num_threads(threads) schedule(dynamic) if (threads > 1 && phases * tasks > 1)
+#pragma omp parallel for num_threads(threads) schedule(dynamic) if (threads > 1 && batch * own > 1)
 #endif
-    for (int64_t i = 0; i < phases * tasks; i++)
-        with->layer[tiles / 2](&of, i / tasks, i % tasks, moments + i / tasks * parts * size,
+    for (int64_t i = 0; i < batch * own; i++) {
+        const int64_t b = i / own, phase = i % own / tasks;
+        Layer of = first;
+        of.source += b * floats, of.image += b * floats, of.saved += b * cuts;
+        of.scale += b * apart, of.shift += b * apart;
+        with->layer[tiles / 2](&of, phase, i % tasks, moments + (b * sets + phase * parts) * size,
                                room + thread() * each);
-    sum_up(moments, phases * parts, channels);
+    }
+    for (int64_t b = 0; b < batch; b++) sum_up(moments + b * sets * size, sets - 1, channels);
 }
 
 void compressnet_can_last(const float *image, const float *scale, const float *shift, const float *weights,
-                          const float *bias, float *out, int64_t channels, int64_t level, int64_t height,
-                          int64_t width, int64_t planes, int64_t plane, int64_t row, int64_t column, int64_t rows,
-                          int threads, float slope) {
+                          const float *bias, float *out, int64_t channels, int64_t level, int64_t batch,
+                          int64_t height, int64_t width, int64_t planes, int64_t sample, int64_t plane, int64_t row,
+                          int64_t column, int64_t rows, int64_t apart, int threads, float slope) {
     const Version *with = version(channels, level);
-    const Last of = {image, height, width, scale, shift, slope, weights, bias, out, plane, row, column, planes, rows};
     const int64_t parts = parts_of(height, rows);
     (void)threads;
 #ifdef _OPENMP
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1 && parts > 1)
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1 && batch * parts > 1)
 #endif
-    for (int64_t part = 0; part < parts; part++) with->last(&of, part);
+    for (int64_t i = 0; i < batch * parts; i++) {
+        const int64_t b = i / parts;
+        const Last of = {image + b * height * width * channels, height, width,
+                         scale + b * apart, shift + b * apart, slope, weights, bias,
+                         out + b * sample, plane, row, column, planes, rows};
+        with->last(&of, i % parts);
+    }
 }

@@ -1,22 +1,27 @@
-/* What the versions of can_layer.c for several processors and widths have in common. */
+/* What the versions of can_layer.c and can_gradient.c for several processors and widths have in common. */
 
 #include <stdint.h>
 #include <string.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 
 #define INLINE static inline __attribute__((always_inline))
 #define TILES 24 /* of a group: what goes through the transforms and products together */
 
-/* One 3x3 convolution of dilation d with zeros around the image, in place.
+/* One 3x3 convolution of dilation d with zeros around the image.
 
    Attributes:
-       image: (H, W, C) float32, what the layer before gave; overwritten.
+       source: (H, W, C) float32, what the layer before gave.
+       image: (H, W, C), is written; `source` itself, or apart from it.
        scale, shift: (C,), of the normalisation of the layer before; then a leaky ReLU of `slope`.
        weights: (points, C, C), inputs before outputs, transformed for the tiles.
-       saved: raw rows on either side of where tasks meet: ((phases, tasks - 1, 2), W, C).
+       saved: in place, raw rows on either side of where tasks meet: ((phases, tasks - 1, 2), W, C).
        rows: of a phase that have moments of their own, whatever the tasks are.
        span: rows of a phase that are a task, a multiple of `rows`.
        tasks: of a phase. */
 typedef struct {
+    const float *source;
     float *image;
     int64_t height, width, dilation;
     const float *scale, *shift;
@@ -49,17 +54,6 @@ typedef struct {
     int64_t rows;
 } Last;
 
-/* For a processor and number of channels: how much room a thread needs, in floats of zeros, and one task of the
-   work; of layers for tiles of 0 (direct), 2, 4 and 6 outputs. `moments`: 1 + 2 C doubles of some outputs: how
-   many, means, sums of squares around them; of a layer one set for each `rows` rows of the phase. */
-typedef struct {
-    int64_t (*room[4])(int64_t width, int64_t dilation);
-    void (*layer[4])(const Layer *of, int64_t phase, int64_t task, double *moments, float *room);
-    int64_t (*first_room)(int64_t width, int64_t planes);
-    void (*first)(const First *of, int64_t part, double *moments, float *room);
-    void (*last)(const Last *of, int64_t part);
-} Version;
-
 INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t parts_of(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
 
@@ -75,4 +69,24 @@ INLINE void merge_sums(double *to, const float *pivot, const float *sums, const 
         spread[c] += (own < 0 ? 0 : own) + off * off * (to[0] * count / all);
     }
     to[0] = all;
+}
+
+/* The number of this thread. */
+static inline int thread(void) {
+#ifdef _OPENMP
+    return omp_get_thread_num();
+#else
+    return 0;
+#endif
+}
+
+/* Keep the rows that one task of a layer in place reads and another one overwrites. */
+static inline void save_cuts(const Layer *of, float *saved, int64_t channels) {
+    const int64_t floats = of->width * channels, cuts = of->tasks - 1, phases = least(of->dilation, of->height);
+    for (int64_t cut = 0; cut < phases * cuts; cut++)
+        for (int64_t i = 0; i < 2; i++) {
+            const int64_t y = cut / cuts + ((cut % cuts + 1) * of->span - 1 + i) * of->dilation;
+            if (y < of->height)
+                memcpy(saved + (cut * 2 + i) * floats, of->source + y * floats, sizeof(float) * (size_t)floats);
+        }
 }

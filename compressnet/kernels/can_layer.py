@@ -55,13 +55,18 @@ def filtering(tiles: int) -> Tensor:
     return torch.stack([*rows, torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)])
 
 
+@cache
+def taps_to_points(tiles: int) -> Tensor:
+    """What makes of the 9 taps of a weight its points, float64 (points, 9): G on both axes."""
+    return torch.kron(filtering(tiles), filtering(tiles)) if tiles else torch.eye(9, dtype=torch.float64)
+
+
 def transformed(weight: Tensor, tiles: int) -> Tensor:
-    """Weights (C, C, 3, 3) for tiles of such a size: float32 (points, inputs, outputs)."""
-    wide = weight.detach().double()
+    """Weights (..., C, C, 3, 3) for tiles of such a size: float32 (..., points, inputs, outputs)."""
+    taps = weight.detach().double().movedim((-2, -1, -3, -4), (-4, -3, -2, -1)).flatten(-4, -3)
     if tiles:
-        matrix = filtering(tiles)
-        wide = torch.einsum("ik,ockl,jl->ocij", matrix, wide, matrix)
-    return wide.permute(2, 3, 1, 0).flatten(0, 1).float().contiguous()
+        taps = (taps_to_points(tiles) @ taps.flatten(-2, -1)).unflatten(-1, taps.shape[-2:])
+    return taps.float().contiguous()
 
 
 def first(pixels: Tensor, weight: Tensor, image: Tensor, version: int) -> Moments:
@@ -73,21 +78,31 @@ def first(pixels: Tensor, weight: Tensor, image: Tensor, version: int) -> Moment
         image: (H, W, C), is written.
         version: from `level`.
     """
-    planes, height, width = pixels.shape
-    channels, threads = image.shape[2], torch.get_num_threads()
-    _check(image, (height, width, channels))
+    return _result(first_of_batch(pixels[None], weight, image[None], version)[0], image.shape)
+
+
+def first_of_batch(pixels: Tensor, weight: Tensor, images: Tensor, version: int) -> Tensor:
+    """The first convolution of pixels (B, P, H, W): images (B, H, W, C) are written.
+
+    Returns:
+        Of each image, float64 (B, 1 + 2 C): how many pixels, means, sums of squares around these.
+    """
+    batch, planes, height, width = pixels.shape
+    channels, threads = images.shape[3], torch.get_num_threads()
+    _check(images, (batch, height, width, channels))
     if pixels.dtype != torch.float32 or not pixels.is_cpu:
         raise ValueError(f"can_layer: pixels {pixels.dtype} on {pixels.device.type}")
     rows = _rows(height, _PARTS)
-    moments = _moments(-(-height // rows), channels)
+    moments = _moments(batch, -(-height // rows), channels)
     taps = weight.detach().permute(2, 3, 1, 0).contiguous()
     _check(taps, (3, 3, planes, channels))
     size = _kernel.function("can_first_room", 0, 4, 0, returns_size=True)
     room = torch.zeros(threads, size(channels, version, width, planes))
-    _kernel.function("can_first", 5, 9, 1)(
-        *(x.data_ptr() for x in (pixels, image, taps, moments, room)),
+    _kernel.function("can_first", 5, 11, 1)(
+        *(x.data_ptr() for x in (pixels, images, taps, moments, room)),
         channels,
         version,
+        batch,
         height,
         width,
         planes,
@@ -95,7 +110,7 @@ def first(pixels: Tensor, weight: Tensor, image: Tensor, version: int) -> Moment
         rows,
         threads,
     )
-    return _result(moments, height * width)
+    return moments[:, -1]
 
 
 def middle(
@@ -116,36 +131,63 @@ def middle(
         weights: from `transformed`, for these `tiles`.
         version: from `level`.
     """
-    height, width, channels = image.shape
-    _check(image, (height, width, channels))
+    images, affine = image[None], (scale[None], shift[None])
+    found = middle_of_batch(images, *affine, slope, weights, tiles, dilation, version, images)
+    return _result(found[0], image.shape)
+
+
+def middle_of_batch(
+    images: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    slope: float,
+    weights: Tensor,
+    tiles: int,
+    dilation: int,
+    version: int,
+    out: Tensor,
+) -> Tensor:
+    """`middle` of images (B, H, W, C).
+
+    Args:
+        scale, shift: (B, C), of any one stride.
+        out: (B, H, W, C), is written: `images` itself, or what shares no memory with it.
+
+    Returns:
+        As `first_of_batch`.
+    """
+    batch, height, width, channels = images.shape
+    _check(images, (batch, height, width, channels))
+    _check(out, (batch, height, width, channels))
     _check(weights, ((tiles + 2) ** 2 if tiles else 9, channels, channels))
-    _check(scale, (channels,))
-    _check(shift, (channels,))
+    apart = _check_numbers(scale, shift, batch, channels)
     threads, phases = torch.get_num_threads(), min(dilation, height)
     longest = -(-height // dilation)  # rows of a phase
     rows = _rows(longest, _PARTS // phases)
     parts = -(-longest // rows)
     # One thread takes a phase at once; more than one find tasks for each, also at their ends.
     span = rows if threads > 1 else rows * parts
-    cuts = -(-longest // span) - 1
-    moments = _moments(phases * parts, channels)
-    saved = torch.empty(phases * cuts * 2, width, channels)
+    cuts = -(-longest // span) - 1 if out is images else 0
+    moments = _moments(batch, phases * parts, channels)
+    saved = torch.empty(batch, phases * cuts * 2, width, channels)
     size = _kernel.function("can_room", 0, 5, 0, returns_size=True)
     room = torch.zeros(threads, size(channels, version, tiles, width, dilation))
-    _kernel.function("can_layer", 7, 8, 1, 1)(
-        *(x.data_ptr() for x in (image, scale, shift, weights, saved, moments, room)),
+    _kernel.function("can_layer", 8, 10, 1, 1)(
+        *(x.data_ptr() for x in (images, out, scale, shift, weights, saved, moments, room)),
         channels,
         version,
         tiles,
+        batch,
         height,
         width,
         dilation,
         rows,
         span,
+        apart,
         threads,
         slope,
     )
-    return _result(moments, height * width)
+    return moments[:, -1]
 
 
 def last(
@@ -165,22 +207,38 @@ def last(
         weight, bias: (O, C) and (O,), contiguous.
         out: (O, H, W), of any strides; is written.
     """
-    height, width, channels = image.shape
-    _check(image, (height, width, channels))
-    _check(weight, (out.shape[0], channels))
-    for each, count in ((scale, channels), (shift, channels), (bias, out.shape[0])):
-        _check(each, (count,))
-    if out.shape[1:] != (height, width) or out.dtype != torch.float32:
-        raise ValueError(f"can_layer: {tuple(out.shape)} of an image {tuple(image.shape)}")
-    _kernel.function("can_last", 6, 9, 1, 1)(
-        *(x.data_ptr() for x in (image, scale, shift, weight, bias, out)),
+    last_of_batch(image[None], scale[None], shift[None], slope, weight, bias, out[None], version)
+
+
+def last_of_batch(
+    images: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    slope: float,
+    weight: Tensor,
+    bias: Tensor,
+    out: Tensor,
+    version: int,
+) -> None:
+    """`last` of images (B, H, W, C); scale and shift (B, C) of any one stride; out (B, O, H, W)."""
+    batch, height, width, channels = images.shape
+    _check(images, (batch, height, width, channels))
+    _check(weight, (out.shape[1], channels))
+    _check(bias, (out.shape[1],))
+    apart = _check_numbers(scale, shift, batch, channels)
+    if out.shape[0] != batch or out.shape[2:] != (height, width) or out.dtype != torch.float32:
+        raise ValueError(f"can_layer: {tuple(out.shape)} of images {tuple(images.shape)}")
+    _kernel.function("can_last", 6, 12, 1, 1)(
+        *(x.data_ptr() for x in (images, scale, shift, weight, bias, out)),
         channels,
         version,
+        batch,
         height,
         width,
-        out.shape[0],
+        out.shape[1],
         *out.stride(),
         _rows(height, _PARTS),
+        apart,
         torch.get_num_threads(),
         slope,
     )
@@ -197,18 +255,29 @@ def _check(given: Tensor, shape: tuple[int, ...]) -> None:
         raise ValueError(f"can_layer: {tuple(given.shape)} {given.dtype} where float32 {shape} is read")
 
 
+def _check_numbers(scale: Tensor, shift: Tensor, batch: int, channels: int) -> int:
+    """Both (B, C), of whole rows: how many floats these are apart."""
+    for given in (scale, shift):
+        fits = given.shape == (batch, channels) and given.dtype == torch.float32 and given.is_cpu
+        if not fits or given.stride(1) != 1 or given.stride() != scale.stride():
+            raise ValueError(
+                f"can_layer: {tuple(given.shape)} {given.dtype}, not float32 {(batch, channels)}"
+            )
+    return scale.stride(0)
+
+
 def _rows(height: int, parts: int) -> int:
     """Of a part, of so many at the most; whole tiles of every size."""
     rows = max(_ROWS, -(-height // max(1, parts)))
     return -(-rows // _ALL_TILES) * _ALL_TILES
 
 
-def _moments(parts: int, channels: int) -> Tensor:
-    return torch.zeros(parts + 1, 1 + 2 * channels, dtype=torch.float64)
+def _moments(batch: int, parts: int, channels: int) -> Tensor:
+    return torch.zeros(batch, parts + 1, 1 + 2 * channels, dtype=torch.float64)
 
 
-def _result(moments: Tensor, pixels: int) -> Moments:
-    count, rest = moments[-1, 0], moments[-1, 1:]
-    assert count == pixels, (count, pixels)
-    mean, squares = rest.chunk(2)
+def _result(found: Tensor, image: tuple[int, ...]) -> Moments:
+    pixels = image[0] * image[1]
+    assert found[0] == pixels, (found[0], pixels)
+    mean, squares = found[1:].chunk(2)
     return Moments(mean, squares / pixels)

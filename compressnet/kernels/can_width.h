@@ -1,4 +1,4 @@
-/* The layers of a CAN for one processor (PROCESSOR) and one number of channels (CH), in vectors of WIDE floats.
+/* PARTS for one processor (PROCESSOR) and one number of channels (CH), in vectors of WIDE floats.
    Included many times: sizes are constants, so that the sums of a block of tiles stay in registers.
 
    An image falls into d x d phases, whose pixels are d apart: each is convolved with a plain 3x3. A row of tiles
@@ -67,7 +67,7 @@ INLINE void add_product(vec sums[BLOCK][VECTORS], const float *x, const float *w
     }
 }
 
-#define activate NAMED(activate)
+#define activate NAMED(activate) /* a row */
 INLINE void activate(const Layer *of, const float *from, float *to) {
     vec scale[VECTORS], shift[VECTORS];
     const vec slope = all(of->slope);
@@ -75,6 +75,12 @@ INLINE void activate(const Layer *of, const float *from, float *to) {
     for (int64_t i = 0; i < of->width; i++, from += CH, to += CH)
         UNROLLED for (int n = 0; n < VECTORS; n++)
             store(to + n * WIDE, activated(load(from + n * WIDE), scale[n], shift[n], slope));
+}
+
+/* Whether for a block of pixels from x on a column of taps (0, 1, 2) is outside of the image. */
+#define all_outside NAMED(all_outside)
+INLINE int all_outside(int64_t x, int64_t width, int64_t dilation, int column) {
+    return (column == 0 && least(x + BLOCK, width) <= dilation) || (column == 2 && x >= width - dilation);
 }
 
 /* Sums and squares of outputs around a pivot: the mean so far, at first the first output. */
@@ -136,36 +142,18 @@ INLINE void put_block(float *to, vec found[BLOCK][VECTORS], int64_t count, Sums 
     sums->count += least(count, BLOCK);
 }
 
-/* The rows of one phase that a task reads: its own, and those that are saved on either side. */
+/* The rows of one phase that a task reads: its own, and one on either side. */
 #define raw_row NAMED(raw_row)
 INLINE const float *raw_row(const Layer *of, int64_t phase, int64_t task, int64_t row) {
     const int64_t floats = of->width * CH, begin = task * of->span, cuts = of->tasks - 1;
-    if (row < begin) return of->saved + ((phase * cuts + task - 1) * 2) * floats;
-    if (row >= begin + of->span) return of->saved + ((phase * cuts + task) * 2 + 1) * floats;
-    return of->image + (phase + row * of->dilation) * floats;
+    if (of->source == of->image) {
+        if (row < begin) return of->saved + ((phase * cuts + task - 1) * 2) * floats;
+        if (row >= begin + of->span) return of->saved + ((phase * cuts + task) * 2 + 1) * floats;
+    }
+    return of->source + (phase + row * of->dilation) * floats;
 }
 
-#define M 2
-#include "can_winograd.h"
-#undef M
-#define M 4
-#include "can_winograd.h"
-#undef M
-#define M 6
-#include "can_winograd.h"
-#undef M
-#define M 0
-#include "can_direct.h"
-#undef M
-#include "can_ends.h"
-
-static const Version NAMED(version) = {
-    {SIZED(room, 0), SIZED(room, 2), SIZED(room, 4), SIZED(room, 6)},
-    {SIZED(layer, 0), SIZED(layer, 2), SIZED(layer, 4), SIZED(layer, 6)},
-    first_room,
-    first,
-    last,
-};
+#include PARTS
 
 #undef JOIN2
 #undef JOIN
@@ -182,6 +170,7 @@ static const Version NAMED(version) = {
 #undef UNROLLED
 #undef add_product
 #undef activate
+#undef all_outside
 #undef Sums
 #undef begin_sums
 #undef end_sums
@@ -189,6 +178,3 @@ static const Version NAMED(version) = {
 #undef put
 #undef put_block
 #undef raw_row
-#undef first_room
-#undef first
-#undef last

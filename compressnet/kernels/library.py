@@ -14,7 +14,17 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
-NAMES = ("best_output", "can_layer", "cross_entropy", "log_mel", "lstm", "lstm_1997", "sru", "svdf")
+NAMES = (
+    "best_output",
+    "can_gradient",
+    "can_layer",
+    "cross_entropy",
+    "log_mel",
+    "lstm",
+    "lstm_1997",
+    "sru",
+    "svdf",
+)
 NONE_BUILT = "none (no C compiler at installation, or not loadable): torch's operations run instead"
 
 

@@ -12,8 +12,12 @@ arXiv 1709.00643.
     y (B, 3, H, W), RGB, not clamped
 
 No down-sampling, no skip. can24: depth 9, w = 24, receptive field 257. can32: depth 10, w = 32, 513.
-Every 3x3 kernel starts as the identity (an option: `kernels`). Input planes beyond the first three are
-conditions (a parameter of the operator, a one-hot choice of operator), constant over the image.
+Every 3x3 kernel starts as the identity (an option: `kernels`).
+
+A network of several operators, or of one with a dial, is told which by a condition (B, K): a one-hot choice,
+or the strength. As published it comes as K constant planes beside the image (`condition="planes"`). `"film"`
+is ours: a linear map of the condition scales and shifts each normalised feature map (feature-wise linear
+modulation, E. Perez et al., arXiv 1709.07871), and starts as the identity.
 
 Differences: variant "released" (default) follows the authors' code, with a bias per channel inside the
 normalisation; variant "paper" has it in the convolution, as in the paper's formula. Parameter counts agree.
@@ -30,7 +34,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compressnet.bounds import Size
+from compressnet.bounds import OptionalSize, Size
 from compressnet.errors import CompressnetError
 from compressnet.layers.adaptive_norm import AdaptiveNorm, Stats
 from compressnet.layers.dilated_conv import DilatedConv2d
@@ -41,6 +45,8 @@ Variant = Literal["released", "paper"]
 Norm = Literal["an", "bn", "none"]
 Kernels = Literal["identity", "mixed"]
 LastLayer = Literal["glorot", "identity"]
+Condition = Literal["none", "planes", "film"]
+Film = tuple[Tensor, Tensor]  # scale and shift of feature maps, (B, w) each
 
 _EPS = 1e-3
 NEGATIVE_SLOPE = 0.2
@@ -78,8 +84,11 @@ class Block(nn.Module):
         if self.conv.bias is not None:
             nn.init.zeros_(self.conv.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, film: Film | None = None) -> Tensor:
         x = self.conv(x)  # (B, w, H, W)
+        if film is not None:
+            scale, shift = (part[:, :, None, None] for part in film)  # (B, w, 1, 1)
+            return F.leaky_relu(torch.addcmul(shift, self.norm(x), 1 + scale), NEGATIVE_SLOPE, inplace=True)
         if isinstance(self.norm, AdaptiveNorm):
             return self.norm(x, negative_slope=NEGATIVE_SLOPE)  # (B, w, H, W)
         x = self.norm(x)  # (B, w, H, W)
@@ -102,12 +111,15 @@ class CAN(nn.Module):
             it, better for runs of minutes (`can_start.mixed_kernels`).
         last_layer: start of the 1x1: "glorot" as released; "identity" passes the first three feature maps
             through and has 0.3 x Glorot elsewhere, better for runs of minutes.
+        condition: how the network is told what to do: see above.
+        conditions: K, the numbers of a condition.
 
     Raises:
         ValueError: an argument out of range, or `stats="frozen"` without `norm="an"`.
     """
 
     values = "images: RGB in [0, 1], then condition planes if it has any; the output is not clamped"
+    input_names = ("input", "condition")
 
     def __init__(
         self,
@@ -120,37 +132,82 @@ class CAN(nn.Module):
         stats: Stats = "image",
         kernels: Kernels = "identity",
         last_layer: LastLayer = "glorot",
+        condition: Condition = "none",
+        conditions: int = 0,
     ) -> None:
         super().__init__()
+        if (condition == "none") != (conditions == 0):
+            raise ValueError(
+                f"condition '{condition}' and {conditions} numbers of a condition: a network that is to do "
+                "several things takes condition 'planes' or 'film', one that does one thing 'none'"
+            )
         if depth < 3 or min(width, in_channels, out_channels) < 1:
             raise ValueError(f"depth {depth} must be at least 3, widths and channels at least 1")
         if stats == "frozen" and norm != "an":
             raise ValueError(f"stats 'frozen' belongs to norm 'an', not to norm '{norm}'")
-        sizes = [in_channels] + [width] * (depth - 2)
+        self.condition, self.conditions = condition, conditions
+        sizes = [in_channels + conditions * (condition == "planes")] + [width] * (depth - 2)
         self.blocks = nn.Sequential(
             *(
                 Block(n, width, d, variant, norm, stats, kernels)
                 for n, d in zip(sizes, dilations(depth), strict=True)
             )
         )
+        self.film = nn.Linear(conditions, 2 * width * (depth - 1)) if condition == "film" else None
+        if self.film is not None:
+            nn.init.zeros_(self.film.weight)
+            nn.init.zeros_(self.film.bias)
         self.last = nn.Conv2d(width, out_channels, 1)
         nn.init.xavier_uniform_(self.last.weight)
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
         if last_layer == "identity":
             pass_image_through(self.last.weight)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Images (B, in_channels, H, W), RGB in [0, 1], to (B, out_channels, H, W), not clamped."""
-        x = self._without_crash(x)  # (B, 3, H, W)
-        x = self.blocks(x)  # (B, w, H, W)
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Images (B, in_channels, H, W), RGB in [0, 1], to (B, out_channels, H, W), not clamped.
+
+        Args:
+            condition: (B, K) or (K,), of a network that takes one. Of "planes" the images may hold it
+                instead, as K planes behind the others.
+
+        Raises:
+            ValueError: the condition is missing, or of another length, or there is none to take.
+        """
+        x = self._without_crash(self.with_planes(x, condition))  # (B, 3, H, W)
+        films = self.films(condition, len(x))
+        if films is None:
+            x = self.blocks(x)  # (B, w, H, W)
+        else:
+            for block, film in zip(self.blocks, films, strict=True):
+                x = block(x, film)  # (B, w, H, W)
         return self.last(x)  # (B, 3, H, W)
 
-    def example(self, batch: int = 1, size: int | tuple[int, int] = 64) -> tuple[Tensor]:
-        """Inputs for counting, timing and export: images in [0, 1] of `size` (height, width)."""
+    def with_planes(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        """What the first convolution reads: the images, with the condition as planes where it takes them."""
+        self._check_condition(x, condition)
+        if self.condition != "planes" or condition is None:
+            return x
+        planes = condition.to(x).expand(len(x), -1)[:, :, None, None].expand(-1, -1, *x.shape[2:])
+        return torch.cat([x, planes], dim=1)  # (B, 3 + K, H, W)
+
+    def films(self, condition: Tensor | None, batch: int) -> list[Film] | None:
+        """Scale and shift of the feature maps of each block; None: this network has none."""
+        if self.film is None:
+            return None
+        assert condition is not None
+        numbers = self.film(condition.to(self.film.weight).expand(batch, -1))  # (B, 2 w (depth - 1))
+        blocks = numbers.view(batch, len(self.blocks), 2, -1).unbind(1)
+        return [(block[:, 0], block[:, 1]) for block in blocks]
+
+    def example(self, batch: int = 1, size: int | tuple[int, int] = 64) -> tuple[Tensor, ...]:
+        """Inputs for counting, timing and export: images in [0, 1] of `size` (height, width), a condition."""
         height, width = (size, size) if isinstance(size, int) else size
         # the first kernel whatever compression has made of its module: (out, in, kh, kw)
         channels = next(p.shape[1] for p in self.blocks.parameters() if p.ndim == 4)
-        return (torch.rand(batch, channels, height, width),)
+        if self.condition == "none":
+            return (torch.rand(batch, channels, height, width),)
+        images = torch.rand(batch, channels - self.conditions * (self.condition == "planes"), height, width)
+        return images, torch.eye(self.conditions)[:1].repeat(batch, 1)
 
     def foldable(self) -> list[list[str]]:
         """What follows what (`layers.data_flow`): each convolution and its normalisation."""
@@ -176,6 +233,18 @@ class CAN(nn.Module):
         net = {"can24": can24, "can32": can32}[name](**arguments, stats=stats)
         net.load_state_dict(released_state(arrays, net.state_dict()))
         return net
+
+    def _check_condition(self, x: Tensor, condition: Tensor | None) -> None:
+        if condition is None:
+            first: Any = next(self.blocks.parameters())
+            if self.condition == "film" or (self.condition == "planes" and x.shape[1] != first.shape[1]):
+                raise ValueError(f"CAN: this network takes a condition of {self.conditions} numbers")
+        elif self.condition == "none":
+            raise ValueError("CAN: this network takes no condition")
+        elif condition.shape[-1] != self.conditions or condition.ndim > 2:
+            raise ValueError(
+                f"CAN: a condition of {self.conditions} numbers for each image, not {tuple(condition.shape)}"
+            )
 
     def _without_crash(self, x: Tensor) -> Tensor:
         """Keep away from a fault of torch 2.13 in bfloat16 training on the CPU in the channels_last layout.
@@ -210,9 +279,12 @@ def can24(
     stats: Stats = "image",
     kernels: Kernels = "identity",
     last_layer: LastLayer = "glorot",
+    condition: Condition = "none",
+    conditions: Annotated[OptionalSize | None, DERIVED] = None,  # None: none
 ) -> CAN:
     """CAN24 of the paper: depth 9, width 24, 37,219 parameters. Arguments as in `CAN`."""
-    return CAN(9, 24, in_channels, out_channels, variant, norm, stats, kernels, last_layer)
+    sizes = 9, 24, in_channels, out_channels
+    return CAN(*sizes, variant, norm, stats, kernels, last_layer, condition, conditions or 0)
 
 
 def can32(
@@ -223,9 +295,12 @@ def can32(
     stats: Stats = "image",
     kernels: Kernels = "identity",
     last_layer: LastLayer = "glorot",
+    condition: Condition = "none",
+    conditions: Annotated[OptionalSize | None, DERIVED] = None,  # None: none
 ) -> CAN:
     """CAN32 of the paper: depth 10, width 32, 74,997 parameters. Arguments as in `CAN`."""
-    return CAN(10, 32, in_channels, out_channels, variant, norm, stats, kernels, last_layer)
+    sizes = 10, 32, in_channels, out_channels
+    return CAN(*sizes, variant, norm, stats, kernels, last_layer, condition, conditions or 0)
 
 
 def _autocast_bf16() -> bool:

@@ -23,11 +23,17 @@ _PREFIX = "weights/"
 _OPTIMISER = re.compile(r"(^|/)(Adam(_\d+)?|beta\d_power(_\d+)?|global_step)$")
 _NETS = {(24, False): "can24", (32, True): "can32"}  # (width, has g_conv8)
 _MOST = 10  # problems of one message
-_IN_CHANNELS = (3, 4, 13)  # plain, one parameter plane, ten operator planes
+OPERATORS = (  # of the ten planes, in the authors' order
+    *("non_local", "dark_channel", "wls_tone", "local_laplacian", "l0"),
+    *("pencil", "rof", "rtv", "style", "tv_l1"),
+)
+DIAL = {"lambda": [0.0001, 0.01]}  # of L0 smoothing, of the one plane: as the authors show it
+_IN_CHANNELS = (3, 4, 3 + len(OPERATORS))
 
 
 def released_kind(arrays: Arrays) -> tuple[str, dict[str, Any]]:
-    """Which registered model these variables are, and its arguments: ("can24", {"in_channels": 3}).
+    """Which registered model these variables are, and its arguments, as in ("can24", {}) and
+    ("can32", {"condition": "planes", "conditions": 10}).
 
     Raises:
         CompressnetError: they are of none of the released networks.
@@ -51,7 +57,8 @@ def released_kind(arrays: Arrays) -> tuple[str, dict[str, Any]]:
             f"released weights: {first.shape[3]} feature maps {'with' if deep else 'without'} g_conv8; the "
             "released networks have 24 without or 32 with it"
         )
-    return name, {"in_channels": int(first.shape[2])}
+    planes = int(first.shape[2]) - 3
+    return name, {"condition": "planes", "conditions": planes} if planes else {}
 
 
 def released_state(arrays: Arrays, like: Mapping[str, Tensor]) -> dict[str, Tensor]:

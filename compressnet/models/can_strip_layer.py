@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from compressnet.layers.adaptive_norm import AdaptiveNorm
 from compressnet.models.activation_buffer import Buffer, Strip
+from compressnet.models.can import Film
 
 Affine = tuple[Tensor, Tensor]  # scale and shift (w,), float32 at least
 
@@ -160,6 +161,19 @@ class Moments:
 def needs_moments(norm: nn.Module) -> bool:
     """Whether it takes statistics of the picture."""
     return isinstance(norm, AdaptiveNorm) and norm.stats == "image"
+
+
+def film_of(film: Film, number: int) -> Film:
+    """Of one image: (w,) each."""
+    return film[0][number], film[1][number]
+
+
+def modulated(affine: Affine | None, film: Film | None) -> Affine | None:
+    """Scale and shift (w,), with those of a condition (w,) behind them."""
+    if film is None:
+        return affine
+    more, shift = 1 + film[0], film[1]
+    return (more, shift) if affine is None else (affine[0] * more, affine[1] * more + shift)
 
 
 def normalisation(norm: nn.Module, moments: Moments) -> Affine | None:

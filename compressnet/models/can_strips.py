@@ -20,7 +20,7 @@ enough for the processor's cache, which makes this the fastest way on the CPU to
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,8 +33,17 @@ from torch.nn import functional as F
 from compressnet.errors import CompressnetError
 from compressnet.layers.adaptive_norm import AdaptiveNorm
 from compressnet.models.activation_buffer import Buffer, FileBuffer, MemoryBuffer, Strip
-from compressnet.models.can import CAN, NEGATIVE_SLOPE
-from compressnet.models.can_strip_layer import Affine, Layer, Moments, activated, normalisation, split
+from compressnet.models.can import CAN, NEGATIVE_SLOPE, Film
+from compressnet.models.can_strip_layer import (
+    Affine,
+    Layer,
+    Moments,
+    activated,
+    film_of,
+    modulated,
+    normalisation,
+    split,
+)
 
 _STRIP_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}  # of one strip: what a level-2 cache, a GPU likes
 _ROWS_AT_LEAST = 12  # of one-row strips: three read, one written, temporaries of both, float32 copies
@@ -86,18 +95,24 @@ class InStrips(nn.Module):
         self.net = net
 
     def forward(
-        self, x: Tensor, max_bytes: int | None = None, progress: Callable[[int], None] | None = None
+        self,
+        x: Tensor,
+        condition: Tensor | None = None,
+        max_bytes: int | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> Tensor:
         """Images (B, in_channels, H, W) to (B, out_channels, H, W), without gradients.
 
         Args:
+            condition: as the network takes it.
             max_bytes: that activations may take, the rest lies in a file; None: as much as is fast.
             progress: told how many rows more are done, of `rows`.
 
         Raises:
             CompressnetError: not even strips of one row fit; the temporary file cannot be written.
         """
-        return forward_in_strips(self.net, x, plan(self.net, x.shape[2], x.shape[3], max_bytes), progress)
+        how = plan(self.net, x.shape[2], x.shape[3], max_bytes)
+        return forward_in_strips(self.net, x, how, progress, condition)
 
     def rows(self, x: Tensor) -> int:
         """The rows that `progress` is told of in all."""
@@ -164,7 +179,11 @@ def plan(net: CAN, height: int, width: int, max_bytes: int | None = None) -> Pla
 
 @torch.no_grad()
 def forward_in_strips(
-    net: CAN, x: Tensor, how: Plan | None = None, progress: Callable[[int], None] | None = None
+    net: CAN,
+    x: Tensor,
+    how: Plan | None = None,
+    progress: Callable[[int], None] | None = None,
+    condition: Tensor | None = None,
 ) -> Tensor:
     """`net(x)` to 1e-5 (float32): images (B, in_channels, H, W) to (B, out_channels, H, W), channels_last.
 
@@ -173,12 +192,17 @@ def forward_in_strips(
             bfloat16 while its normalisations are float32.
         how: from `plan`.
         progress: told how many rows more are done, of `rows_in_all`.
+        condition: as the network takes it.
 
     Raises:
         CompressnetError: the temporary file cannot be written.
     """
-    how = how or plan(net, x.shape[2], x.shape[3])
-    images = [_forward_image(net, image.permute(1, 2, 0), how, progress or _ignore) for image in x]
+    how, x = how or plan(net, x.shape[2], x.shape[3]), net.with_planes(x, condition)
+    films = net.films(condition, len(x))
+    images = []
+    for number, image in enumerate(x):
+        own = [None if films is None else film_of(films[block], number) for block in range(len(net.blocks))]
+        images.append(_forward_image(net, image.permute(1, 2, 0), own, how, progress or _ignore))
     return torch.stack(images).permute(0, 3, 1, 2) if len(images) > 1 else images[0][None].permute(0, 3, 1, 2)
 
 
@@ -187,7 +211,9 @@ def rows_in_all(net: CAN, x: Tensor) -> int:
     return x.shape[0] * x.shape[2] * (len(net.blocks) + 1)
 
 
-def _forward_image(net: CAN, pixels: Tensor, how: Plan, progress: Callable[[int], None]) -> Tensor:
+def _forward_image(
+    net: CAN, pixels: Tensor, films: Sequence[Film | None], how: Plan, progress: Callable[[int], None]
+) -> Tensor:
     """(H, W, in_channels) to (H, W, out_channels)."""
     height, width = pixels.shape[:2]
     make = FileBuffer if how.spill else MemoryBuffer.empty
@@ -198,11 +224,11 @@ def _forward_image(net: CAN, pixels: Tensor, how: Plan, progress: Callable[[int]
     ):
         affine: Affine | None = None
         slope = 1.0
-        for block in net.blocks:
+        for block, film in zip(net.blocks, films, strict=True):
             assert isinstance(block.conv, nn.Conv2d)
             assert isinstance(block.norm, nn.Module)
             layer = Layer(block.conv, block.norm, source, target, affine, slope)
-            affine = normalisation(block.norm, _layer(layer, how, each, progress))
+            affine = modulated(normalisation(block.norm, _layer(layer, how, each, progress)), film)
             source, slope = target, NEGATIVE_SLOPE
         y = pixels.new_empty(height, width, net.last.out_channels)
         weight = net.last.weight.flatten(1)

@@ -28,9 +28,9 @@ from torch.nn import functional as F
 from compressnet.errors import UsageError
 from compressnet.kernels import can_layer
 from compressnet.models import can_strips, can_tiles
-from compressnet.models.can import CAN, NEGATIVE_SLOPE
+from compressnet.models.can import CAN, NEGATIVE_SLOPE, Film
 from compressnet.models.can_dense import Dense, dense
-from compressnet.models.can_strip_layer import Moments, normalisation
+from compressnet.models.can_strip_layer import Moments, film_of, modulated, normalisation
 
 _PLANES = 16  # of the input at most
 _PRECISE = (0, 2)
@@ -61,6 +61,10 @@ class Network(NamedTuple):
     norms: list[nn.Module]
     last: Dense
     channels: int
+
+    @property
+    def blocks(self) -> range:
+        return range(len(self.convolutions))
 
 
 def _network(model: nn.Module) -> Network | None:
@@ -94,17 +98,23 @@ class Winograd(nn.Module):
 
     inference_only = True
 
-    def __init__(self, net: nn.Module, precise: bool = False) -> None:
+    def __init__(self, net: CAN, precise: bool = False) -> None:
         super().__init__()
         self.net = net
         self.sizes: Sequence[int] = _PRECISE if precise else can_layer.TILES
         self._image: Tensor | None = None  # of the last call: photographs of one size need no new memory
 
     @torch.no_grad()
-    def forward(self, x: Tensor, progress: Callable[[int], None] | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        condition: Tensor | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Tensor:
         """Images (B, in_channels, H, W), float32 on the CPU, to (B, out_channels, H, W), channels_last.
 
         Args:
+            condition: as the network takes it.
             progress: told how many rows more are done, of `rows`.
 
         Raises:
@@ -115,8 +125,10 @@ class Winograd(nn.Module):
         network, (batch, _, height, width) = self._network(), x.shape
         out = x.new_empty(batch, height, width, network.last.out_channels).permute(0, 3, 1, 2)
         image = self._buffer(height, width, network.channels)
-        for pixels, result in zip(x, out, strict=True):
-            self._run(network, pixels, image, result, progress or _ignore)
+        x, films = self.net.with_planes(x, condition), self.net.films(condition, batch)
+        for number, (pixels, result) in enumerate(zip(x, out, strict=True)):
+            own = [None if films is None else film_of(films[block], number) for block in network.blocks]
+            self._run(network, pixels, own, image, result, progress or _ignore)
         return out
 
     def is_for(self, x: Tensor) -> bool:
@@ -163,6 +175,7 @@ class Winograd(nn.Module):
         self,
         network: Network,
         pixels: Tensor,
+        films: Sequence[Film | None],
         image: Tensor,
         result: Tensor,
         progress: Callable[[int], None],
@@ -171,11 +184,12 @@ class Winograd(nn.Module):
         version, (first, *middle) = can_layer.level(), network.convolutions
         found = can_layer.first(pixels, _padded(first.weight().float(), channels), image, version)
         progress(height)
-        affine = _affine(first, network.norms[0], found)
-        for layer, norm, tiles in zip(middle, network.norms[1:], self.tiles(height, width), strict=True):
+        affine = _affine(first, network.norms[0], films[0], found)
+        layers = zip(middle, network.norms[1:], films[1:], self.tiles(height, width), strict=True)
+        for layer, norm, film, tiles in layers:
             weights = _transformed(layer, tiles, channels)
             found = can_layer.middle(image, *affine, NEGATIVE_SLOPE, weights, tiles, layer.dilation, version)
-            affine = _affine(layer, norm, found)
+            affine = _affine(layer, norm, film, found)
             progress(height)
         weight = network.last.weight().float().flatten(1)
         bias = weight.new_zeros(len(weight)) if network.last.bias is None else network.last.bias.detach()
@@ -200,26 +214,29 @@ def _padded(weight: Tensor, outputs: int, inputs: int | None = None) -> Tensor:
     return F.pad(weight.detach(), (0, 0, 0, 0, 0, more, 0, outputs - weight.shape[0]))
 
 
-def _affine(layer: Dense, norm: nn.Module, moments: can_layer.Moments) -> tuple[Tensor, Tensor]:
+def _affine(
+    layer: Dense, norm: nn.Module, film: Film | None, moments: can_layer.Moments
+) -> tuple[Tensor, Tensor]:
     """Scale and shift of raw outputs, to which the convolution's bias has not been added; 0 of channels that
     the layer has not."""
     count, channels = layer.out_channels, len(moments.mean)
     bias = moments.mean.new_zeros(count) if layer.bias is None else layer.bias.detach().double()
     seen = Moments()
     seen.count, seen.mean, seen.squares = 1, moments.mean[:count] + bias, moments.variance[:count]
-    scale, shift = normalisation(norm, seen) or (torch.ones_like(bias), torch.zeros_like(bias))
+    found = modulated(normalisation(norm, seen), film)
+    scale, shift = found or (torch.ones_like(bias), torch.zeros_like(bias))
     shift = shift.double() + scale.double() * bias
     return F.pad(scale.float(), (0, channels - count)), F.pad(shift.float(), (0, channels - count))
 
 
 def backend(model: nn.Module) -> Winograd | None:
     """The back end `winograd`; None of what the kernel does not serve."""
-    return Winograd(model) if serves(model) else None
+    return Winograd(model) if serves(model) else None  # type: ignore[arg-type]
 
 
 def precise_backend(model: nn.Module) -> Winograd | None:
     """The back end `winograd_precise`: of tiles of 2 and the direct form only."""
-    return Winograd(model, precise=True) if serves(model) else None
+    return Winograd(model, precise=True) if serves(model) else None  # type: ignore[arg-type]
 
 
 def _ignore(_: int) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.floating[Any]]
+_LUMA = (0.2989360212937753, 0.5870430744511212, 0.1140209042551035)
 
 
 class Operator(Protocol):
@@ -37,3 +38,23 @@ def check_pixels(image: Pixels, operator: str) -> None:
     # min and max carry NaN and infinity, without a mask as large as the image
     if not (np.isfinite(image.min()) and np.isfinite(image.max())):
         raise ValueError(f"{operator}: the image holds NaN or infinite values")
+
+
+def check_colour(image: Pixels, operator: str) -> None:
+    """As `check_pixels`, for operators that need red, green and blue.
+
+    Raises:
+        ValueError: not a finite floating-point array (H, W, 3) of at least one pixel.
+    """
+    check_pixels(image, operator)
+    if image.shape[2] != 3:
+        raise ValueError(f"{operator}: expected three channels, red, green and blue, got {image.shape[2]}")
+
+
+def luminance(image: Pixels) -> NDArray[np.float64]:
+    """The gray form (H, W) of an image (H, W, 3): luma of BT.601, as MATLAB's `rgb2gray` has it."""
+    red, green, blue = _LUMA
+    result = np.multiply(image[..., 0], red, dtype=np.float64)
+    result += np.multiply(image[..., 1], green, dtype=np.float64)
+    result += np.multiply(image[..., 2], blue, dtype=np.float64)
+    return result

@@ -264,7 +264,11 @@ def _facts(contents: Contents) -> Iterator[tuple[str, Any]]:
     threads, world = facts.get("threads"), facts.get("world", 1)
     yield "processes", f"{world}, of {threads or 1} thread{'s' if threads != 1 else ''} each"
     if cpu := facts.get("cpu"):
-        yield "CPU settings", f"matmul {cpu['matmul']}, malloc {'tuned' if cpu['malloc'] else 'default'}"
+        kernels = ", trained in C kernels" if cpu.get("kernels") else ""
+        yield (
+            "CPU settings",
+            f"matmul {cpu['matmul']}, malloc {'tuned' if cpu['malloc'] else 'default'}{kernels}",
+        )
     yield "versions", _words(facts.get("versions") or {})
     yield "commit", facts.get("commit")
     yield "digest of the last weights", facts.get("digest")

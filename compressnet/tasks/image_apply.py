@@ -52,11 +52,17 @@ def fast_forms(model: nn.Module, arithmetic: Arithmetic = "fast") -> dict[str, A
     return {name: form for name, form in forms.items() if form is not None}
 
 
-def infer(model: nn.Module, x: Tensor, arithmetic: Arithmetic = "fast") -> Tensor:
-    """`model(x)` without gradients: in the first of `fast_forms` that can."""
+def infer(
+    model: nn.Module, x: Tensor, arithmetic: Arithmetic = "fast", condition: Tensor | None = None
+) -> Tensor:
+    """`model(x)` without gradients: in the first of `fast_forms` that can.
+
+    Args:
+        condition: (B, K), of a model that takes one besides.
+    """
     form = next((form for form in fast_forms(model, arithmetic).values() if form.is_for(x)), model)
     with torch.no_grad():
-        y: Tensor = form(x)
+        y: Tensor = form(x) if condition is None else form(x, condition)
     return y
 
 
@@ -67,15 +73,21 @@ class Applier:
     when the plain form does not fit. Other models run as they are. Nothing about the model is changed: what
     has to be converted is a copy.
 
+    Args:
+        condition: (K,), what a model that takes one is told of all photographs.
+
     Raises:
         UsageError: options that exclude each other.
         CompressnetError: of a call: `max_memory` is too small, or `compile` finds no C++ compiler.
     """
 
-    def __init__(self, model: nn.Module, options: Options, reporter: Reporter) -> None:
+    def __init__(
+        self, model: nn.Module, options: Options, reporter: Reporter, condition: Tensor | None = None
+    ) -> None:
         if options.arithmetic == "precise" and options.dtype == "bfloat16":
             raise UsageError("arithmetic=precise, dtype=bfloat16: choose one")
         self.options, self.reporter = options, reporter
+        self._condition = () if condition is None else (condition,)
         self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
         forms = fast_forms(model, options.arithmetic)
         self.strips = forms.pop("strips", None)
@@ -86,7 +98,7 @@ class Applier:
         elif options.max_memory is not None:
             reporter.note("warning", "max_memory: this model cannot work in strips; it takes what it needs")
         self.model = model
-        self._compiled: Callable[[Tensor], Tensor] | None = None
+        self._compiled: Callable[..., Tensor] | None = None
 
     def __call__(self, image: Image) -> Image:
         """The processed photograph in the mode, depth and profile of `image`."""
@@ -118,7 +130,7 @@ class Applier:
             self.reporter.note("info", f"compiled, it would take {needed >> 20} MB: in strips, not compiled")
         elif self._is_fastest(x, limit):
             return self._in_form(*self.fastest, x)
-        return self._in_form("strips", self.strips, x, limit)
+        return self._in_form("strips", self.strips, x, max_bytes=limit)
 
     def _is_fastest(self, x: Tensor, limit: int | None) -> bool:
         """Whether what is faster than strips can take `x`, within so many bytes."""
@@ -127,6 +139,10 @@ class Applier:
             return False
         return limit is None or form.bytes(x.shape[2], x.shape[3]) <= limit
 
+    def _told(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The condition in the type and on the device of photographs."""
+        return tuple(condition.to(x)[None].expand(len(x), -1) for condition in self._condition)
+
     def _limit(self) -> int | None:
         """Bytes for activations."""
         if self.options.max_memory is not None:
@@ -134,7 +150,7 @@ class Applier:
         free = free_memory(self.device)
         return None if free is None else int(free * SAFE_SHARE)
 
-    def _in_form(self, name: str, form: Any, x: Tensor, *limit: int | None) -> tuple[str, Tensor]:
+    def _in_form(self, name: str, form: Any, x: Tensor, **limit: int | None) -> tuple[str, Tensor]:
         start, done, shown = time.monotonic(), 0, False
 
         def progress(rows: int) -> None:
@@ -146,16 +162,16 @@ class Applier:
                 shown = True
                 self.reporter.stage("photograph", form.rows(x), "rows", initial=done)
 
-        return name, form(x, *limit, progress=progress)
+        return name, form(x, *self._told(x), progress=progress, **limit)
 
     def _whole(self, x: Tensor) -> tuple[str, Tensor]:
         if not self.options.compile:
-            return "eager", self.model(x)
+            return "eager", self.model(x, *self._told(x))
         if self._compiled is None:
             model = copy.deepcopy(self.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             self._compiled = torch.compile(model)
         try:
-            return "compile", self._compiled(x)
+            return "compile", self._compiled(x, *self._told(x))
         except torch._dynamo.exc.TorchDynamoException as error:
             reason = str(error).strip().split("\n", 1)[0]
             raise CompressnetError(

@@ -61,7 +61,7 @@ class ImageTranslation:
     sample_types: ClassVar[tuple[str, ...]] = ("image_pair",)
     reads: ClassVar[tuple[str, ...]] = ("image", "video")
     best: ClassVar[tuple[str, Literal["max", "min"]]] = ("psnr", "max")
-    options: ClassVar[type] = Options
+    options: type = Options
     measures: ClassVar[type] = Measures
     needs_targets: ClassVar[bool] = True
     unit: ClassVar[str] = "megapixel"
@@ -94,11 +94,13 @@ class ImageTranslation:
 
     def outputs(self, model: nn.Module, batch: ImageBatch, state: State) -> Outputs:
         """The processed images, (B, 3, H, W) in float32, neither rounded nor clipped."""
-        return Outputs(model(_unit(batch.inputs)).float(), "values", ())
+        told = () if batch.conditions is None else (batch.conditions,)
+        return Outputs(model(_unit(batch.inputs), *told).float(), "values", ())
 
     def predict(self, model: nn.Module, batch: ImageBatch, state: State) -> tuple[Tensor, State]:
         """The processed images as uint8 (B, 3, H, W), rounded (the paper's code truncates)."""
-        return _to_uint8(infer(model, _unit(batch.inputs), self._measures.arithmetic)), ()
+        x = _unit(batch.inputs)
+        return _to_uint8(infer(model, x, self._measures.arithmetic, batch.conditions)), ()
 
     def measure(self, settings: Mapping[str, Any]) -> None:
         self._measures = Measures(**settings)
@@ -110,8 +112,13 @@ class ImageTranslation:
         """Strips `input | target | network | error x 8`."""
         device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
         for sample in samples:
-            output = _to_uint8(infer(model, _unit(sample.input[None].to(device))))[0].cpu()
+            told = None if sample.condition is None else sample.condition[None].to(device)
+            output = _to_uint8(infer(model, _unit(sample.input[None].to(device)), condition=told))[0].cpu()
             yield sample.name, comparison(sample.input, sample.target, output)
+
+    def condition(self, settings: Any) -> Tensor | None:
+        """What `options` say to a network that does several things, (K,)."""
+        return None
 
     def makes(self, options: Mapping[str, Any], kind: str) -> type[Image | Video]:
         return Image if kind == "image" else Video
@@ -123,7 +130,8 @@ class ImageTranslation:
         clips frame by frame.
         """
         within = FrameReporter(reporter)
-        applier = Applier(model, Options(**options), within)
+        settings = self.options(**options)
+        applier = Applier(model, settings, within, self.condition(settings))
         less = "set max_memory (--max-memory MB), or "
 
         def answer(source: Source) -> Image | Video:

@@ -16,24 +16,18 @@ COMPRESSNET_CPU_SETTINGS=off leaves torch and glibc as they are.
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from compressnet import files
-from compressnet.analysis.machine import cpuinfo
+from compressnet import processor
 from compressnet.errors import CompressnetError, UsageError
-from compressnet.places import cache_dir
 from compressnet.run import Run
 from compressnet.training.distributed import Group
 
@@ -234,18 +228,8 @@ def choice(probed: Probe) -> Matmul:
 
 def measured() -> Probe:
     """The probe of this CPU with this torch: the one in the cache, else a new one, which is kept there."""
-    key = {**_processor(), "torch": str(torch.__version__)}
-    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    path = cache_dir() / "cpu" / f"{name}.json"
-    if (known := _read(path, key)) is not None:
-        return known
-    probed = probe()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_json(path, {"key": key, "probe": asdict(probed)})
-    except (OSError, CompressnetError):
-        return probed  # no place to keep it: the next process probes again
-    return probed
+    key, names = {"torch": str(torch.__version__)}, [field.name for field in fields(Probe)]
+    return Probe(**processor.measured_once(key, names, lambda: asdict(probe())))
 
 
 def probe() -> Probe:
@@ -291,30 +275,6 @@ def probe() -> Probe:
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
     return a @ b
-
-
-def _read(path: Path, key: Mapping[str, str]) -> Probe | None:
-    """A probe of the cache; None where there is none, or not one that can be believed."""
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        values = [stored["probe"][field.name] for field in fields(Probe)]
-        known = stored["key"] == key and all(isinstance(value, float) for value in values)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return Probe(*values) if known else None
-
-
-def _processor() -> dict[str, str]:
-    """What tells one processor from another: its model, and what it can do."""
-    facts = cpuinfo()
-    if not facts:
-        return {"cpu": f"{platform.system()} {platform.processor() or platform.machine()}"}
-    model = [facts[name] for name in ("model name", "CPU implementer", "CPU part") if name in facts]
-    flags = facts.get("flags") or facts.get("Features") or ""
-    return {
-        "cpu": " ".join([platform.machine(), *model]),
-        "flags": hashlib.sha256(flags.encode()).hexdigest()[:16],
-    }
 
 
 def _switch() -> Any:

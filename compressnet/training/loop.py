@@ -17,7 +17,7 @@ from compressnet.errors import Interrupted
 from compressnet.reporter import Reporter
 from compressnet.run import Run
 from compressnet.tasks.protocol import Loss, State, Task
-from compressnet.training import checkpoint
+from compressnet.training import checkpoint, cpu_kernels
 from compressnet.training.advice import check_finite, explained
 from compressnet.training.distributed import Group, data_parallel
 from compressnet.training.evaluate import move
@@ -47,6 +47,10 @@ class Loop:
     Args:
         run: where everything is written (by rank 0).
         job: data, task and model.
+
+    Attributes:
+        in_kernels: what computes the loss in the place of the model, if anything does; of the model are the
+            parameters.
     """
 
     def __init__(
@@ -58,8 +62,11 @@ class Loop:
         self.model = to_device(job.model, device, self.settings.channels_last)
         self.optimizer = make_optimizer(self.model, self.settings)
         self.average = Average(self.model, self.settings.ema) if self.settings.ema else None
-        compiled: Any = torch.compile(self.model) if self.settings.compile else self.model
-        self.module: nn.Module = LossModule(job.learned(run.recipe, device), compiled)
+        self.in_kernels = cpu_kernels.of_run(run, group, device, self.model)
+        computes: Any = self.in_kernels
+        if computes is None:
+            computes = torch.compile(self.model) if self.settings.compile else self.model
+        self.module: nn.Module = LossModule(job.learned(run.recipe, device), computes)
         if group.world > 1:
             self.module = data_parallel(self.module)
         self.tracker = Tracker(run)

@@ -84,6 +84,7 @@ def train(
         loop = Loop(run, job, device, group, reporter, stop)
         if resumed:
             loop.restore()
+        _tell_cpu_settings(loop, device, reporter)
         status, reason = "failed", "the process ended before it could say why"
         try:
             if group.is_main:
@@ -129,7 +130,7 @@ def _record_start(run: Run, loop: Loop, device: torch.device, command: Sequence[
         "command": list(command),
         "device": devices.name(device),
         "threads": torch.get_num_threads(),
-        "cpu": cpu_settings.current().as_dict(),
+        "cpu": {**cpu_settings.current().as_dict(), "kernels": loop.in_kernels is not None},
         "world": loop.group.world,
         "versions": versions(),
         "commit": commit(),
@@ -143,10 +144,21 @@ def _record_start(run: Run, loop: Loop, device: torch.device, command: Sequence[
     if resumed or (before.get("compressed") and before.get("command") != facts["command"]):
         # The command that began the run is the one that repeats it.
         facts["command"] = before.get("command", [])
-        facts["cpu"] = before.get("cpu", cpu_settings.TORCH.as_dict())
+        facts["cpu"] = before.get("cpu", {**cpu_settings.TORCH.as_dict(), "kernels": False})
         facts["resumed_with"] = [*before.get("resumed_with", []), list(command)]
     run.update(**facts)
     run.log("resume" if resumed else "start", step=loop.step)
+
+
+def _tell_cpu_settings(loop: Loop, device: torch.device, reporter: Reporter) -> None:
+    """A line, where anything differs from torch's defaults or the recipe decides it."""
+    settings, wanted = cpu_settings.current(), loop.settings
+    kernels = ", trained in C kernels" if loop.in_kernels else ""
+    if wanted.cpu_kernels == "off":
+        kernels = ", C kernels off"
+    asked = wanted.cpu_matmul != "auto" or bool(kernels)
+    if device.type == "cpu" and (asked or settings != cpu_settings.TORCH):
+        reporter.note("info", f"CPU settings: {settings.text}{kernels}")
 
 
 def _teacher(run: Run, teacher: Loaded, before: dict[str, str] | None, reporter: Reporter) -> dict[str, str]:

@@ -99,7 +99,7 @@ def test_a_resumed_run_computes_as_it_began_whatever_the_cache_says(
     for way in ("fast", "exact"):
         verdict(way)
         cli("train", recipe, "--device", "cpu", "-o", way)
-        assert facts(way)["cpu"] == {"matmul": way, "malloc": False}
+        assert facts(way)["cpu"] == {"matmul": way, "malloc": False, "kernels": False}
         whole[way] = facts(way)["digest"]
     assert whole["fast"] != whole["exact"]
     for way, other in (("fast", "exact"), ("exact", "fast")):
@@ -124,7 +124,7 @@ def test_a_run_without_a_record_goes_on_with_torchs_defaults(
     verdict("fast")
     cli("train", "--device", "cpu", "--resume", "old", "--set", "train.steps=12")
     assert facts("old")["digest"] == facts("whole")["digest"]
-    assert facts("old")["cpu"] == {"matmul": "exact", "malloc": False}
+    assert facts("old")["cpu"] == {"matmul": "exact", "malloc": False, "kernels": False}
 
 
 def test_the_recipe_decides_where_it_says_how(cli: Cli, verdict: Verdict, recipe: Path) -> None:
@@ -190,7 +190,7 @@ def test_off_leaves_all_as_it_is(
     verdict("fast")
     monkeypatch.setenv("COMPRESSNET_CPU_SETTINGS", "off")
     cli("train", "lm_sample", "--smoke", "-o", "run", "--device", "cpu")
-    assert facts("run")["cpu"] == cpu_settings.TORCH.as_dict()
+    assert facts("run")["cpu"] == {**cpu_settings.TORCH.as_dict(), "kernels": False}
     cli("eval", "run", "--device", "cpu")
     cli("apply", "operator:l0", photo, "-o", "a.png", "--device", "cpu")
     assert mallopt == []

@@ -55,6 +55,7 @@ CALLS = {
     "data check": "data check sample",
     "data mix": "data mix speech_sample -o long.wav --minutes 0.1",
     "data samples": "data samples",
+    "data targets": "data targets fip_photos --set data.root=set --set task.operator=rof:max_iterations=2",
     "runs ls": "runs ls",
     "models ls": "models ls",
     "layers ls": "layers ls",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import signal
@@ -286,3 +287,25 @@ def test_interrupt_ends_quickly_with_no_noise_from_workers(preparing: subprocess
         os.kill(pid, signal.SIGINT)
     _, errors = preparing.communicate(timeout=30)
     assert errors.count("KeyboardInterrupt") == 1
+
+
+def test_a_reference_counts_by_its_content_and_never_by_its_path(make_photo: Any, tmp_path: Path) -> None:
+    path, cache = make_photo(tmp_path / "a.png"), Cache(tmp_path / "cache")
+    reference = make_photo(tmp_path / "one" / "reference.png")
+    text = "style:iterations=1,levels=3,reference="
+    Targets(f"{text}{reference}", cache).get(path, 16)
+    moved = tmp_path / "two.png"
+    shutil.move(reference, moved)
+    again = Targets(f"{text}{moved}", cache)
+    assert again.has(path, 16)
+    assert not Targets("style:iterations=1,levels=3", cache).has(path, 16)
+    key = str(again._key(path, 16))
+    assert hashlib.sha256(moved.read_bytes()).hexdigest() in key
+    assert str(tmp_path) not in key
+    assert moved.name not in key
+    make_photo(moved, 30)  # another picture under the same name
+    assert not Targets(f"{text}{moved}", cache).has(path, 16)
+    with pytest.raises(
+        CompressnetError, match=r"^operator style: reference: .*reference\.png: no such file$"
+    ):
+        Targets(f"{text}{reference}", cache).get(path, 16)

@@ -113,10 +113,16 @@ def _noisy(net: CAN) -> CAN:
 def test_import_finds_out_which_network_it_is(name: str, channels: int) -> None:
     net = _noisy({"can24": can24, "can32": can32}[name](in_channels=channels))
     arrays = _as_released(net)
-    assert released_kind(arrays) == (name, {"in_channels": channels})
+    told = {"condition": "planes", "conditions": channels - 3} if channels > 3 else {}
+    assert released_kind(arrays) == (name, told)
     again = CAN.from_released(arrays)
     for key, value in net.state_dict().items():
         torch.testing.assert_close(again.state_dict()[key], value, rtol=0, atol=0)
+    if told:
+        x, condition = torch.rand(1, 3, 12, 17), torch.rand(1, channels - 3)
+        planes = condition[:, :, None, None].expand(-1, -1, 12, 17)
+        with torch.no_grad():
+            assert torch.equal(again(x, condition), net(torch.cat([x, planes], dim=1)))
 
 
 def test_import_ignores_the_optimiser() -> None:

@@ -19,7 +19,11 @@ from compressnet.models.can import CAN, can24, can32
 needs_kernel = pytest.mark.skipif(
     not can_layer.available() or can_layer.level() < 3, reason="no kernel, or a processor without AVX2"
 )
-KINDS = [{}, {"variant": "paper"}, {"norm": "none"}, {"norm": "bn"}, {"stats": "frozen"}, {"in_channels": 5}]
+KINDS: list[dict[str, Any]] = [
+    *({}, {"variant": "paper"}, {"norm": "none"}, {"norm": "bn"}, {"stats": "frozen"}, {"in_channels": 5}),
+    *({"condition": "planes", "conditions": 4}, {"condition": "film", "conditions": 4}),
+    {"condition": "film", "conditions": 1, "norm": "none"},
+]
 
 
 def trained(make: Any = can24, **options: Any) -> CAN:
@@ -42,11 +46,12 @@ def trained(make: Any = can24, **options: Any) -> CAN:
 def test_equals_the_plain_form(make: Any, options: dict[str, Any], size: tuple[int, int]) -> None:
     net = trained(make, **options)
     x = torch.rand(2, options.get("in_channels", 3), *size)
+    condition = [torch.randn(2, options["conditions"])] if "conditions" in options else []
     with torch.no_grad():
-        expected = net.double()(x.double())
+        expected = net.double()(x.double(), *(given.double() for given in condition))
     net.float()
-    for name, most in (("winograd", 2e-5), ("winograd_precise", 1e-5)):
-        found = registry.find("backend", name)(net)(x)
+    for name, most in (("winograd", 2e-5), ("winograd_precise", 1e-5), ("strips", 1e-5)):
+        found = registry.find("backend", name)(net)(x, *condition)
         assert found.shape == expected.shape
         assert (found - expected).abs().max() <= most * expected.abs().max()
 
@@ -175,7 +180,7 @@ def test_progress_memory_and_tiles() -> None:
     run, told = can_winograd.Winograd(trained()), [0]
     x = torch.rand(2, 3, 30, 40)
     before = run.bytes(30, 40)
-    run(x, told.append)
+    run(x, progress=told.append)
     assert sum(told) == run.rows(x) == 2 * 30 * 9
     assert before - run.bytes(30, 40) == 30 * 40 * 24 * 4  # held
     assert run.bytes(40, 30) > 40 * 30 * 24 * 4

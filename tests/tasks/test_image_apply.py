@@ -78,17 +78,17 @@ def way(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     taken: list[str] = []
     strips, whole, winograd = can_strips.forward_in_strips, Applier._whole, Winograd.forward
 
-    def spy_strips(net: CAN, x: torch.Tensor, how: Any, progress: Any) -> torch.Tensor:
+    def spy_strips(net: CAN, x: torch.Tensor, how: Any, *others: Any) -> torch.Tensor:
         taken.append("spilled strips" if how.spill else "strips")
-        return strips(net, x, how, progress)
+        return strips(net, x, how, *others)
 
     def spy_whole(self: Applier, x: torch.Tensor) -> tuple[str, torch.Tensor]:
         taken.append("whole")
         return whole(self, x)
 
-    def spy_winograd(self: Winograd, x: torch.Tensor, progress: Any = None) -> torch.Tensor:
+    def spy_winograd(self: Winograd, x: torch.Tensor, **others: Any) -> torch.Tensor:
         taken.append("winograd" if len(self.sizes) > 2 else "precise")
-        return winograd(self, x, progress)
+        return winograd(self, x, **others)
 
     monkeypatch.setattr(Winograd, "forward", spy_winograd)
     monkeypatch.setattr(can_strips, "forward_in_strips", spy_strips)

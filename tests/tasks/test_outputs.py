@@ -25,6 +25,7 @@ from compressnet.models.lstm_1997 import lstm_1997_network
 from compressnet.models.resnet import resnet20
 from compressnet.models.segmentation import shuffleseg
 from compressnet.models.sequence_classifier import SequenceClassifier
+from compressnet.tasks.conditioned_operator import ConditionedOperator
 from compressnet.tasks.image_classification import ImageClassification
 from compressnet.tasks.image_processing import ImageOperator, ImageTranslation
 from compressnet.tasks.keyword_spotting import KeywordSpotting
@@ -51,6 +52,10 @@ def regression() -> SequenceRegression:
 def pictures() -> ImageBatch:
     inputs, targets = (torch.randint(256, (2, 3, 16, 16), dtype=torch.uint8) for _ in range(2))
     return ImageBatch(inputs, targets, ["a", "b"], [0, 1])
+
+
+def told_pictures() -> ImageBatch:
+    return pictures()._replace(conditions=torch.eye(2), groups=("rof", "l0"))
 
 
 def mean_square(values: Tensor, batch: ImageBatch) -> Tensor:
@@ -90,6 +95,12 @@ def segmentation() -> Case:
 
 
 CASES: dict[str, Callable[[], Case]] = {
+    "conditioned_operator": lambda: Case(
+        ConditionedOperator(["rof", "l0"]),
+        can24(condition="film", conditions=2),
+        told_pictures(),
+        mean_square,
+    ),
     "image_classification": classifier,
     "image_operator": lambda: Case(ImageOperator("rof"), can24(), pictures(), mean_square),
     "image_translation": lambda: Case(ImageTranslation(), can24(), pictures(), mean_square),

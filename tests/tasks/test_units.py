@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -10,6 +12,7 @@ from compressnet.analysis.count import rate_of
 from compressnet.analysis.example import example
 
 CASES = {
+    "conditioned_operator": ("can24", "megapixel", 0.004096),
     "image_classification": ("resnet20", "image", 1),
     "image_operator": ("can24", "megapixel", 0.004096),
     "image_translation": ("can24", "megapixel", 0.004096),
@@ -21,6 +24,12 @@ CASES = {
 }
 
 
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "image_operator": {"operator": "rof"},
+    "conditioned_operator": {"operators": ["rof", "l0"]},
+}
+
+
 def test_every_task_is_here() -> None:
     assert CASES.keys() == registry.TASKS.keys()
 
@@ -28,7 +37,7 @@ def test_every_task_is_here() -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_units_of_an_example(name: str) -> None:
     model_name, unit, of_one = CASES[name]
-    task = signature.build("task", name, {"operator": "rof"} if name == "image_operator" else {})
+    task = signature.build("task", name, ARGUMENTS.get(name, {}))
     with torch.device("meta"):
         model = signature.build("model", model_name, {})
     for batch in (1, 3):

@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from compressnet import registry
+from compressnet import processor, registry
 from compressnet.errors import CompressnetError, UsageError
 from compressnet.recipe import Recipe
 from compressnet.reporter import Silent
@@ -186,7 +186,7 @@ def test_a_cpu_is_probed_once_for_each_torch(monkeypatch: pytest.MonkeyPatch, tm
     assert machine.products == seen > 0
     monkeypatch.setattr(torch, "__version__", "99.0")
     assert decide().matmul == "exact"
-    monkeypatch.setattr(cpu_settings, "_processor", lambda: {"cpu": "another"})
+    monkeypatch.setattr(processor, "identity", lambda: {"cpu": "another"})
     machine.seconds = 0.5
     assert decide() == FAST
     assert len(cached(tmp_path)) == 3
@@ -439,7 +439,7 @@ def test_a_run_without_a_record_was_begun_with_torchs_defaults(
     monkeypatch: pytest.MonkeyPatch, run: Run
 ) -> None:
     train(run, device=CPU)
-    assert run.facts["cpu"] == {"matmul": "exact", "malloc": False}
+    assert run.facts["cpu"] == {"matmul": "exact", "malloc": False, "kernels": False}
     facts = run.facts
     del facts["cpu"]
     (run.folder / "run.json").write_text(json.dumps(facts))
