@@ -36,8 +36,8 @@ _MAX_ITERATIONS = 3000
 class GridSystem:
     """The system with given weights, prepared once and solved for any number of right-hand sides.
 
-    Deterministic and on one thread. Memory: about 150 bytes a pixel
-    (the direct solver: several hundred, growing with the size).
+    Deterministic and on one thread. Memory: about 150 bytes a pixel; the direct solver takes several hundred,
+    the more the larger the grid.
 
     Args:
         horizontal: weights (H, W - 1) of the edges between (y, x) and (y, x + 1).
@@ -46,7 +46,7 @@ class GridSystem:
         data: weights (H, W) in place of Id; 1 by default. At least one is above 0.
 
     Raises:
-        ValueError: weights that do not fit together, are negative or not finite.
+        ValueError: weights that do not fit together, are negative or not finite, or make a singular system.
     """
 
     def __init__(
@@ -211,7 +211,9 @@ def _factors(diagonal: Real, east: Real) -> tuple[Real, Real]:
     """Pivots and lower diagonal of rows (R, W): one long tridiagonal matrix, as `east` ends in 0."""
     if diagonal.size < 2:  # of which LAPACK's wrapper makes no system
         return diagonal.ravel(), np.zeros(0)
-    pivots, lower, _ = lapack.dpttrf(diagonal.ravel(), -east.ravel()[:-1])
+    pivots, lower, failed = lapack.dpttrf(diagonal.ravel(), -east.ravel()[:-1])
+    if failed:
+        raise ValueError("a grid: pixels without data, not tied to the others, or weights too far apart")
     return pivots, lower
 
 

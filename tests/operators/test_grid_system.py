@@ -150,6 +150,8 @@ def test_refuses_what_is_no_system(monkeypatch: pytest.MonkeyPatch) -> None:
         GridSystem(ones[:, 1:], np.full((2, 3), np.inf))
     with pytest.raises(ValueError, match="all 0"):
         GridSystem(ones[:, 1:], ones[1:], data=0 * ones)
+    with pytest.raises(ValueError, match="not tied to the others"):
+        GridSystem(0 * ones[:, 1:], 0 * ones[1:], "multigrid", data=np.eye(3))
     with pytest.raises(ValueError, match="expected right-hand sides"):
         GridSystem(ones[:, 1:], ones[1:]).solve(ones[1:])
     monkeypatch.setattr(grid_system, "_MAX_ITERATIONS", 2)
