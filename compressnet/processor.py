@@ -14,6 +14,7 @@ from compressnet.errors import CompressnetError
 from compressnet.places import cache_dir
 
 _CPUINFO = Path("/proc/cpuinfo")
+_LARGEST = 100_000  # bytes of what is kept
 
 
 def cpuinfo() -> dict[str, str]:
@@ -54,6 +55,8 @@ def measured_once(
     if (known := _read(path, full, names)) is not None:
         return known
     found = dict(measure())
+    if path.exists() and not path.is_file():
+        return found  # a pipe would wait for a reader
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write_json(path, {"key": full, "probe": found})
@@ -65,11 +68,13 @@ def measured_once(
 def _read(path: Path, key: Mapping[str, str], names: Collection[str]) -> dict[str, float] | None:
     """Figures of the cache; None where there are none, or none that can be believed."""
     try:
+        if not path.is_file() or path.stat().st_size > _LARGEST:  # a pipe would be waited for
+            return None
         stored = json.loads(path.read_text(encoding="utf-8"))
         values = {name: stored["probe"][name] for name in names}
         known = stored["key"] == key and all(
             isinstance(value, float) and 0 <= value < math.inf for value in values.values()
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return values if known else None

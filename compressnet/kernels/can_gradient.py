@@ -144,7 +144,8 @@ def turned(weight: Tensor) -> Tensor:
 
 def of_weights(found: Tensor, tiles: int) -> Tensor:
     """Gradients of weights (..., C, C, 3, 3), float64, from `transformed` ones' (..., points, C, C)."""
-    taps = taps_to_points(tiles).T @ found.flatten(-2, -1)
+    with can_layer.one_thread():
+        taps = taps_to_points(tiles).T @ found.flatten(-2, -1)
     return (
         taps.unflatten(-1, found.shape[-2:])
         .unflatten(-3, (3, 3))

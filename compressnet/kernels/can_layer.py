@@ -11,6 +11,8 @@ with fewer multiplications, and errors of about 5e-7 (direct), 3e-7, 5e-6 and 9e
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import NamedTuple
 
@@ -61,11 +63,26 @@ def taps_to_points(tiles: int) -> Tensor:
     return torch.kron(filtering(tiles), filtering(tiles)) if tiles else torch.eye(9, dtype=torch.float64)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Of torch: the order in which its products and sums are added depends on how many there are."""
+    threads = torch.get_num_threads()
+    if threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def transformed(weight: Tensor, tiles: int) -> Tensor:
     """Weights (..., C, C, 3, 3) for tiles of such a size: float32 (..., points, inputs, outputs)."""
     taps = weight.detach().double().movedim((-2, -1, -3, -4), (-4, -3, -2, -1)).flatten(-4, -3)
     if tiles:
-        taps = (taps_to_points(tiles) @ taps.flatten(-2, -1)).unflatten(-1, taps.shape[-2:])
+        with one_thread():
+            taps = (taps_to_points(tiles) @ taps.flatten(-2, -1)).unflatten(-1, taps.shape[-2:])
     return taps.float().contiguous()
 
 

@@ -36,10 +36,15 @@ class Dense:
         """(out_channels,)"""
         return self.parts[-1].bias
 
-    @property
-    def state(self) -> tuple[tuple[int, int], ...]:
-        """Changes when a weight does."""
-        return tuple((part.weight.data_ptr(), part.weight._version) for part in self.parts)
+    def copies(self) -> list[Tensor]:
+        """Of the weights of its parts, to tell later whether they have changed."""
+        return [part.weight.detach().clone() for part in self.parts]
+
+    def has_weights(self, others: list[Tensor]) -> bool:
+        """Whether its parts have these weights. By their values: versions miss changes through `.data`."""
+        return len(others) == len(self.parts) and all(
+            torch.equal(part.weight.detach(), other) for part, other in zip(self.parts, others, strict=True)
+        )
 
     def weight(self) -> Tensor:
         """(out_channels, in_channels, kernel, kernel), float64 if it is of several parts."""

@@ -72,7 +72,7 @@ class Plan:
 
 def supports(model: nn.Module) -> TypeGuard[CAN]:
     """A CAN whose layers are as built (networks that `compress` has rewritten run in the plain form)."""
-    if not isinstance(model, CAN) or not isinstance(model.last, nn.Conv2d):
+    if not isinstance(model, CAN) or not isinstance(model.last, nn.Conv2d) or is_hooked(model):
         return False
     return all(
         isinstance(block.conv, nn.Conv2d)
@@ -83,6 +83,11 @@ def supports(model: nn.Module) -> TypeGuard[CAN]:
         and takes_norm(block.norm)
         for block in model.blocks
     )
+
+
+def is_hooked(model: nn.Module) -> bool:
+    """Whether functions of others run before or behind its modules, which other forms would leave out."""
+    return any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
 class InStrips(nn.Module):

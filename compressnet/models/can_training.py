@@ -30,6 +30,7 @@ from compressnet.kernels import can_gradient, can_layer
 from compressnet.layers.adaptive_norm import AdaptiveNorm
 from compressnet.models import can_tiles
 from compressnet.models.can import CAN, NEGATIVE_SLOPE
+from compressnet.models.can_strips import is_hooked
 
 _X86_64_V3 = 3  # older processors are faster with torch
 # Microseconds of a tile (direct: of a pixel), forward and backward, on one thread of an AMD EPYC (Zen 4). Not
@@ -43,6 +44,8 @@ _COSTS: dict[int, dict[int, tuple[float, float]]] = {
 def serves(model: nn.Module) -> bool:
     """Whether the kernels can train a model, a float32 CAN of 24 or 32 channels, and are fast here."""
     if not isinstance(model, CAN) or not can_gradient.available() or can_layer.level() < _X86_64_V3:
+        return False
+    if is_hooked(model):
         return False
     blocks: Any = model.blocks
     layers = [(block.conv, 3) for block in blocks] + [(model.last, 1)]
@@ -346,7 +349,8 @@ class _Network(torch.autograd.Function):
         kept, ctx.kept = ctx.kept or _forward(x, layers, films), None
         backward = _Backward(layers, matrix.flatten(1).contiguous(), *x.shape[2:])
         of_last, of_weights, of_norms = backward(x, gradient, kept)
-        ends = [of_last.float().view_as(matrix), *(gradient.sum((0, 2, 3)) for _ in bias)]
+        with can_layer.one_thread():
+            ends = [of_last.float().view_as(matrix), *(gradient.sum((0, 2, 3)) for _ in bias)]
         of_films = None if films is None else torch.stack(backward.of_films[::-1], dim=1).to(films)
         return None, None, of_films, *_gradients(layers, of_weights, of_norms, x.shape[2:]), *ends
 

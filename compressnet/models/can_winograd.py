@@ -37,8 +37,8 @@ _PRECISE = (0, 2)
 _RING_ROWS = max(can_layer.TILES) + 3  # of a thread
 _SAVED_ROWS = 32  # where threads meet, in all
 _X86_64_V3 = 3  # older processors are faster in strips
-# transformed weights, and the state of the weights that they were made of; of a convolution, by size of tiles
-_Made = dict[int, tuple[tuple[tuple[int, int], ...], Tensor]]
+# transformed weights, and those that they were made of; of a convolution, by size of tiles
+_Made = dict[int, tuple[list[Tensor], Tensor]]
 _made: WeakKeyDictionary[nn.Module, _Made] = WeakKeyDictionary()
 
 
@@ -71,6 +71,8 @@ def _network(model: nn.Module) -> Network | None:
     """None of what the kernel does not serve."""
     if not isinstance(model, CAN) or not can_layer.available() or can_layer.level() < _X86_64_V3:
         return None
+    if can_strips.is_hooked(model):
+        return None
     blocks: Any = model.blocks
     convolutions, last = [dense(block.conv) for block in blocks], dense(model.last, kernel=1)
     norms = [block.norm for block in blocks]
@@ -94,15 +96,19 @@ class Winograd(nn.Module):
     Args:
         net: one that the kernel `serves`.
         precise: with tiles of 2 and the direct form only.
+
+    Attributes:
+        keeps: whether the image of a call stays in memory for the next one, of a clip's frames or of
+            photographs of one size: fresh memory costs a tenth of the time.
     """
 
     inference_only = True
 
     def __init__(self, net: CAN, precise: bool = False) -> None:
         super().__init__()
-        self.net = net
+        self.net, self.keeps = net, False
         self.sizes: Sequence[int] = _PRECISE if precise else can_layer.TILES
-        self._image: Tensor | None = None  # of the last call: photographs of one size need no new memory
+        self._image: Tensor | None = None  # of the last call
 
     @torch.no_grad()
     def forward(
@@ -124,16 +130,17 @@ class Winograd(nn.Module):
             raise UsageError(f"--backend winograd: float32 on the CPU only, not {x.dtype} on {x.device.type}")
         network, (batch, _, height, width) = self._network(), x.shape
         out = x.new_empty(batch, height, width, network.last.out_channels).permute(0, 3, 1, 2)
-        image = self._buffer(height, width, network.channels)
+        image = self._taken(height, width, network.channels)
         x, films = self.net.with_planes(x, condition), self.net.films(condition, batch)
         for number, (pixels, result) in enumerate(zip(x, out, strict=True)):
             own = [None if films is None else film_of(films[block], number) for block in network.blocks]
             self._run(network, pixels, own, image, result, progress or _ignore)
+        self._image = image if self.keeps else None
         return out
 
     def is_for(self, x: Tensor) -> bool:
         """Whether the kernel can run on `x`."""
-        return x.is_cpu and x.dtype == torch.float32
+        return x.is_cpu and x.dtype == torch.float32 and x.ndim == 4 and x.numel() > 0
 
     def rows(self, x: Tensor) -> int:
         """The rows that `progress` is told of in all."""
@@ -164,12 +171,13 @@ class Winograd(nn.Module):
     def _holds(self, height: int, width: int) -> bool:
         return self._image is not None and self._image.shape[:2] == (height, width)
 
-    def _buffer(self, height: int, width: int, channels: int) -> Tensor:
-        if not self._holds(height, width):
-            self._image = None  # the old one goes first
-            self._image = torch.empty(height, width, channels)
-        assert self._image is not None
-        return self._image
+    def _taken(self, height: int, width: int, channels: int) -> Tensor:
+        """The image that is held, if it fits. It is taken away: another thread's call gets one of its own."""
+        image, self._image = self._image, None
+        if image is not None and image.shape == (height, width, channels):
+            return image
+        del image  # the old one goes first
+        return torch.empty(height, width, channels)
 
     def _run(
         self,
@@ -182,6 +190,8 @@ class Winograd(nn.Module):
     ) -> None:
         height, width, channels = image.shape
         version, (first, *middle) = can_layer.level(), network.convolutions
+        if len(pixels) != first.in_channels:
+            raise ValueError(f"CAN: images of {first.in_channels} planes, not of {len(pixels)}")
         found = can_layer.first(pixels, _padded(first.weight().float(), channels), image, version)
         progress(height)
         affine = _affine(first, network.norms[0], films[0], found)
@@ -202,9 +212,9 @@ def _transformed(layer: Dense, tiles: int, channels: int) -> Tensor:
     """The weights for tiles of a size; made once, as long as they are not changed."""
     made = _made.setdefault(layer.parts[0], {})
     held = made.get(tiles)
-    if held is None or held[0] != layer.state or held[1].shape[-1] != channels:
-        weight = _padded(layer.weight(), channels, channels)
-        made[tiles] = held = layer.state, can_layer.transformed(weight, tiles)
+    if held is None or held[1].shape[-1] != channels or not layer.has_weights(held[0]):
+        copies, weight = layer.copies(), _padded(layer.weight(), channels, channels)
+        made[tiles] = held = copies, can_layer.transformed(weight, tiles)
     return held[1]
 
 

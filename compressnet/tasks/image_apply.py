@@ -92,6 +92,8 @@ class Applier:
         forms = fast_forms(model, options.arithmetic)
         self.strips = forms.pop("strips", None)
         self.fastest: tuple[str, Any] = next(iter(forms.items()), ("", None))
+        if self.fastest[1] is not None:
+            self.fastest[1].keeps = True
         if self.strips is not None:
             self.strips = self.strips.in_bfloat16() if options.dtype == "bfloat16" else self.strips
             model = self.strips.net

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,25 @@ def test_a_damaged_table_is_measured_anew(cache: Path, damage: Any, monkeypatch:
     monkeypatch.setattr(can_tiles, "_measured", lambda channels: new)
     assert can_tiles.costs(24) == {0: 1.0, 2: 2.0, 4: 3.0, 6: 4.0}
     assert json.loads(path.read_text())["probe"] == new
+
+
+@needs_kernel
+@pytest.mark.parametrize("kind", ["a pipe", "a folder", "nested", "huge", "a link to nowhere"])
+def test_what_is_no_table_is_not_waited_for(cache: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(can_tiles, "_measured", lambda channels: {str(n): 1.0 for n in can_layer.TILES})
+    can_tiles.costs(24)
+    (path,) = cache.iterdir()
+    path.unlink()
+    if kind == "a pipe":
+        os.mkfifo(path)
+    elif kind == "a folder":
+        path.mkdir()
+    elif kind == "a link to nowhere":
+        path.symlink_to(path.with_name("nowhere"))
+    else:
+        path.write_text("[" * 90_000 if kind == "nested" else "[" + "1," * 10**6)
+    can_tiles.costs.cache_clear()
+    assert can_tiles.costs(24) == dict.fromkeys(can_layer.TILES, 1.0)
 
 
 @needs_kernel

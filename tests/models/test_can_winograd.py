@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -180,12 +182,78 @@ def test_progress_memory_and_tiles() -> None:
     run, told = can_winograd.Winograd(trained()), [0]
     x = torch.rand(2, 3, 30, 40)
     before = run.bytes(30, 40)
+    run(x)
+    assert run.bytes(30, 40) == before  # nothing is held
+    run.keeps = True
     run(x, progress=told.append)
     assert sum(told) == run.rows(x) == 2 * 30 * 9
     assert before - run.bytes(30, 40) == 30 * 40 * 24 * 4  # held
     assert run.bytes(40, 30) > 40 * 30 * 24 * 4
     assert len(run.tiles(30, 40)) == 7
     assert set(can_winograd.Winograd(trained(), precise=True).tiles(720, 1280)) <= {0, 2}
+
+
+@needs_kernel
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda weight: weight.mul_(1.5),
+        lambda weight: weight.data.mul_(1.5),
+        lambda weight: np.multiply(weight.detach().numpy(), 1.5, out=weight.detach().numpy()),
+    ],
+    ids=["in place", "through .data", "through numpy"],
+)
+def test_weights_that_change_in_any_way_are_seen(change: Any) -> None:
+    net, x = trained(), torch.rand(1, 3, 20, 30)
+    run = can_winograd.backend(net)
+    assert run is not None
+    run(x)
+    with torch.no_grad():
+        change(net.get_parameter("blocks.3.conv.weight"))
+        torch.testing.assert_close(run(x), net(x), rtol=0, atol=1e-4)
+
+
+@needs_kernel
+def test_networks_with_hooks_run_as_they_are() -> None:
+    net = trained()
+    handle = net.blocks[1].register_forward_hook(lambda module, inputs, output: output * 2)
+    for name in ("winograd", "strips", "winograd_training"):
+        assert registry.find("backend", name)(net) is None
+    handle.remove()
+    assert can_winograd.backend(net) is not None
+
+
+@needs_kernel
+def test_threads_of_python_do_not_disturb_each_other() -> None:
+    net = trained()
+    run = can_winograd.backend(net)
+    assert run is not None
+    run.keeps = True
+    inputs = [torch.rand(1, 3, 60, 70) for _ in range(8)]
+    expected = [run(x) for x in inputs]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            found = list(pool.map(run, inputs))
+            assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+@needs_kernel
+def test_networks_made_in_inference_mode() -> None:
+    with torch.inference_mode():
+        net, x = can24(kernels="mixed").eval(), torch.rand(1, 3, 9, 9)
+        run = can_winograd.backend(net)
+        assert run is not None
+        torch.testing.assert_close(run(x), net(x), rtol=0, atol=1e-4)
+
+
+@needs_kernel
+@pytest.mark.parametrize("shape", [(1, 3, 0, 5), (1, 3, 5, 0), (3, 5, 5)])
+def test_what_is_no_picture_goes_to_the_network(shape: tuple[int, ...]) -> None:
+    run = can_winograd.backend(trained())
+    assert run is not None
+    assert not run.is_for(torch.rand(shape))
+    with pytest.raises(ValueError, match="images of 3 planes, not of 4"):
+        run(torch.rand(1, 4, 8, 8))
 
 
 @needs_kernel
