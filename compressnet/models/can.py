@@ -118,7 +118,10 @@ class CAN(nn.Module):
         ValueError: an argument out of range, or `stats="frozen"` without `norm="an"`.
     """
 
-    values = "images: RGB in [0, 1], then condition planes if it has any; the output is not clamped"
+    values = (
+        "images: RGB in [0, 1]; the output is not clamped. A condition: the share of each operator, in order "
+        "(1 of the one alone), or the strength over its default"
+    )
     input_names = ("input", "condition")
 
     def __init__(

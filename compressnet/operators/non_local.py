@@ -34,7 +34,7 @@ Gamma = Annotated[float, Field(ge=0.2, le=5)]
 
 
 class NonLocal:
-    """Remove haze: solve image = J t + A (1 - t) for the picture J, whose colours are few.
+    """Remove haze, with few colours behind it: image = J t + A (1 - t) (settings not confirmed).
 
     Pixels are grouped by their direction from A; t is the distance from A over the largest one of the group,
     smoothed along the picture where groups are small or narrow. 6 % of the haze stay, and the contrast is

@@ -124,7 +124,9 @@ class ConditionedOperator(ImageTranslation):
         if isinstance(self.conditions, Dial):
             return torch.tensor(_strength(self.conditions, settings))
         names = [told.name for told in self.conditions.positions()]
-        if (settings.operator is None) == (settings.blend is None):
+        if settings.operator is not None and settings.blend is not None:
+            raise UsageError("operator and blend: choose one")
+        if settings.operator is None and settings.blend is None:
             raise UsageError(
                 f"name the operator, as in --set operator={names[0]} (there are: {', '.join(names)}), or a "
                 f"blend of them, as in --set blend=[{names[0]}:0.5,{names[-1]}:0.5]"

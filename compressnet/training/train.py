@@ -154,6 +154,8 @@ def _tell_cpu_settings(loop: Loop, device: torch.device, reporter: Reporter) -> 
     """A line, where anything differs from torch's defaults or the recipe decides it."""
     settings, wanted = cpu_settings.current(), loop.settings
     kernels = ", trained in C kernels" if loop.in_kernels else ""
+    if loop.in_kernels and wanted.compile:
+        kernels += ", which train.compile would slow down"
     if wanted.cpu_kernels == "off":
         kernels = ", C kernels off"
     asked = wanted.cpu_matmul != "auto" or bool(kernels)

@@ -47,7 +47,7 @@ def test_options_follow_from_the_operators() -> None:
     ("settings", "message"),
     [
         ({}, "name the operator, as in --set operator=rof"),
-        ({"operator": "rof", "blend": ["l0:1"]}, "name the operator"),
+        ({"operator": "rof", "blend": ["l0:1"]}, "operator and blend: choose one"),
         ({"blend": ["rof:0.5"]}, "the shares add up to 0.5, not to 1"),
         ({"blend": ["rof:0.5", "l0:0.6"]}, "the shares add up to 1.1, not to 1"),
         ({"blend": ["rof:1.5", "l0:-0.5"]}, "is not NAME:SHARE with a share from 0 to 1"),
