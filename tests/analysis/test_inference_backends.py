@@ -15,6 +15,7 @@ from compressnet.errors import CompressnetError, UsageError
 from compressnet.export import backend as in_onnx
 from compressnet.layers import folded
 from compressnet.layers.sru import SRU
+from compressnet.models import can_winograd
 from compressnet.models.can import CAN, can24
 
 pytestmark = pytest.mark.usefixtures("one_torchlib")
@@ -62,7 +63,8 @@ def test_the_same_images(backend: str) -> None:
     network, x = norm_can(), torch.rand(1, 3, 20, 12)
     wanted = make_form(network, (x,))()
     form = make_form(network, (x,), backend=backend)
-    assert backends_of(network) == ("eager", "compile", "strips", "folded", "onnxruntime")
+    in_c = ("winograd", "winograd_precise") if can_winograd.serves(network) else ()
+    assert backends_of(network) == ("eager", "compile", "strips", *in_c, "folded", "onnxruntime")
     for _ in range(2):
         torch.testing.assert_close(form(), wanted, atol=1e-5, rtol=0)
     for mode in ("forward+backward", "train-step"):
