@@ -211,9 +211,16 @@ class Side:
                         f"{self.subject.name}: sizes of the model follow from the data ({error}); "
                         f"give them: {hint}"
                     ) from error
-                assumed = {key: known[key].default for key in open_keys}
+                assumed = {key: known[key].default for key in open_keys if known[key].default is not None}
+                arguments |= _sizes_of_task(recipe, [key for key in open_keys if key not in assumed])
         defaults = {key: p.default for key, p in known.items() if not p.required}
         return recipe.model.name, {**defaults, **arguments}, assumed
+
+
+def _sizes_of_task(recipe: Recipe, keys: Sequence[str]) -> dict[str, Any]:
+    """What a task tells of sizes before it has seen data, as of the condition that its network takes."""
+    known = recipe.task.build().sizes() if keys and recipe.task.name == "conditioned_operator" else {}
+    return {key: known[key] for key in keys if key in known}
 
 
 def read_sides(words: Sequence[str], settings: Mapping[str, Any], inputs: Sequence[str] = ()) -> list[Side]:

@@ -188,7 +188,8 @@ class PhotographSplit:
                 raise BadFiles(*bad.values())
             self.fill(wanted, processes, reporter)
         except BadFiles as error:
-            problems = unreadable(list(wanted), reporter=reporter, processes=processes)
+            drawn = [photograph for photograph in self.photographs if photograph in wanted]
+            problems = unreadable(drawn, reporter=reporter, processes=processes)
             raise BadFiles(*(problems or error.problems)) from None
 
     def fill(self, wanted: Mapping[Photograph, Iterable[Wanted]], processes: int, reporter: Reporter) -> int:

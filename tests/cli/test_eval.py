@@ -136,6 +136,7 @@ def test_record(cli: Cli, honest: Path, run: Path, photos: Path) -> None:
     assert [entry["name"] for entry in listed["records"]] == ["mine"]
 
 
-def test_options_where_there_is_no_choice(cli: Cli, run: Path) -> None:
-    assert cli("eval", run, "--options").stdout == "run has one way to be measured\n"
-    assert json.loads(cli("eval", run, "--options", "--json").stdout) == {}
+def test_options_where_there_is_no_choice(cli: Cli, place: Path) -> None:
+    cli("train", "lm_sample", "--smoke", "-o", "run", "--device", "cpu", "--set", "train.steps=1")
+    assert cli("eval", "run", "--options").stdout == "run has one way to be measured\n"
+    assert json.loads(cli("eval", "run", "--options", "--json").stdout) == {}
