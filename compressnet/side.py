@@ -141,7 +141,8 @@ class Side:
 
     def assumed(self) -> dict[str, Any]:
         """Sizes of a recipe's model that follow from data that is not there, and are its defaults here."""
-        return self._recipe_arguments()[2] if self.subject.kind == "recipe" else {}
+        found = self._recipe_arguments()[2] if self.subject.kind == "recipe" else {}
+        return {key: value for key, value in found.items() if value is not None}
 
     def _build(self) -> nn.Module:
         from compressnet.subject import load
@@ -211,8 +212,8 @@ class Side:
                         f"{self.subject.name}: sizes of the model follow from the data ({error}); "
                         f"give them: {hint}"
                     ) from error
-                assumed = {key: known[key].default for key in open_keys if known[key].default is not None}
-                arguments |= _sizes_of_task(recipe, [key for key in open_keys if key not in assumed])
+                assumed = {key: known[key].default for key in open_keys}
+                arguments |= _sizes_of_task(recipe, [key for key in open_keys if assumed[key] is None])
         defaults = {key: p.default for key, p in known.items() if not p.required}
         return recipe.model.name, {**defaults, **arguments}, assumed
 
