@@ -1,10 +1,7 @@
 /* The middle layers without transforms; part of can_width.h. Weights: (9, C, C). */
 
-#define row_floats SIZED(row_floats, M)
-INLINE int64_t row_floats(int64_t width, int64_t dilation) { return (width + 2 * dilation + BLOCK) * CH + 144; }
-
 #define room SIZED(room, M)
-static int64_t room(int64_t width, int64_t dilation) { return 3 * row_floats(width, dilation); }
+static int64_t room(int64_t width, int64_t dilation) { return 3 * direct_floats(width, dilation); }
 
 #define layer SIZED(layer, M)
 static void layer(const Layer *of, int64_t phase, int64_t task, double *moments, float *space) {
@@ -14,26 +11,18 @@ static void layer(const Layer *of, int64_t phase, int64_t task, double *moments,
     int64_t ready = begin ? begin - 1 : 0;
     for (int64_t y = begin; y < end; y++) {
         for (; ready < least(rows, y + 2); ready++)
-            activate(of, raw_row(of, phase, task, ready), ring + ready % 3 * row_floats(width, d) + d * CH);
+            activate(of, raw_row(of, phase, task, ready), ring + ready % 3 * direct_floats(width, d) + d * CH);
         Sums sums;
         double *own = moments + y / of->rows * (1 + 2 * CH);
         begin_sums(&sums, own);
         float *to = of->image + (phase + y * d) * width * CH;
         for (int64_t x = 0; x < width; x += BLOCK) {
             vec found[BLOCK][VECTORS];
-            clear(found);
-            for (int tap = 0; tap < 9; tap++) {
-                const int64_t row = y + tap / 3 - 1;
-                if (row < 0 || row >= rows || all_outside(x, width, d, tap % 3)) continue;
-                const float *from = ring + row % 3 * row_floats(width, d) + (x + tap % 3 * d) * CH;
-                _Pragma("GCC unroll 4") for (int k = 0; k < CH; k++)
-                    add_product(found, from + k, of->weights + (tap * CH + k) * CH);
-            }
+            convolve_block(found, ring, y, x, rows, width, d, of->weights);
             put_block(to + x * CH, found, width - x, &sums, own[0] == 0 && x == 0);
         }
         end_sums(&sums, own);
     }
 }
-#undef row_floats
 #undef room
 #undef layer

@@ -1,10 +1,7 @@
 /* The backward pass of the middle layers without transforms; part of can_width.h. Weights: (9, C, C). */
 
-#define row_floats SIZED(row_floats, M)
-INLINE int64_t row_floats(int64_t width, int64_t dilation) { return (width + 2 * dilation + BLOCK) * CH + 144; }
-
 #define room SIZED(room, M)
-static int64_t room(int64_t width, int64_t dilation) { return 6 * row_floats(width, dilation); }
+static int64_t room(int64_t width, int64_t dilation) { return 6 * direct_floats(width, dilation); }
 
 #define CHUNK 64 /* pixels whose activations and gradients stay in the first cache for all taps */
 
@@ -12,7 +9,7 @@ static int64_t room(int64_t width, int64_t dilation) { return 6 * row_floats(wid
 #define add_weights SIZED(add_weights, M)
 INLINE void add_weights(const Gradient *of, const float *inputs, const float *gradient, int64_t y, int64_t rows,
                         float *weights) {
-    const int64_t d = of->layer.dilation, width = of->layer.width, floats = row_floats(width, d);
+    const int64_t d = of->layer.dilation, width = of->layer.width, floats = direct_floats(width, d);
     for (int64_t x = 0; x < width; x += CHUNK)
         for (int64_t tap = 0; tap < 9; tap++) {
             const int64_t row = y + tap / 3 - 1, across = tap % 3;
@@ -48,14 +45,7 @@ INLINE void put_row(const Gradient *of, const float *ring, int64_t phase, int64_
     begin_products(&own);
     for (int64_t x = 0; x < width; x += BLOCK) {
         vec found[BLOCK][VECTORS];
-        clear(found);
-        for (int tap = 0; tap < 9; tap++) {
-            const int64_t row = y + tap / 3 - 1;
-            if (row < 0 || row >= rows || all_outside(x, width, d, tap % 3)) continue;
-            const float *from = ring + row % 3 * row_floats(width, d) + (x + tap % 3 * d) * CH;
-            _Pragma("GCC unroll 4") for (int k = 0; k < CH; k++)
-                add_product(found, from + k, of->layer.weights + (tap * CH + k) * CH);
-        }
+        convolve_block(found, ring, y, x, rows, width, d, of->layer.weights);
         put_inputs(of, found, ((phase + y * d) * width + x) * CH, least(BLOCK, width - x), &own);
     }
     end_products(&own, sums);
@@ -65,7 +55,7 @@ INLINE void put_row(const Gradient *of, const float *ring, int64_t phase, int64_
 static void middle(const Gradient *of, int64_t phase, int64_t task, float *weights, double *sums, float *space) {
     const int64_t d = of->layer.dilation, width = of->layer.width, rows = parts_of(of->layer.height - phase, d);
     const int64_t begin = task * of->layer.span, end = least(rows, begin + of->layer.span);
-    const int64_t floats = row_floats(width, d);
+    const int64_t floats = direct_floats(width, d);
     float *inputs = space, *gradient = space + 3 * floats;
     int64_t ready = begin ? begin - 1 : 0;
     for (int64_t y = begin; y < end; y++) {
@@ -80,7 +70,6 @@ static void middle(const Gradient *of, int64_t phase, int64_t task, float *weigh
     }
 }
 
-#undef row_floats
 #undef room
 #undef CHUNK
 #undef add_weights

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from compressnet.kernels import can_layer, library
-from compressnet.kernels.can_layer import taps_to_points
+from compressnet.kernels.can_layer import check, taps_to_points
 
 _kernel = library.Kernel("can_gradient")
 
@@ -54,18 +54,18 @@ class Norm(NamedTuple):
     beta: Tensor | None
     eps: float
 
-    def pointers(self) -> tuple[int | None, ...]:
-        """Of its parameters.
+    def checked(self) -> tuple[Tensor | None, ...]:
+        """Its parameters.
 
         Raises:
             ValueError: they are no float32 of one number, and of contiguous ones.
         """
         for tensor in (self.w0, self.w1):
-            _check(tensor, ())
+            check(tensor, ())
         given = [tensor for tensor in (self.bias, self.beta) if tensor is not None]
         for tensor in given:
-            _check(tensor, tuple(given[0].shape))
-        return tuple(None if tensor is None else tensor.data_ptr() for tensor in self[:4])
+            check(tensor, tuple(given[0].shape))
+        return self[:4]
 
 
 def affine(moments: Tensor, norm: Norm) -> Tensor:
@@ -76,16 +76,8 @@ def affine(moments: Tensor, norm: Norm) -> Tensor:
     """
     batch, channels = _check_moments(moments, norm)
     found = torch.empty(batch, 4, channels)
-    _kernel.function("can_affine", 6, 3, 0, 2)(
-        moments.data_ptr(),
-        *norm.pointers(),
-        found.data_ptr(),
-        channels,
-        batch,
-        moments.stride(0),
-        norm.eps,
-        _NEGATIVE,
-    )
+    tensors = (moments, *norm.checked(), found)
+    _kernel.call("can_affine", tensors, (channels, batch, moments.stride(0)), reals=(norm.eps, _NEGATIVE))
     return found
 
 
@@ -123,17 +115,8 @@ def through_norm(moments: Tensor, sums: Tensor, norm: Norm) -> tuple[Tensor, Ten
     if sums.shape != (batch, 2, channels) or sums.dtype != torch.float64 or not sums.is_contiguous():
         raise ValueError(f"can_gradient: sums {tuple(sums.shape)} {sums.dtype}, not {(batch, 2, channels)}")
     normalised, found = torch.empty(batch, 4, channels), _zeros(2 + 2 * channels)
-    _kernel.function("can_affine_gradient", 8, 3, 0, 1)(
-        moments.data_ptr(),
-        sums.data_ptr(),
-        *norm.pointers(),
-        normalised.data_ptr(),
-        found.data_ptr(),
-        channels,
-        batch,
-        moments.stride(0),
-        norm.eps,
-    )
+    tensors = (moments, sums, *norm.checked(), normalised, found)
+    _kernel.call("can_affine_gradient", tensors, (channels, batch, moments.stride(0)), reals=[norm.eps])
     return normalised, found
 
 
@@ -169,26 +152,16 @@ def last(
     batch, height, width, channels = before.shape
     count = weight.shape[0]
     _check_planes(planes, (batch, count, height, width))
-    _check(before, (batch, height, width, channels))
-    _check(image, (batch, height, width, channels))
-    _check(affine, (batch, 4, channels))
-    _check(weight, (count, channels))
+    check(before, (batch, height, width, channels))
+    check(image, (batch, height, width, channels))
+    check(affine, (batch, 4, channels))
+    check(weight, (count, channels))
     rows = _rows(height, width)
     shares = _zeros(batch, -(-height // rows), count + 2, channels)
     total, sums = _zeros(count, channels), _zeros(batch, 2, channels)
-    _kernel.function("can_last_gradient", 8, 11, 1, 1)(
-        *(x.data_ptr() for x in (planes, before, image, affine, weight, shares, total, sums)),
-        channels,
-        version,
-        batch,
-        height,
-        width,
-        count,
-        *planes.stride(),
-        rows,
-        torch.get_num_threads(),
-        slope,
-    )
+    tensors = (planes, before, image, affine, weight, shares, total, sums)
+    sizes = (channels, version, batch, height, width, count, *planes.stride(), rows)
+    _kernel.call("can_last_gradient", tensors, sizes, [torch.get_num_threads()], [slope])
     return Gradients(total, sums)
 
 
@@ -216,11 +189,11 @@ def middle(
     if tiles not in TILES or dilation < 1:
         raise ValueError(f"can_gradient: tiles {tiles}, dilation {dilation}")
     for image in (gradient, raw, before):
-        _check(image, (batch, height, width, channels))
+        check(image, (batch, height, width, channels))
     for numbers in (normalised, affine):
-        _check(numbers, (batch, 4, channels))
+        check(numbers, (batch, 4, channels))
     points = (tiles + 2) ** 2 if tiles else 9
-    _check(weights, (points, channels, channels))
+    check(weights, (points, channels, channels))
     phases, longest = min(dilation, height), -(-height // dilation)  # rows of a phase
     parts = max(1, min(_PARTS, batch * height * width // _PIXELS))
     tasks_wanted = -(-parts // (batch * phases))
@@ -228,27 +201,14 @@ def middle(
     tasks = -(-longest // span)
     parts = min(parts, batch * phases * tasks)
     threads = torch.get_num_threads()
-    size = _kernel.function("can_gradient_room", 0, 5, 0, returns_size=True)
-    room = torch.zeros(threads, size(channels, version, tiles, width, dilation))
+    room = torch.zeros(threads, _kernel.size("can_gradient_room", channels, version, tiles, width, dilation))
     saved = torch.empty(batch, phases * (tasks - 1) * 2, width, channels)
     shares = torch.zeros(parts, points, channels, channels)
     own, sums = _zeros(batch * phases * tasks, 2, channels), _zeros(batch, 2, channels)
     total = _zeros(points, channels, channels)
     tensors = (gradient, raw, before, normalised, affine, weights, saved, shares, total, own, sums, room)
-    _kernel.function("can_gradient", 12, 9, 1, 1)(
-        *(x.data_ptr() for x in tensors),
-        channels,
-        version,
-        tiles,
-        batch,
-        height,
-        width,
-        dilation,
-        span,
-        parts,
-        threads,
-        slope,
-    )
+    sizes = (channels, version, tiles, batch, height, width, dilation, span, parts)
+    _kernel.call("can_gradient", tensors, sizes, [threads], [slope])
     return Gradients(total, sums)
 
 
@@ -264,37 +224,16 @@ def first(gradient: Tensor, raw: Tensor, pixels: Tensor, normalised: Tensor, ver
     planes = pixels.shape[1]
     _check_planes(pixels, (batch, planes, height, width))
     for image in (gradient, raw):
-        _check(image, (batch, height, width, channels))
-    _check(normalised, (batch, 4, channels))
+        check(image, (batch, height, width, channels))
+    check(normalised, (batch, 4, channels))
     rows, threads = _rows(height, width), torch.get_num_threads()
-    size = _kernel.function("can_first_gradient_room", 0, 4, 0, returns_size=True)
-    room = torch.zeros(threads, size(channels, version, width, planes))
+    room = torch.zeros(threads, _kernel.size("can_first_gradient_room", channels, version, width, planes))
     shares = _zeros(batch, -(-height // rows), 9, planes, channels)
     total = _zeros(3, 3, planes, channels)
-    _kernel.function("can_first_gradient", 7, 11, 1)(
-        *(x.data_ptr() for x in (gradient, raw, pixels, normalised, shares, total, room)),
-        channels,
-        version,
-        batch,
-        height,
-        width,
-        planes,
-        *pixels.stride(),
-        rows,
-        threads,
-    )
+    tensors = (gradient, raw, pixels, normalised, shares, total, room)
+    sizes = (channels, version, batch, height, width, planes, *pixels.stride(), rows)
+    _kernel.call("can_first_gradient", tensors, sizes, [threads])
     return total.permute(3, 2, 0, 1)
-
-
-def _check(given: Tensor, shape: tuple[int, ...]) -> None:
-    """C believes its sizes: what does not fit would be read from behind the end.
-
-    Raises:
-        ValueError: it is not contiguous float32 of this shape on the CPU, or of no channels of the kernel.
-    """
-    fits = tuple(given.shape) == shape and given.dtype == torch.float32 and given.is_cpu
-    if not fits or not given.is_contiguous() or (len(shape) > 1 and shape[-1] not in can_layer.CHANNELS):
-        raise ValueError(f"can_gradient: {tuple(given.shape)} {given.dtype} where float32 {shape} is read")
 
 
 def _check_moments(moments: Tensor, norm: Norm) -> tuple[int, int]:

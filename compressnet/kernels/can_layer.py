@@ -41,7 +41,7 @@ class Moments(NamedTuple):
 
 def level(limit: int = 4) -> int:
     """The x86-64 level whose version of the kernel runs here, at most `limit`; 1: that for any processor."""
-    return int(_kernel.function("can_level", 0, 1, 0, returns_size=True)(limit))
+    return _kernel.size("can_level", limit)
 
 
 @cache
@@ -106,27 +106,17 @@ def first_of_batch(pixels: Tensor, weight: Tensor, images: Tensor, version: int)
     """
     batch, planes, height, width = pixels.shape
     channels, threads = images.shape[3], torch.get_num_threads()
-    _check(images, (batch, height, width, channels))
+    check(images, (batch, height, width, channels))
     if pixels.dtype != torch.float32 or not pixels.is_cpu:
         raise ValueError(f"can_layer: pixels {pixels.dtype} on {pixels.device.type}")
     rows = _rows(height, _PARTS)
     moments = _moments(batch, -(-height // rows), channels)
     taps = weight.detach().permute(2, 3, 1, 0).contiguous()
-    _check(taps, (3, 3, planes, channels))
-    size = _kernel.function("can_first_room", 0, 4, 0, returns_size=True)
-    room = torch.zeros(threads, size(channels, version, width, planes))
-    _kernel.function("can_first", 5, 11, 1)(
-        *(x.data_ptr() for x in (pixels, images, taps, moments, room)),
-        channels,
-        version,
-        batch,
-        height,
-        width,
-        planes,
-        *pixels.stride(),
-        rows,
-        threads,
-    )
+    check(taps, (3, 3, planes, channels))
+    room = torch.zeros(threads, _kernel.size("can_first_room", channels, version, width, planes))
+    tensors = (pixels, images, taps, moments, room)
+    sizes = (channels, version, batch, height, width, planes, *pixels.stride(), rows)
+    _kernel.call("can_first", tensors, sizes, [threads])
     return moments[:, -1]
 
 
@@ -174,9 +164,9 @@ def middle_of_batch(
         As `first_of_batch`.
     """
     batch, height, width, channels = images.shape
-    _check(images, (batch, height, width, channels))
-    _check(out, (batch, height, width, channels))
-    _check(weights, ((tiles + 2) ** 2 if tiles else 9, channels, channels))
+    check(images, (batch, height, width, channels))
+    check(out, (batch, height, width, channels))
+    check(weights, ((tiles + 2) ** 2 if tiles else 9, channels, channels))
     apart = _check_numbers(scale, shift, batch, channels)
     threads, phases = torch.get_num_threads(), min(dilation, height)
     longest = -(-height // dilation)  # rows of a phase
@@ -187,23 +177,10 @@ def middle_of_batch(
     cuts = -(-longest // span) - 1 if out is images else 0
     moments = _moments(batch, phases * parts, channels)
     saved = torch.empty(batch, phases * cuts * 2, width, channels)
-    size = _kernel.function("can_room", 0, 5, 0, returns_size=True)
-    room = torch.zeros(threads, size(channels, version, tiles, width, dilation))
-    _kernel.function("can_layer", 8, 10, 1, 1)(
-        *(x.data_ptr() for x in (images, out, scale, shift, weights, saved, moments, room)),
-        channels,
-        version,
-        tiles,
-        batch,
-        height,
-        width,
-        dilation,
-        rows,
-        span,
-        apart,
-        threads,
-        slope,
-    )
+    room = torch.zeros(threads, _kernel.size("can_room", channels, version, tiles, width, dilation))
+    tensors = (images, out, scale, shift, weights, saved, moments, room)
+    sizes = (channels, version, tiles, batch, height, width, dilation, rows, span, apart)
+    _kernel.call("can_layer", tensors, sizes, [threads], [slope])
     return moments[:, -1]
 
 
@@ -239,14 +216,14 @@ def last_of_batch(
 ) -> None:
     """`last` of images (B, H, W, C); scale and shift (B, C) of any one stride; out (B, O, H, W)."""
     batch, height, width, channels = images.shape
-    _check(images, (batch, height, width, channels))
-    _check(weight, (out.shape[1], channels))
-    _check(bias, (out.shape[1],))
+    check(images, (batch, height, width, channels))
+    check(weight, (out.shape[1], channels))
+    check(bias, (out.shape[1],))
     apart = _check_numbers(scale, shift, batch, channels)
     if out.shape[0] != batch or out.shape[2:] != (height, width) or out.dtype != torch.float32:
         raise ValueError(f"can_layer: {tuple(out.shape)} of images {tuple(images.shape)}")
-    _kernel.function("can_last", 6, 12, 1, 1)(
-        *(x.data_ptr() for x in (images, scale, shift, weight, bias, out)),
+    tensors = (images, scale, shift, weight, bias, out)
+    sizes = (
         channels,
         version,
         batch,
@@ -256,19 +233,18 @@ def last_of_batch(
         *out.stride(),
         _rows(height, _PARTS),
         apart,
-        torch.get_num_threads(),
-        slope,
     )
+    _kernel.call("can_last", tensors, sizes, [torch.get_num_threads()], [slope])
 
 
-def _check(given: Tensor, shape: tuple[int, ...]) -> None:
+def check(given: Tensor, shape: tuple[int, ...]) -> None:
     """C believes its sizes: what does not fit would be read from behind the end.
 
     Raises:
-        ValueError: it is not contiguous float32 of this shape on the CPU.
+        ValueError: it is not contiguous float32 of this shape on the CPU, or of no channels of the kernel.
     """
     fits = tuple(given.shape) == shape and given.dtype == torch.float32 and given.is_cpu
-    if not fits or not given.is_contiguous():
+    if not fits or not given.is_contiguous() or (len(shape) > 1 and shape[-1] not in CHANNELS):
         raise ValueError(f"can_layer: {tuple(given.shape)} {given.dtype} where float32 {shape} is read")
 
 

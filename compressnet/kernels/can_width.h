@@ -153,6 +153,25 @@ INLINE const float *raw_row(const Layer *of, int64_t phase, int64_t task, int64_
     return of->source + (phase + row * of->dilation) * floats;
 }
 
+/* A row of a ring of the direct form, with zeros left and right. */
+#define direct_floats NAMED(direct_floats)
+INLINE int64_t direct_floats(int64_t width, int64_t dilation) { return (width + 2 * dilation + BLOCK) * CH + 144; }
+
+/* The sums of a block of pixels from x on, of row y of a phase: the direct form, from a ring of three rows.
+   Weights: (9, C, C). `rows`: of the phase. */
+#define convolve_block NAMED(convolve_block)
+INLINE void convolve_block(vec sums[BLOCK][VECTORS], const float *ring, int64_t y, int64_t x, int64_t rows,
+                           int64_t width, int64_t d, const float *weights) {
+    clear(sums);
+    for (int tap = 0; tap < 9; tap++) {
+        const int64_t row = y + tap / 3 - 1;
+        if (row < 0 || row >= rows || all_outside(x, width, d, tap % 3)) continue;
+        const float *from = ring + row % 3 * direct_floats(width, d) + (x + tap % 3 * d) * CH;
+        _Pragma("GCC unroll 4") for (int k = 0; k < CH; k++)
+            add_product(sums, from + k, weights + (tap * CH + k) * CH);
+    }
+}
+
 #include PARTS
 
 #undef JOIN2
@@ -178,3 +197,5 @@ INLINE const float *raw_row(const Layer *of, int64_t phase, int64_t task, int64_
 #undef put
 #undef put_block
 #undef raw_row
+#undef direct_floats
+#undef convolve_block

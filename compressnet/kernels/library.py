@@ -7,12 +7,15 @@ torch reference runs. It has no Python in it, so ctypes loads it.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NAMES = (
     "best_output",
@@ -71,6 +74,22 @@ class Kernel:
             yield
         finally:
             self.is_enabled = before
+
+    def call(
+        self,
+        name: str,
+        tensors: Sequence[Tensor | None],
+        sizes: Sequence[int],
+        flags: Sequence[int] = (),
+        reals: Sequence[float] = (),
+    ) -> None:
+        """Call `compressnet_<name>` with pointers to tensors, sizes, flags and real numbers, in this order."""
+        function = self.function(name, len(tensors), len(sizes), len(flags), len(reals))
+        function(*(None if x is None else x.data_ptr() for x in tensors), *sizes, *flags, *reals)
+
+    def size(self, name: str, *sizes: int) -> int:
+        """What `compressnet_<name>` says of such sizes."""
+        return int(self.function(name, 0, len(sizes), 0, returns_size=True)(*sizes))
 
     @cache  # noqa: B019  kernels live as long as the process
     def function(

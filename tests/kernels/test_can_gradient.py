@@ -202,23 +202,23 @@ def test_what_does_not_fit_is_refused() -> None:
         (8, 0),
     ):
         other: list[Any] = [bad if at == place else value for at, value in enumerate(good)]
-        with pytest.raises(ValueError, match="can_gradient"):
+        with pytest.raises(ValueError, match="can_"):
             kernel.middle(*other)
     planes = torch.rand(2, 3, 9, 8)
     for bad_planes in (torch.rand(2, 17, 9, 8), torch.rand(2, 3, 8, 9), planes.double(), planes[:1]):
-        with pytest.raises(ValueError, match="can_gradient"):
+        with pytest.raises(ValueError, match="can_"):
             kernel.first(image, image, bad_planes, normalised, LEVELS[-1])
-        with pytest.raises(ValueError, match="can_gradient"):
+        with pytest.raises(ValueError, match="can_"):
             kernel.last(bad_planes, image, image, affine, SLOPE, torch.rand(3, 24), LEVELS[-1])
-    with pytest.raises(ValueError, match="can_gradient"):
+    with pytest.raises(ValueError, match="can_"):
         kernel.last(planes, image, image, affine, SLOPE, torch.rand(4, 24), LEVELS[-1])
     norm = kernel.Norm(torch.tensor(1.0), torch.tensor(0.5), None, torch.zeros(24), 1e-3)
     moments = torch.rand(2, 49, dtype=torch.float64)
     kernel.affine(moments, norm)
     for bad_norm in (norm._replace(beta=torch.zeros(23)), norm._replace(w0=torch.zeros(2))):
-        with pytest.raises(ValueError, match="can_gradient"):
+        with pytest.raises(ValueError, match="can_"):
             kernel.affine(moments, bad_norm)
-    with pytest.raises(ValueError, match="can_gradient"):
+    with pytest.raises(ValueError, match="can_"):
         kernel.affine(moments.float(), norm)
-    with pytest.raises(ValueError, match="can_gradient"):
+    with pytest.raises(ValueError, match="can_"):
         kernel.through_norm(moments, torch.zeros(2, 2, 23, dtype=torch.float64), norm)

@@ -140,6 +140,11 @@ def test_what_does_not_fit_is_refused() -> None:
             kernel.middle(*bad)
     with pytest.raises(ValueError, match="can_layer"):
         kernel.first(torch.rand(3, 9, 8), torch.rand(24, 4, 3, 3), image, LEVELS[-1])
+    strange = torch.rand(9, 8, 7)  # the kernel would take 32
+    with pytest.raises(ValueError, match="can_layer"):
+        kernel.first(torch.rand(3, 9, 8), torch.rand(7, 3, 3, 3), strange, LEVELS[-1])
+    with pytest.raises(ValueError, match="can_layer"):
+        kernel.middle(strange, torch.rand(7), torch.rand(7), SLOPE, torch.rand(9, 7, 7), 0, 1, LEVELS[-1])
     with pytest.raises(ValueError, match="can_layer"):
         kernel.last(
             image, scale, shift, SLOPE, torch.rand(3, 24), torch.rand(3), torch.rand(3, 8, 9), LEVELS[-1]
