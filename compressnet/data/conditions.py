@@ -55,11 +55,6 @@ class Choice:
         """The numbers of a condition."""
         return len(self.operators)
 
-    @property
-    def drawn(self) -> int:
-        """How many different ones a photograph is trained with."""
-        return self.count
-
     def draw(self, seed: int, random: np.random.Generator) -> Told:
         return self.positions()[int(random.choice(self.count, p=self._shares))]
 
@@ -86,7 +81,6 @@ class Dial:
     """
 
     count = 1
-    drawn = _STRENGTHS
 
     def __init__(self, operator: str, key: str, low: float, high: float) -> None:
         self.operator, self.key, self.low, self.high = operator, key, low, high

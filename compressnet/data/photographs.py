@@ -19,7 +19,7 @@ import numpy as np
 from compressnet.data.conditions import Told, conditions_of
 from compressnet.data.image_pair import ImageBatch, ImagePair, collate_pairs, image_pair
 from compressnet.data.images import image_size, unread_pictures
-from compressnet.data.prepare import prepare_for_operators, undecodable
+from compressnet.data.prepare import prepare_targets, undecodable
 from compressnet.data.protocol import Key
 from compressnet.data.sampler import generator
 from compressnet.data.targets import Targets
@@ -130,7 +130,6 @@ class PhotographSplit:
         self.has_targets = self.targets.operator_text is not None or self.conditions is not None
         # in evaluation a photograph is as many samples
         self._positions = [] if train or self.conditions is None else self.conditions.positions()
-        self._by: dict[str, Targets] = {}
         self._about = dict(about or {})
         self._left_out = left_out
         self._short_sides: dict[Path, int] = {}
@@ -141,7 +140,8 @@ class PhotographSplit:
     def __getitem__(self, key: Key) -> ImagePair:
         photograph, told = self._photograph(key.index), self._told(key)
         random = self._random(key)
-        input_, target = self._targets(told).get(photograph.path, self._side(key, random))
+        targets = self.targets if told is None else self.targets.by(told.operator)
+        input_, target = targets.get(photograph.path, self._side(key, random))
         if self.train and self.sizes.crop is not None:
             input_, target = crop_both(input_, target, self.sizes.crop, random)
         if self.train and self.sizes.flip and random.random() < 0.5:
@@ -165,13 +165,6 @@ class PhotographSplit:
             return None
         random = generator(self.seed, key.epoch, key.index, key.draw, _TOLD)
         return self.conditions.draw(hash_of(self._photograph(key.index).path.stem), random)
-
-    def _targets(self, told: Told | None) -> Targets:
-        if told is None:
-            return self.targets
-        if told.operator not in self._by:
-            self._by[told.operator] = self.targets.by(told.operator)
-        return self._by[told.operator]
 
     def prepare(self, keys: Iterable[Key], processes: int, reporter: Reporter) -> None:
         """Compute the targets, or without an operator the pixels, of these samples that are not in the cache.
@@ -204,7 +197,7 @@ class PhotographSplit:
             for operator, side in sorted(targets, key=str):
                 jobs.setdefault((operator, photograph.path), []).append(side)
         each = [(operator, path, sides) for (operator, path), sides in jobs.items()]
-        return prepare_for_operators(self.targets, each, processes, reporter)
+        return prepare_targets(self.targets, each, processes, reporter)
 
     def every_target(self) -> dict[Photograph, list[Wanted]]:
         """All that any run can draw: of each photograph, at every size, of every operator or strength.
@@ -238,7 +231,7 @@ class PhotographSplit:
         """The targets that each photograph is drawn with, and what is wrong with those without a size."""
         wanted: dict[Photograph, set[Wanted]] = {}
         bad: dict[Photograph, str] = {}
-        kinds = 1 if self.conditions is None else len(self._positions) or self.conditions.drawn
+        kinds = len(self._operators(self.photographs[0])) if self.photographs else 0
         for key in keys:
             photograph = self._photograph(key.index)
             targets = wanted.setdefault(photograph, set())

@@ -21,8 +21,8 @@ from compressnet.errors import CompressnetError
 from compressnet.processes import ignore_signals, signals_held
 from compressnet.reporter import Reporter
 
-Job = tuple[Path, list[int]]  # a photograph and the short sides at which its targets are wanted
-OperatorJob = tuple[str | None, Path, list[int]]  # of an operator; None: the photograph alone
+# An operator (None: the photograph alone), a photograph, and the short sides at which its targets are wanted.
+Job = tuple[str | None, Path, list[int]]
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _FEW = 16  # files that are decoded before other processes would have started
 
@@ -32,10 +32,11 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def prepare_targets(targets: Targets, jobs: list[Job], processes: int, reporter: Reporter) -> int:
+def prepare_targets(targets: Targets, jobs: Sequence[Job], processes: int, reporter: Reporter) -> int:
     """Fill the cache. What is there already is skipped, so an interrupted call goes on where it was.
 
     Args:
+        targets: of any operator, in the cache.
         processes: how many photographs at once, each on one thread.
 
     Returns:
@@ -45,29 +46,18 @@ def prepare_targets(targets: Targets, jobs: list[Job], processes: int, reporter:
         BadFiles: a photograph cannot be read.
         CompressnetError: the cache cannot be written, a worker was killed.
     """
-    return prepare_for_operators(
-        targets, [(targets.operator_text, path, sides) for path, sides in jobs], processes, reporter
-    )
-
-
-def prepare_for_operators(
-    targets: Targets, jobs: list[OperatorJob], processes: int, reporter: Reporter
-) -> int:
-    """The same with an operator for each job, in the cache of `targets`."""
-    known = {targets.operator_text: targets}
-    missing: list[OperatorJob] = []
+    missing: list[Job] = []
     for operator, path, sides in jobs:
-        own = _of(known, operator, targets)
-        if wanted := [side for side in sides if not own.has(path, side)]:
+        if wanted := [side for side in sides if not targets.by(operator).has(path, side)]:
             missing.append((operator, path, wanted))
     total = sum(len(sides) for _, _, sides in missing)
     if not missing:
         return 0
-    alone = targets.operator_text is None and all(operator is None for operator, _, _ in missing)
+    alone = all(operator is None for operator, _, _ in missing)
     reporter.stage("photographs" if alone else "operator targets", total, "sizes" if alone else "targets")
     if min(processes, len(missing)) == 1:
         for operator, path, sides in missing:
-            known[operator].fill(path, sides)
+            targets.by(operator).fill(path, sides)
             reporter.advance(len(sides))
     else:
         doing = "decodes photographs" if alone else "computes operator targets"
@@ -75,12 +65,6 @@ def prepare_for_operators(
         for place, _ in _in_processes(_fill, missing, min(processes, len(missing)), doing, setup):
             reporter.advance(len(missing[place][2]))
     return total
-
-
-def _of(known: dict[str | None, Targets], operator: str | None, like: Targets) -> Targets:
-    if operator not in known:
-        known[operator] = like.by(operator)
-    return known[operator]
 
 
 def undecodable(paths: Sequence[Path], reporter: Reporter, processes: int | None = None) -> list[str]:
@@ -182,7 +166,6 @@ def _one_thread_each() -> Iterator[None]:
 
 
 _targets: Targets  # a worker's own, made when it starts
-_known: dict[str | None, Targets]
 
 
 def _start_worker(setup: tuple[Callable[..., None], tuple[Any, ...]] | None) -> None:
@@ -193,9 +176,8 @@ def _start_worker(setup: tuple[Callable[..., None], tuple[Any, ...]] | None) -> 
 
 
 def _targets_in_worker(folder: Path) -> None:
-    global _targets, _known
+    global _targets
     _targets = Targets(None, Cache(folder))
-    _known = {None: _targets}
 
 
 def _die_with_parent() -> None:
@@ -207,4 +189,4 @@ def _die_with_parent() -> None:
 
 
 def _fill(operator: str | None, path: Path, sides: list[int]) -> None:
-    _of(_known, operator, _targets).fill(path, sides)
+    _targets.by(operator).fill(path, sides)

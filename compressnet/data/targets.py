@@ -44,12 +44,15 @@ class Targets:
         self.operator_text = operator_text
         self.cache = cache if cache is not None else Cache()
         self._digests: dict[tuple[str, int, int], str] = {}
+        self._others = {operator_text: self}
 
     def by(self, operator_text: str | None) -> Targets:
-        """Those of another operator, in the same cache."""
-        other = Targets(operator_text, self.cache)
-        other._digests = self._digests
-        return other
+        """Those of another operator in the same cache, which look at each file's bytes once for all."""
+        if operator_text not in self._others:
+            other = Targets(operator_text, self.cache)
+            other._digests, other._others = self._digests, self._others
+            self._others[operator_text] = other
+        return self._others[operator_text]
 
     @cached_property
     def operator(self) -> Operator:

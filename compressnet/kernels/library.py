@@ -83,7 +83,7 @@ class Kernel:
         flags: Sequence[int] = (),
         reals: Sequence[float] = (),
     ) -> None:
-        """Call `compressnet_<name>` with pointers to tensors, sizes, flags and real numbers, in this order."""
+        """Call `compressnet_<name>` with pointers, sizes, flags and real numbers, in this order."""
         function = self.function(name, len(tensors), len(sizes), len(flags), len(reals))
         function(*(None if x is None else x.data_ptr() for x in tensors), *sizes, *flags, *reals)
 

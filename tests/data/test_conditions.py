@@ -65,7 +65,7 @@ def test_a_photograph_has_few_strengths_and_all_together_many() -> None:
     random = np.random.default_rng(0)
     of_one = {dial.draw(5, random).operator for _ in range(200)}
     of_all = {dial.draw(stem, random).operator for stem in range(50) for _ in range(20)}
-    assert len(of_one) == dial.drawn == 4
+    assert len(of_one) == len(dial.of_photograph(5)) == 4
     assert len(of_all) > 150
     assert all(0.2 <= dial.draw(stem, random).numbers[0] <= 2 for stem in range(100))
 

@@ -122,7 +122,7 @@ def test_without_an_operator_a_photograph_is_its_own_target_and_kept_once(
     path = make_photo(tmp_path / "a.png")
     alone = Targets(None, targets.cache)
     told = Told()
-    assert prepare_targets(alone, [(path, [12, 16])], 1, told) == 2
+    assert prepare_targets(alone, [(None, path, [12, 16])], 1, told) == 2
     assert told.stages == [("photographs", 2)]
     assert not targets.has(path, 16)
     input_, target = alone.get(path, 16)
@@ -159,19 +159,19 @@ def test_prepare_computes_what_is_missing(
     paths = [make_photo(tmp_path / f"{i}.png") for i in range(4)]
     targets.get(paths[0], 16)
     told = Told()
-    assert prepare_targets(targets, [(path, [12, 16]) for path in paths], processes, told) == 7
+    assert prepare_targets(targets, [(OPERATOR, path, [12, 16]) for path in paths], processes, told) == 7
     assert told.stages == [("operator targets", 7)]
     assert told.done == 7
     assert all(targets.has(path, side) for path in paths for side in (12, 16))
     assert os.environ["OMP_NUM_THREADS"] == "7"  # the environment is as it was
     assert "MKL_NUM_THREADS" not in os.environ
     again = Told()
-    assert prepare_targets(targets, [(path, [12, 16]) for path in paths], processes, again) == 0
+    assert prepare_targets(targets, [(OPERATOR, path, [12, 16]) for path in paths], processes, again) == 0
     assert again.stages == []
 
 
 def test_prepare_in_processes_gives_what_one_process_gives(make_photo: Any, tmp_path: Path) -> None:
-    jobs = [(make_photo(tmp_path / f"{i}.png"), [16]) for i in range(2)]
+    jobs = [(OPERATOR, make_photo(tmp_path / f"{i}.png"), [16]) for i in range(2)]
     entries = []
     for processes in (1, 2):
         cache = Cache(tmp_path / f"cache-{processes}")
@@ -189,7 +189,7 @@ def test_unreadable_photograph_is_named(
     good, bad = make_photo(tmp_path / "good.png"), tmp_path / "bad.png"
     bad.write_text("not an image")
     with pytest.raises(CompressnetError, match=r"bad\.png"):
-        prepare_targets(targets, [(bad, [16]), (good, [16])], processes, Silent())
+        prepare_targets(targets, [(OPERATOR, bad, [16]), (OPERATOR, good, [16])], processes, Silent())
 
 
 _PREPARE = """
@@ -206,8 +206,9 @@ class Told(Silent):
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    jobs = [(path, [100, 150, 200, 250]) for path in sorted(folder.glob("*.png"))]
-    prepare_targets(Targets("rof:eps=1e-9,max_iterations=200", Cache(folder / "cache")), jobs, 2, Told())
+    operator = "rof:eps=1e-9,max_iterations=200"
+    jobs = [(operator, path, [100, 150, 200, 250]) for path in sorted(folder.glob("*.png"))]
+    prepare_targets(Targets(operator, Cache(folder / "cache")), jobs, 2, Told())
     print("finished", flush=True)
 """
 
@@ -272,11 +273,12 @@ def test_killed_parent_takes_its_workers_along_and_leaves_nothing_broken(
     while any(running(pid) for pid in workers) and time.monotonic() < until:
         time.sleep(0.05)
     assert not any(running(pid) for pid in workers)
-    targets = Targets("rof:eps=1e-9,max_iterations=200", Cache(tmp_path / "cache"))
-    jobs = [(path, [100, 150, 200, 250]) for path in sorted(tmp_path.glob("*.png"))]
+    operator = "rof:eps=1e-9,max_iterations=200"
+    targets = Targets(operator, Cache(tmp_path / "cache"))
+    jobs = [(operator, path, [100, 150, 200, 250]) for path in sorted(tmp_path.glob("*.png"))]
     left = prepare_targets(targets, jobs, 1, Silent())
     assert 0 < left <= 20  # one photograph at least was finished before the kill
-    for path, sides in jobs:
+    for _, path, sides in jobs:
         for side in sides:
             assert min(targets.get(path, side)[1].shape[:2]) == side
 
