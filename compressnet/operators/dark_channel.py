@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from compressnet.bounds import three
 from compressnet.operators.guided_filter import guided_filter
-from compressnet.operators.protocol import Pixels, check_colour, luminance
+from compressnet.operators.protocol import Pixels, check_arguments, check_colour, luminance
 
 Real = NDArray[np.floating[Any]]
 # Of one channel. Nearer to 0 the picture divided by it says nothing.
@@ -59,18 +59,20 @@ class DarkChannel:
         guide: Literal["gray", "colour"] = "gray",
         air_light: AirLight = "top",
     ) -> None:
-        if not (1 <= window <= 999) or window % 2 == 0:
-            raise ValueError(f"dark_channel: window must be odd and between 1 and 999, got {window}")
-        if not (1 <= radius <= 9999):
-            raise ValueError(f"dark_channel: radius must be between 1 and 9999, got {radius}")
-        if not (0 < omega <= 1):
-            raise ValueError(f"dark_channel: omega must be above 0 and at most 1, got {omega}")
-        if not (1e-6 <= eps <= 1):
-            raise ValueError(f"dark_channel: eps must be between 1e-06 and 1, got {eps}")
-        if guide not in ("gray", "colour"):
-            raise ValueError(f"dark_channel: guide must be gray or colour, got {guide}")
+        check_arguments(
+            self,
+            "dark_channel",
+            window=window,
+            radius=radius,
+            omega=omega,
+            eps=eps,
+            guide=guide,
+            air_light=air_light,
+        )
+        if window % 2 == 0:
+            raise ValueError(f"dark_channel: 'window' should be odd (got {window})")
         self.window, self.radius, self.omega, self.eps, self.guide = window, radius, omega, eps, guide
-        self.air_light = _checked(air_light)
+        self.air_light = air_light if isinstance(air_light, str) else tuple(air_light)
 
     def __call__(self, image: Pixels) -> Pixels:
         """Image (H, W, 3) in [0, 1], float32 or float64, to the same shape and type in [0, 1]."""
@@ -145,15 +147,3 @@ def _top(dark: Pixels, share: float) -> tuple[int, float]:
     """How many pixels that share is, and the least dark channel among them."""
     count = max(1, int(dark.size * share))
     return count, float(np.partition(dark, dark.size - count, axis=None)[dark.size - count])
-
-
-def _checked(air_light: str | tuple[float, float, float]) -> str | tuple[float, ...]:
-    if isinstance(air_light, str):
-        if air_light not in _SHARE:
-            raise ValueError(f"dark_channel: air_light must be top, he or three numbers, got {air_light}")
-        return air_light
-    if len(air_light) != 3 or not all(_LEAST_AIR <= value <= 1 for value in air_light):
-        raise ValueError(
-            f"dark_channel: air_light must be three numbers from {_LEAST_AIR} to 1, got {air_light}"
-        )
-    return tuple(map(float, air_light))

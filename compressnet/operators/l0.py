@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy import fft
 
-from compressnet.operators.protocol import Pixels, check_pixels
+from compressnet.operators.protocol import Pixels, check_arguments, check_pixels
 
 _BETA_MAX = 1e5  # section 3.1 of the paper
 
@@ -46,10 +46,7 @@ class L0:
         lambda_: Annotated[float, Field(ge=1e-6, le=1)] = 0.01,
         kappa: Annotated[float, Field(ge=1.01, le=10)] = 2.0,
     ) -> None:
-        if not (0 < lambda_ <= 1):
-            raise ValueError(f"l0: lambda must be above 0 and at most 1, got {lambda_}")
-        if not (1 < kappa <= 10):
-            raise ValueError(f"l0: kappa must be above 1 and at most 10, got {kappa}")
+        check_arguments(self, "l0", lambda_=lambda_, kappa=kappa)
         self.lambda_, self.kappa = lambda_, kappa
 
     def __call__(self, image: Pixels) -> Pixels:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from compressnet.operators.protocol import Pixels, check_colour, luminance
+from compressnet.operators.protocol import Pixels, check_arguments, check_colour, luminance
 from compressnet.operators.pyramids import (
     collapse,
     differences,
@@ -55,12 +55,7 @@ class LocalLaplacian:
         factor: Annotated[float, Field(ge=-1, le=10)] = 2.0,
         levels: Annotated[int, Field(ge=2, le=256)] = 10,
     ) -> None:
-        if not (0.01 <= sigma <= 10):
-            raise ValueError(f"local_laplacian: sigma must be between 0.01 and 10, got {sigma}")
-        if not (-1 <= factor <= 10):
-            raise ValueError(f"local_laplacian: factor must be between -1 and 10, got {factor}")
-        if not (2 <= levels <= 256):
-            raise ValueError(f"local_laplacian: levels must be between 2 and 256, got {levels}")
+        check_arguments(self, "local_laplacian", sigma=sigma, factor=factor, levels=levels)
         self.sigma, self.factor, self.levels = sigma, factor, levels
 
     def __call__(self, image: Pixels) -> Pixels:

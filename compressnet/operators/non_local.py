@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field
 from compressnet.bounds import three
 from compressnet.operators import air_light as haze
 from compressnet.operators.grid_system import GridSystem, Real, Solver, strips
-from compressnet.operators.protocol import Pixels, check_colour, luminance
+from compressnet.operators.protocol import Pixels, check_arguments, check_colour, luminance
 
 _DIRECTIONS = 1000
 _LEAST = 0.1  # transmission
@@ -56,9 +56,9 @@ class NonLocal:
     version: ClassVar[int] = 1
 
     def __init__(self, air_light: AirLight = "haze_lines", gamma: Gamma = 1.0) -> None:
-        if not (0.2 <= gamma <= 5):
-            raise ValueError(f"non_local: gamma must be from 0.2 to 5, got {gamma}")
-        self.air_light, self.gamma = _checked(air_light), gamma
+        check_arguments(self, "non_local", air_light=air_light, gamma=gamma)
+        self.air_light = air_light if isinstance(air_light, str) else tuple(air_light)
+        self.gamma = gamma
 
     def __call__(self, image: Pixels) -> Pixels:
         """Image (H, W, 3) in [0, 1], float32 or float64, to the same shape and type in [0, 1]."""
@@ -70,20 +70,6 @@ class NonLocal:
         clear /= np.maximum(thickness, _LEAST)
         clear = np.clip(clear, 0, 1) ** (1 / self.gamma)
         return _stretched(clear).astype(image.dtype)
-
-
-def _checked(air_light: str | tuple[float, float, float]) -> str | tuple[float, ...]:
-    if air_light == "haze_lines":
-        return air_light
-    if (
-        isinstance(air_light, str)
-        or len(air_light) != 3
-        or not all(0.01 <= value <= 1 for value in air_light)
-    ):
-        raise ValueError(
-            f"non_local: air_light must be haze_lines or three numbers from 0.01 to 1, got {air_light}"
-        )
-    return tuple(map(float, air_light))
 
 
 def transmission(image: Real, air: Real, solver: Solver = "auto") -> Real:

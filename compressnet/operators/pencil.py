@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, Field
 from scipy import ndimage
 
 from compressnet.bounds import three
-from compressnet.operators.protocol import Pixels, check_colour, luminance
+from compressnet.operators.protocol import Pixels, check_arguments, check_colour, luminance
 
 Real = NDArray[np.floating[Any]]
 Weight = Annotated[float, Field(ge=0, le=1000, strict=True)]
@@ -56,14 +56,11 @@ class Pencil:
         directions: Annotated[int, Field(ge=1, le=64)] = 8,
         tone: Tone = (76, 22, 2),
     ) -> None:
-        if not (1 <= length <= 100):
-            raise ValueError(f"pencil: length must be between 1 and 100, got {length}")
-        if not (0 <= width <= length):
-            raise ValueError(f"pencil: width must be between 0 and length, {length}, got {width}")
-        if not (1 <= directions <= 64):
-            raise ValueError(f"pencil: directions must be between 1 and 64, got {directions}")
-        if len(tone) != 3 or not all(0 <= weight <= 1000 for weight in tone) or sum(tone) <= 0:
-            raise ValueError(f"pencil: tone must be three weights from 0 to 1000, not all 0, got {tone}")
+        check_arguments(self, "pencil", length=length, width=width, directions=directions, tone=tone)
+        if width > length:
+            raise ValueError(f"pencil: 'width' should be at most the length, {length} (got {width})")
+        if sum(tone) <= 0:
+            raise ValueError(f"pencil: 'tone' should be three weights that are not all 0 (got {tone})")
         self.length, self.width, self.directions = length, width, directions
         self.tone = (float(tone[0]), float(tone[1]), float(tone[2]))
 

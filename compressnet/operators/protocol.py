@@ -7,6 +7,8 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from compressnet import signature
+
 Pixels = NDArray[np.floating[Any]]
 _LUMA = (0.2989360212937753, 0.5870430744511212, 0.1140209042551035)
 
@@ -21,6 +23,22 @@ class Operator(Protocol):
 
     def __call__(self, image: Pixels) -> Pixels:
         """Image (H, W, C) in [0, 1] to the same shape and float type in [0, 1]; the input is not modified."""
+
+
+def check_arguments(operator: Operator, name: str, **arguments: Any) -> None:
+    """Refuse what the signature of an operator does not allow.
+
+    Args:
+        name: of the operator, for messages.
+        arguments: of its constructor, all of them.
+
+    Raises:
+        ValueError: one of them is of another type, or out of its range.
+    """
+    given = {key.removesuffix("_"): value for key, value in arguments.items()}
+    _, problems = signature.check(type(operator), given)
+    if problems:
+        raise ValueError(f"{name}: {problems[0].message}")
 
 
 def check_pixels(image: Pixels, operator: str) -> None:

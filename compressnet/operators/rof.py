@@ -6,14 +6,13 @@ Solved by scikit-image with A. Chambolle's algorithm (JMIV 20, 2004).
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from compressnet.bounds import Fraction, Repeats
-from compressnet.operators.protocol import Pixels, check_pixels
+from compressnet.operators.protocol import Pixels, check_arguments, check_pixels
 
 Weight = Annotated[float, Field(ge=1e-6, le=1e6)]
 
@@ -39,12 +38,7 @@ class ROF:
         eps: Fraction = 1e-5,
         max_iterations: Repeats = 500,
     ) -> None:
-        if not (0 < weight < math.inf):
-            raise ValueError(f"rof: weight must be a number above 0, got {weight}")
-        if not (0 < eps < 1):
-            raise ValueError(f"rof: eps must be between 0 and 1, got {eps}")
-        if max_iterations < 1:
-            raise ValueError(f"rof: max_iterations must be at least 1, got {max_iterations}")
+        check_arguments(self, "rof", weight=weight, eps=eps, max_iterations=max_iterations)
         self.weight, self.eps, self.max_iterations = weight, eps, max_iterations
 
     def __call__(self, image: Pixels) -> Pixels:

@@ -13,7 +13,7 @@ from pydantic import Field
 from scipy import ndimage
 
 from compressnet.operators.grid_system import GridSystem, Real, Solver
-from compressnet.operators.protocol import Pixels, check_pixels
+from compressnet.operators.protocol import Pixels, check_arguments, check_pixels
 
 _SMALLEST_SIGMA = 0.5
 _EPS = 1e-3  # of the windowed variation
@@ -50,14 +50,7 @@ class RTV:
         sharpness: Sharpness = 0.02,
         iterations: Iterations = 4,
     ) -> None:
-        if not (0 < lambda_ <= 1):
-            raise ValueError(f"rtv: lambda must be above 0 and at most 1, got {lambda_}")
-        if not (_SMALLEST_SIGMA <= sigma <= 100):
-            raise ValueError(f"rtv: sigma must be from 0.5 to 100, got {sigma}")
-        if not (1e-3 <= sharpness <= 1):
-            raise ValueError(f"rtv: sharpness must be from 0.001 to 1, got {sharpness}")
-        if iterations < 1:
-            raise ValueError(f"rtv: iterations must be at least 1, got {iterations}")
+        check_arguments(self, "rtv", lambda_=lambda_, sigma=sigma, sharpness=sharpness, iterations=iterations)
         self.lambda_, self.sigma, self.sharpness, self.iterations = lambda_, sigma, sharpness, iterations
 
     def __call__(self, image: Pixels) -> Pixels:

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from compressnet.errors import CompressnetError
 from compressnet.operators.local_laplacian import local_laplacian
-from compressnet.operators.protocol import Pixels, check_colour, luminance
+from compressnet.operators.protocol import Pixels, check_arguments, check_colour, luminance
 from compressnet.signature import FILE
 
 Real = NDArray[np.floating[Any]]
@@ -54,12 +54,9 @@ class Style:
         levels: Annotated[int, Field(ge=2, le=256)] = 10,
         variant: Literal["released", "paper"] = "released",
     ) -> None:
-        if not (1 <= iterations <= 100):
-            raise ValueError(f"style: iterations must be between 1 and 100, got {iterations}")
-        if not (2 <= levels <= 256):
-            raise ValueError(f"style: levels must be between 2 and 256, got {levels}")
-        if variant not in ("released", "paper"):
-            raise ValueError(f"style: variant must be released or paper, got {variant}")
+        check_arguments(
+            self, "style", reference=reference, iterations=iterations, levels=levels, variant=variant
+        )
         self.iterations, self.levels, self.variant = iterations, levels, variant
         model = _reference(reference)
         self._intensities, self._gradients = _shares(model), _shares(gradients(model))

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from compressnet.bounds import Fraction, Repeats
-from compressnet.operators.protocol import Pixels, check_pixels
+from compressnet.operators.protocol import Pixels, check_arguments, check_pixels
 
 Real = NDArray[np.floating[Any]]
 
@@ -53,12 +53,7 @@ class TVL1:
         gap: Fraction = 0.02,
         max_iterations: Repeats = 500,
     ) -> None:
-        if not (0.01 <= lambda_ <= 100):
-            raise ValueError(f"tv_l1: lambda must be between 0.01 and 100, got {lambda_}")
-        if not (0 < gap < 1):
-            raise ValueError(f"tv_l1: gap must be between 0 and 1, got {gap}")
-        if max_iterations < 1:
-            raise ValueError(f"tv_l1: max_iterations must be at least 1, got {max_iterations}")
+        check_arguments(self, "tv_l1", lambda_=lambda_, gap=gap, max_iterations=max_iterations)
         self.lambda_, self.gap, self.max_iterations = lambda_, gap, max_iterations
 
     def __call__(self, image: Pixels) -> Pixels:

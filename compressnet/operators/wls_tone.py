@@ -13,7 +13,7 @@ from pydantic import Field
 
 from compressnet.operators.grid_system import GridSystem, Real, Solver
 from compressnet.operators.lab import lab_to_rgb, rgb_to_lab
-from compressnet.operators.protocol import Pixels, check_colour
+from compressnet.operators.protocol import Pixels, check_arguments, check_colour
 
 _COARSER = 4  # lambda of the second smoothing over that of the first
 _MIDDLE = 56  # of the lightness
@@ -54,12 +54,7 @@ class WLSTone:
     version: ClassVar[int] = 1
 
     def __init__(self, lambda_: Lambda = 0.125, alpha: Alpha = 1.2, saturation: Saturation = 1.1) -> None:
-        if not (1e-4 <= lambda_ <= 25):
-            raise ValueError(f"wls_tone: lambda must be from 0.0001 to 25, got {lambda_}")
-        if not (0.1 <= alpha <= 3):
-            raise ValueError(f"wls_tone: alpha must be from 0.1 to 3, got {alpha}")
-        if not (0 <= saturation <= 4):
-            raise ValueError(f"wls_tone: saturation must be from 0 to 4, got {saturation}")
+        check_arguments(self, "wls_tone", lambda_=lambda_, alpha=alpha, saturation=saturation)
         self.lambda_, self.alpha, self.saturation = lambda_, alpha, saturation
 
     def __call__(self, image: Pixels) -> Pixels:

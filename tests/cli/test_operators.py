@@ -56,9 +56,9 @@ def test_a_style_is_that_of_a_file(cli: Cli, pictures: list[Path], place: Path) 
     [
         ("style:reference=gone.png", "operator style: reference: gone.png: no such file"),
         ("dark_channel:air_light=[1,1]", "operator dark_channel: 'air_light' should be three numbers"),
-        ("dark_channel:window=4", "operator dark_channel: window must be odd"),
+        ("dark_channel:window=4", "operator dark_channel: 'window' should be odd"),
         ("tv_l1:lambda=0", "operator tv_l1: 'lambda' should be greater than or equal to 0.01"),
-        ("pencil:tone=[0,0,0]", "operator pencil: tone must be three weights"),
+        ("pencil:tone=[0,0,0]", "operator pencil: 'tone' should be three weights"),
         ("local_laplacian:sigma=0.3,sigma=0.2", "'sigma' is given twice"),
     ],
 )

@@ -105,12 +105,12 @@ def test_a_view_gives_the_same_result() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"lambda_": 0}, "lambda must"),
-        ({"lambda_": -1}, "lambda must"),
-        ({"lambda_": float("nan")}, "lambda must"),
-        ({"lambda_": 2}, "lambda must"),
-        ({"kappa": 1}, "kappa must"),
-        ({"kappa": float("inf")}, "kappa must"),
+        ({"lambda_": 0}, "'lambda' should"),
+        ({"lambda_": -1}, "'lambda' should"),
+        ({"lambda_": float("nan")}, "'lambda' should"),
+        ({"lambda_": 2}, "'lambda' should"),
+        ({"kappa": 1}, "'kappa' should"),
+        ({"kappa": float("inf")}, "'kappa' should"),
     ],
 )
 def test_refuses_arguments(arguments: dict, message: str) -> None:

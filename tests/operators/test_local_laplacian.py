@@ -103,11 +103,11 @@ def test_follows_a_transposition() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"sigma": 0}, "sigma must"),
-        ({"sigma": float("nan")}, "sigma must"),
-        ({"factor": -2}, "factor must"),
-        ({"factor": float("inf")}, "factor must"),
-        ({"levels": 1}, "levels must"),
+        ({"sigma": 0}, "'sigma' should"),
+        ({"sigma": float("nan")}, "'sigma' should"),
+        ({"factor": -2}, "'factor' should"),
+        ({"factor": float("inf")}, "'factor' should"),
+        ({"levels": 1}, "'levels' should"),
     ],
 )
 def test_refuses_arguments(arguments: dict, message: str) -> None:

@@ -81,11 +81,11 @@ def test_gamma_is_undone() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"air_light": (0, 0.5, 0.5)}, "air_light must"),
-        ({"air_light": (0.5, 0.5)}, "air_light must"),
-        ({"air_light": "sky"}, "air_light must"),
-        ({"air_light": (0.5, 0.5, float("nan"))}, "air_light must"),
-        ({"gamma": 0}, "gamma must"),
+        ({"air_light": (0, 0.5, 0.5)}, "'air_light' should"),
+        ({"air_light": (0.5, 0.5)}, "'air_light' should"),
+        ({"air_light": "sky"}, "'air_light' should"),
+        ({"air_light": (0.5, 0.5, float("nan"))}, "'air_light' should"),
+        ({"gamma": 0}, "'gamma' should"),
     ],
 )
 def test_refuses_arguments(arguments: dict, message: str) -> None:

@@ -79,12 +79,12 @@ def test_follows_a_transposition_but_for_its_window_of_even_size() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"length": 0}, "length must"),
-        ({"width": 9}, "width must be between 0 and length, 8"),
-        ({"directions": 0}, "directions must"),
-        ({"tone": (1, 2)}, "tone must be three weights"),
-        ({"tone": (0, 0, 0)}, "tone must be .* not all 0"),
-        ({"tone": (1, 1, float("nan"))}, "tone must"),
+        ({"length": 0}, "'length' should"),
+        ({"width": 9}, "'width' should"),
+        ({"directions": 0}, "'directions' should"),
+        ({"tone": (1, 2)}, "'tone' should"),
+        ({"tone": (0, 0, 0)}, "'tone' should"),
+        ({"tone": (1, 1, float("nan"))}, "'tone' should"),
     ],
 )
 def test_refuses_arguments(arguments: dict, message: str) -> None:

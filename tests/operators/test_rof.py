@@ -92,10 +92,10 @@ def test_constant_image_is_unchanged(value: float) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"weight": 0}, "weight must"),
-        ({"weight": float("nan")}, "weight must"),
-        ({"eps": 0}, "eps must"),
-        ({"max_iterations": 0}, "max_iterations must"),
+        ({"weight": 0}, "'weight' should"),
+        ({"weight": float("nan")}, "'weight' should"),
+        ({"eps": 0}, "'eps' should"),
+        ({"max_iterations": 0}, "'max_iterations' should"),
     ],
 )
 def test_refuses_arguments(arguments: dict, message: str) -> None:

@@ -82,11 +82,11 @@ def test_gray_stays_gray_and_equals_one_channel() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"lambda_": 0}, "lambda must"),
-        ({"lambda_": float("nan")}, "lambda must"),
-        ({"sigma": 0.4}, "sigma must"),
-        ({"sharpness": 0}, "sharpness must"),
-        ({"iterations": 0}, "iterations must"),
+        ({"lambda_": 0}, "'lambda' should"),
+        ({"lambda_": float("nan")}, "'lambda' should"),
+        ({"sigma": 0.4}, "'sigma' should"),
+        ({"sharpness": 0}, "'sharpness' should"),
+        ({"iterations": 0}, "'iterations' should"),
     ],
 )
 def test_refuses_arguments(arguments: dict, message: str) -> None:

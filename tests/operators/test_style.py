@@ -114,9 +114,9 @@ def test_a_reference_that_cannot_be_read_is_one_line(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"iterations": 0}, "iterations must"),
-        ({"levels": 1}, "levels must"),
-        ({"variant": "mine"}, "variant must"),
+        ({"iterations": 0}, "'iterations' should"),
+        ({"levels": 1}, "'levels' should"),
+        ({"variant": "mine"}, "'variant' should"),
         ({"reference": "gone.png"}, "reference: gone.png: no such file"),
     ],
 )

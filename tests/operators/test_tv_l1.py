@@ -159,10 +159,10 @@ def test_channels_do_not_mix_and_float32_is_as_good() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"lambda_": 0}, "lambda must"),
-        ({"lambda_": float("nan")}, "lambda must"),
-        ({"gap": 0}, "gap must"),
-        ({"max_iterations": 0}, "max_iterations must"),
+        ({"lambda_": 0}, "'lambda' should"),
+        ({"lambda_": float("nan")}, "'lambda' should"),
+        ({"gap": 0}, "'gap' should"),
+        ({"max_iterations": 0}, "'max_iterations' should"),
     ],
 )
 def test_refuses_arguments(arguments: dict, message: str) -> None:

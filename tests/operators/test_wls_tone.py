@@ -80,10 +80,10 @@ def test_float32_equals_float64() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"lambda_": 0}, "lambda must"),
-        ({"lambda_": 26}, "lambda must"),
-        ({"alpha": float("nan")}, "alpha must"),
-        ({"saturation": -1}, "saturation must"),
+        ({"lambda_": 0}, "'lambda' should"),
+        ({"lambda_": 26}, "'lambda' should"),
+        ({"alpha": float("nan")}, "'alpha' should"),
+        ({"saturation": -1}, "'saturation' should"),
     ],
 )
 def test_refuses_arguments(arguments: dict, message: str) -> None:
