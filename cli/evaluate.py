@@ -65,6 +65,8 @@ def evaluate(
     loaded = load(subject)
     if record and loaded.architecture and loaded.architecture.smoke:
         raise CompressnetError(f"{subject} is a smoke run: its figures mean nothing and are not recorded")
+    if loaded.run and not data:
+        options.look_where(loaded.run)
     component = _data_of(loaded, data)
     measures = _take_measures(loaded, set_)
     report = {**_measure(loaded, component, split, device, pictures), "measures": measures}

@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Optional, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeVar
 
 import typer
 
@@ -16,11 +16,21 @@ from compressnet.places import CACHE_VARIABLE, DATA_VARIABLE
 
 from . import console
 
+if TYPE_CHECKING:
+    from compressnet.run import Run
+
 
 def _set_data_root(path: Optional[Path]) -> Optional[Path]:
     if path is not None:
         os.environ[DATA_VARIABLE] = str(path.absolute())
     return path
+
+
+def look_where(run: Run) -> None:
+    """Relative roots of a run's data are looked up where its training found them, unless told otherwise."""
+    root = run.facts.get("data_root")
+    if root and DATA_VARIABLE not in os.environ and os.path.isdir(root):
+        os.environ[DATA_VARIABLE] = root
 
 
 def _set_cache(path: Optional[Path]) -> Optional[Path]:

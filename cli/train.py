@@ -62,6 +62,7 @@ def train(
         if finished and opened.start is None:
             _report_finished(opened, json)
             return
+        options.look_where(opened)
         processes.resume = f"train --resume {opened.folder}"
         _apply_threads(opened, threads)
         if device == "auto":

@@ -56,6 +56,7 @@ class Facts(Form):
     world: Annotated[int, Field(ge=1)] = 1
     versions: dict[str, str] = Field(default_factory=dict)
     commit: str | None = None
+    data_root: str | None = None  # where relative roots were looked up
     data: dict[str, Any] = Field(default_factory=dict)
     parent: Parent | None = None
     teacher: Parent | None = None

@@ -35,9 +35,9 @@ def show(job: Job, done: Done, place: Path | None, json: bool) -> None:
             [cell for place, cell in enumerate(row) if place not in timed] for row in (_HEAD, *rows)
         )
     console.print_table(title, head, rows, numeric=2)
-    if found.timing is not None and len({*found.ways.values()}) > 1:
+    if found.timing is not None and {*found.ways.values()} != {"eager"}:
         ways = ", ".join(f"{when} {way}" for when, way in found.ways.items())
-        console.print_text(f"as apply runs them: {ways} (other forms take no replaced layers)")
+        console.print_text(f"the network as apply runs it ({ways}), layers by themselves in torch")
     _show_onnxruntime(found)
     _show_kept(found)
     if done.figures:
@@ -53,6 +53,8 @@ def show(job: Job, done: Done, place: Path | None, json: bool) -> None:
         console.note("; ".join(doubts) + hint)
     for line in found.warnings:
         console.note(f"warning: {line}")
+    if found.timing is not None and not done.figures:
+        console.note("warning: what was lost was not measured, as there was no validation data: evaluate it")
     if place is not None:
         console.print_text(f"{place}: {found.after.parameters:,} parameters, {found.after.bytes:,} bytes")
 

@@ -149,7 +149,7 @@ class CIFAR10:
                 )
         raise CompressnetError(
             f"data.root '{self._root}': {root.absolute()} holds no CIFAR-10 (relative roots stand below "
-            f"--data-root or {DATA_VARIABLE}): unpack {_OBTAIN} there; `--smoke` runs without data"
+            f"--data-root or {DATA_VARIABLE}): unpack {_OBTAIN} there; `train --smoke` runs without data"
         )
 
 

@@ -140,7 +140,7 @@ class Cityscapes:
             f"data.root '{self._root}': {folder.absolute()} {state} (relative roots stand below "
             f"--data-root or {DATA_VARIABLE}): unpack leftImg8bit_trainvaltest.zip and "
             "gtFine_trainvaltest.zip, with coarse leftImg8bit_trainextra.zip and gtCoarse.zip, into root: "
-            "they are at https://www.cityscapes-dataset.com; `--smoke` runs without data"
+            "they are at https://www.cityscapes-dataset.com; `train --smoke` runs without data"
         )
 
 

@@ -190,7 +190,7 @@ class ClassFolder:
         return (
             f"data.root '{self._root}': {base.absolute()} {state} (relative roots stand below --data-root or "
             f"{DATA_VARIABLE}): put the pictures of each class into a folder of its name, "
-            "below train/, val/ and test/ or all below root; `--smoke` runs without data"
+            "below train/, val/ and test/ or all below root; `train --smoke` runs without data"
         )
 
 

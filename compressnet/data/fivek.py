@@ -138,7 +138,7 @@ class FiveK:
             raise CompressnetError(
                 f"data.root '{self._root}' {state} (looked in {root.absolute()}; relative roots stand below "
                 f"--data-root or {DATA_VARIABLE}): {HOW_TO_OBTAIN}; "
-                "`--smoke` runs without it, on the built-in photographs"
+                "`train --smoke` runs without it, on the built-in photographs"
             )
         return found
 

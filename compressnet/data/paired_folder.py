@@ -138,7 +138,7 @@ class PairedFolder:
                 raise CompressnetError(
                     f"data.{argument} '{root}': {folder.absolute()} {state} (relative roots stand below "
                     f"--data-root or {DATA_VARIABLE}): put inputs into {self._inputs}/ and targets of the "
-                    f"same names into {self._targets}/; `--smoke` runs without data{others}"
+                    f"same names into {self._targets}/; `train --smoke` runs without data{others}"
                 )
         return match(inputs, targets, self._suffix)
 

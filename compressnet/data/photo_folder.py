@@ -153,5 +153,5 @@ def _missing(root: str, folder: Path, argument: str) -> str:
     return (
         f"data.{argument} '{root}' {state} (looked in {folder.absolute()}; relative roots stand below "
         f"--data-root or {DATA_VARIABLE}): any folder of photographs will do, sub-folders included; "
-        f"`--smoke` runs without data, on the built-in photographs{others}"
+        f"`train --smoke` runs without data, on the built-in photographs{others}"
     )

@@ -205,7 +205,7 @@ class SpeechCommands:
         return (
             f"data.root '{self._root}': {found} (relative roots stand below --data-root or {DATA_VARIABLE}): "
             f"unpack {_OBTAIN} there, or put the clips of each word into a folder of its name; "
-            "`--smoke` runs without data"
+            "`train --smoke` runs without data"
         )
 
     def _wanted(self, tree: Tree) -> list[str]:

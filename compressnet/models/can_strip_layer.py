@@ -163,9 +163,9 @@ def needs_moments(norm: nn.Module) -> bool:
     return isinstance(norm, AdaptiveNorm) and norm.stats == "image"
 
 
-def film_of(film: Film, number: int) -> Film:
-    """Of one image: (w,) each."""
-    return film[0][number], film[1][number]
+def films_of(films: list[Film] | None, number: int, blocks: int) -> list[Film | None]:
+    """What a condition does in each block to one image of a batch: (w,) each; None: there is no condition."""
+    return [None] * blocks if films is None else [(scale[number], shift[number]) for scale, shift in films]
 
 
 def modulated(affine: Affine | None, film: Film | None) -> Affine | None:

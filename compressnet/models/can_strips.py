@@ -39,7 +39,7 @@ from compressnet.models.can_strip_layer import (
     Layer,
     Moments,
     activated,
-    film_of,
+    films_of,
     modulated,
     normalisation,
     split,
@@ -206,7 +206,7 @@ def forward_in_strips(
     films = net.films(condition, len(x))
     images = []
     for number, image in enumerate(x):
-        own = [None if films is None else film_of(films[block], number) for block in range(len(net.blocks))]
+        own = films_of(films, number, len(net.blocks))
         images.append(_forward_image(net, image.permute(1, 2, 0), own, how, progress or _ignore))
     return torch.stack(images).permute(0, 3, 1, 2) if len(images) > 1 else images[0][None].permute(0, 3, 1, 2)
 

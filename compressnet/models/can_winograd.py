@@ -30,7 +30,7 @@ from compressnet.kernels import can_layer
 from compressnet.models import can_strips, can_tiles
 from compressnet.models.can import CAN, NEGATIVE_SLOPE, Film
 from compressnet.models.can_dense import Dense, dense
-from compressnet.models.can_strip_layer import Moments, film_of, modulated, normalisation
+from compressnet.models.can_strip_layer import Moments, films_of, modulated, normalisation
 
 _PLANES = 16  # of the input at most
 _PRECISE = (0, 2)
@@ -61,10 +61,6 @@ class Network(NamedTuple):
     norms: list[nn.Module]
     last: Dense
     channels: int
-
-    @property
-    def blocks(self) -> range:
-        return range(len(self.convolutions))
 
 
 def _network(model: nn.Module) -> Network | None:
@@ -133,7 +129,7 @@ class Winograd(nn.Module):
         image = self._taken(height, width, network.channels)
         x, films = self.net.with_planes(x, condition), self.net.films(condition, batch)
         for number, (pixels, result) in enumerate(zip(x, out, strict=True)):
-            own = [None if films is None else film_of(films[block], number) for block in network.blocks]
+            own = films_of(films, number, len(network.convolutions))
             self._run(network, pixels, own, image, result, progress or _ignore)
         self._image = image if self.keeps else None
         return out

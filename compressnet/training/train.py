@@ -14,6 +14,7 @@ import torch
 
 from compressnet import weights
 from compressnet.errors import CompressnetError, Interrupted
+from compressnet.places import data_root
 from compressnet.reporter import Reporter, Silent
 from compressnet.run import Run
 from compressnet.subject import Loaded
@@ -134,6 +135,7 @@ def _record_start(run: Run, loop: Loop, device: torch.device, command: Sequence[
         "world": loop.group.world,
         "versions": versions(),
         "commit": commit(),
+        "data_root": str(data_root().absolute()),
         "data": loop.job.architecture.data,
         "total_steps": loop.job.total_steps,
     }

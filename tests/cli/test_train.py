@@ -326,3 +326,36 @@ def test_a_run_that_lacks_its_total_goes_on(cli: Cli, place: Path) -> None:
     (place / "run" / "run.json").write_text(json.dumps(facts))
     cli("train", "--resume", "run")
     assert json.loads((place / "run" / "run.json").read_text())["total_steps"] == 4
+
+
+def test_a_run_finds_its_data_again(
+    cli: Cli, place: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--data-root` need not be said again, and what is said or set wins."""
+    (place / "pictures" / "photos").mkdir(parents=True)
+    for number in range(3):
+        shutil.copy(photo, place / "pictures" / "photos" / f"{number}.png")
+    sizes = (
+        "data.min_side=16",
+        "data.max_side=16",
+        "data.crop=16",
+        "data.sizes=1",
+        "train.batch=1",
+        "data.val_percent=50",
+    )
+    steps = (
+        "train.steps=2",
+        "train.checkpoint_every=1",
+        "train.evaluate_every=2",
+        "task.operator=rof:max_iterations=2",
+    )
+    words = [f"--set={setting}" for setting in (*sizes, *steps)]
+    monkeypatch.delenv("COMPRESSNET_DATA", raising=False)
+    cli("train", "fip_photos", *words, "--data-root", "pictures", "--device", "cpu", "-o", "run")
+    monkeypatch.delenv("COMPRESSNET_DATA")
+    assert json.loads(Path("run/run.json").read_text())["data_root"] == str(place / "pictures")
+    cli("train", "--resume", "run", "--set", "train.steps=3", "--device", "cpu")
+    monkeypatch.delenv("COMPRESSNET_DATA")
+    cli("eval", "run", "--split", "train", "--device", "cpu")
+    monkeypatch.setenv("COMPRESSNET_DATA", str(place))
+    assert "looked in" in cli("eval", "run", "--split", "train", "--device", "cpu", code=1).stderr
