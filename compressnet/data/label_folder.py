@@ -194,7 +194,8 @@ class LabelFolder:
         return (
             f"data.root '{self._root}': {folder.absolute()} {state} (relative roots stand below "
             f"--data-root or {DATA_VARIABLE}): put photographs into {self._images}, labels of the same names "
-            f"into {self._labels}, or set data.images and data.labels; `train --smoke` runs without data{others}"
+            f"into {self._labels}, or set data.images and data.labels; `train --smoke` runs without "
+            f"data{others}"
         )
 
 

@@ -141,8 +141,8 @@ class Raise:
             some = f" ({', '.join(missing[:_SHOWN])}, ... of {path.name})" if missing and path else ""
             raise CompressnetError(
                 f"data.root '{self._root}' {state}{some} (looked in {root.absolute()}; relative roots stand "
-                f"below --data-root or {DATA_VARIABLE}): {HOW_TO_OBTAIN}; `train --smoke` runs without it, on the "
-                "built-in photographs"
+                f"below --data-root or {DATA_VARIABLE}): {HOW_TO_OBTAIN}; `train --smoke` runs without it, on "
+                "the built-in photographs"
             )
         return found, missing
 
