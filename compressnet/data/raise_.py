@@ -86,10 +86,19 @@ class Raise:
         self._test_percent, self._val_percent = test_percent, val_percent
 
     def open(self, split: str, assets: Mapping[str, Any], seed: int) -> PhotographSplit:
-        about = {"subset": self._subset, "split": f"ours, hashed, {self._test_percent:g} % for testing"}
+        path, (found, missing) = self._list_of(), self._find()
+        about = {"split": f"ours, hashed, {self._test_percent:g} % for testing"}
+        about["list"] = path.stem if path else "every file"
         if self._keywords:
             about["keywords"] = ", ".join(sorted(self._keywords))
-        return PhotographSplit(self.photographs(split), self._sizes, split == "train", assets, seed, about)
+        absent = []
+        if missing and split == "train":
+            names = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
+            absent = [
+                f"{len(missing):,} of {len(found) + len(missing):,} photographs are not on disk: {names}"
+            ]
+        photographs = self.photographs(split)
+        return PhotographSplit(photographs, self._sizes, split == "train", assets, seed, about, absent)
 
     def photographs(self, split: str) -> list[Photograph]:
         """The files of a split that are on disk, sorted by name.
@@ -141,8 +150,8 @@ class Raise:
             some = f" ({', '.join(missing[:_SHOWN])}, ... of {path.name})" if missing and path else ""
             raise CompressnetError(
                 f"data.root '{self._root}' {state}{some} (looked in {root.absolute()}; relative roots stand "
-                f"below --data-root or {DATA_VARIABLE}): {HOW_TO_OBTAIN}; `train --smoke` runs without it, on "
-                "the built-in photographs"
+                f"below --data-root or {DATA_VARIABLE}): {HOW_TO_OBTAIN}; `train --smoke` runs without it, "
+                "on the built-in photographs"
             )
         return found, missing
 

@@ -48,6 +48,14 @@ def test_samples_and_facts(folder: Path) -> None:
     assert opened.facts()["split"] == "ours, hashed, 20 % for testing"
 
 
+def test_training_says_what_is_not_there(folder: Path) -> None:
+    for name in NAMES[:7]:
+        (folder / "TIFF" / f"{name}.TIF").unlink()
+    (line,) = Raise().open("train", ASSETS, 0)._left_out
+    assert line == f"7 of 60 photographs are not on disk: {', '.join(NAMES[:5])}, ..."
+    assert Raise().open("test", ASSETS, 0).facts()["list"] == "RAISE_1k"
+
+
 def test_columns_may_be_absent_and_in_any_order(folder: Path) -> None:
     (folder / "RAISE_1k.csv").write_text("Device, file\n" + "".join(f"D40,{name}\n" for name in NAMES[:9]))
     found = [name for split in ("train", "val", "test") for name in _names_or_none(Raise(), split)]
