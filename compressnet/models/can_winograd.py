@@ -123,7 +123,8 @@ class Winograd(nn.Module):
             UsageError: another type or device.
         """
         if not self.is_for(x):
-            raise UsageError(f"--backend winograd: float32 on the CPU only, not {x.dtype} on {x.device.type}")
+            found = f"{x.dtype} {tuple(x.shape)} on {x.device.type}"
+            raise UsageError(f"--backend winograd: images in float32 on the CPU only, not {found}")
         network, (batch, _, height, width) = self._network(), x.shape
         out = x.new_empty(batch, height, width, network.last.out_channels).permute(0, 3, 1, 2)
         image = self._taken(height, width, network.channels)

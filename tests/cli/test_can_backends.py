@@ -76,7 +76,10 @@ def test_what_is_unknown_is_one_line(cli: Cli, photograph: str) -> None:
 @needs_kernel
 def test_bench_refuses_what_the_kernel_does_not_serve(cli: Cli) -> None:
     for words, message in (
-        (("can24", "--dtype", "bfloat16"), "--backend winograd: float32 on the CPU only"),
+        (
+            ("can24", "--dtype", "bfloat16"),
+            "--backend winograd: images in float32 on the CPU only, not torch.bfloat16",
+        ),
         (("can24", "--mode", "train-step"), "can24 has it for --mode forward only"),
         (("resnet20",), "--backend winograd: resnet20 has eager, compile"),
     ):
