@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from compressnet.models.can import CAN, can24, can32
 needs_kernel = pytest.mark.skipif(
     not can_layer.available() or can_layer.level() < 3, reason="no kernel, or a processor without AVX2"
 )
+GOLDEN = Path(__file__).resolve().parents[2].parent / "shared" / "golden" / "can24_l0_released.npz"
 KINDS: list[dict[str, Any]] = [
     *({}, {"variant": "paper"}, {"norm": "none"}, {"norm": "bn"}, {"stats": "frozen"}, {"in_channels": 5}),
     *({"condition": "planes", "conditions": 4}, {"condition": "film", "conditions": 4}),
@@ -56,6 +58,24 @@ def test_equals_the_plain_form(make: Any, options: dict[str, Any], size: tuple[i
         found = registry.find("backend", name)(net)(x, *condition)
         assert found.shape == expected.shape
         assert (found - expected).abs().max() <= most * expected.abs().max()
+
+
+@needs_kernel
+@pytest.mark.skipif(not GOLDEN.exists(), reason="needs the golden file")
+@pytest.mark.parametrize("name", ["winograd", "winograd_precise"])
+def test_the_authors_network(name: str) -> None:
+    golden = dict(np.load(GOLDEN))
+    net = CAN.from_released(golden)
+    x = torch.from_numpy(golden["input_bgr_u8"][..., ::-1] / np.float32(255)).permute(2, 0, 1)[None]
+    bgr = registry.find("backend", name)(net)(x)[0].permute(1, 2, 0).numpy()[..., ::-1]
+    assert np.abs(bgr - golden["output_bgr"]).max() < 1e-5
+
+
+@needs_kernel
+def test_on_another_device_it_is_no_back_end() -> None:
+    net = trained().to("meta")
+    for name in ("winograd", "winograd_precise", "winograd_training"):
+        assert registry.find("backend", name)(net) is None
 
 
 @needs_kernel
