@@ -107,6 +107,7 @@ FORMULAS = {  # the cost of layers, by the name of the layer; needs no torch
 # for it, and at once: only calls need packages and time. It shares the module's parameters, or it is
 # `inference_only` and may hold a copy, made in its first call with torch's number of threads then.
 BACKENDS = {
+    "apply": "compressnet.tasks.image_apply:backend",
     "reference": "compressnet.layers.backends:in_torch",
     "c": "compressnet.layers.backends:in_c",
     "strips": "compressnet.models.can_strips:backend",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from compressnet.analysis.count import rate_of
 from compressnet.analysis.example import example, example_step
-from compressnet.analysis.forms import Form, make_form, what_runs
+from compressnet.analysis.forms import Form, make_form, runs_as, what_runs
 from compressnet.analysis.memory import peak_bytes
 from compressnet.analysis.rounds import Effort, Sampler
 from compressnet.analysis.timing import Clock, Comparison, compare, sampler
@@ -89,6 +89,7 @@ class Facts:
         unit, amount: what a pass processes: 0.26 "megapixel", 35 "token".
         parameters: of what the back end runs: fewer, where it folds.
         tensor_bytes: of parameters and stored buffers: the size of a weights file.
+        runs_as: the back end that runs, where the case's own chooses one.
     """
 
     inputs: tuple[tuple[int, ...], ...]
@@ -96,6 +97,7 @@ class Facts:
     amount: float
     parameters: int
     tensor_bytes: int
+    runs_as: str = "eager"
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -171,6 +173,7 @@ def prepare(plan: Plan, case: Case) -> Prepared:
             amount=amount,
             parameters=sum(p.numel() for p in runs.parameters()),
             tensor_bytes=sum(t.numel() * t.element_size() for t in tensors.values()),
+            runs_as=runs_as(module, case.backend),
         )
         form = make_form(module, inputs, case.mode, case.backend, case.dtype, side.text, plan.batch)
     return Prepared(_ready_form(form, case.threads, side.text), facts)

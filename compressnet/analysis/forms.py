@@ -45,6 +45,12 @@ def what_runs(module: nn.Module, backend: str) -> nn.Module:
     return made
 
 
+def runs_as(module: nn.Module, backend: str) -> str:
+    """The back end that runs: `backend`, or what one that chooses has chosen."""
+    run = None if backend in GENERAL_BACKENDS else _own_backend(module, backend)
+    return getattr(run, "runs_as", backend)
+
+
 def make_form(
     module: nn.Module,
     inputs: Sequence[Tensor],

@@ -52,6 +52,22 @@ def fast_forms(model: nn.Module, arithmetic: Arithmetic = "fast") -> dict[str, A
     return {name: form for name, form in forms.items() if form is not None}
 
 
+def backend(model: nn.Module) -> nn.Module | None:
+    """The back end `apply`: what `apply` runs of a network or an operator for images on a CPU, given memory.
+
+    It has `runs_as`, the name of what that is. None of other modules, and elsewhere.
+    """
+    from compressnet.operators.module import OperatorModule
+
+    name, form = next(iter(fast_forms(model).items()), ("eager", model))
+    on_cpu = all(parameter.is_cpu for parameter in model.parameters())
+    if not on_cpu or (form is model and not isinstance(model, OperatorModule)):
+        return None
+    form.runs_as = name
+    made: nn.Module = form
+    return made
+
+
 def infer(
     model: nn.Module, x: Tensor, arithmetic: Arithmetic = "fast", condition: Tensor | None = None
 ) -> Tensor:

@@ -25,6 +25,7 @@ from compressnet.kernels.library import built
 from compressnet.results.speed import milliseconds
 from compressnet.run import Run
 from compressnet.side import read_sides
+from compressnet.tasks.image_apply import fast_forms
 from tests.cli.conftest import Cli
 
 QUICK = ("--rounds", "2", "--threads", "1", "--processes", "1", "--no-memory")
@@ -82,6 +83,18 @@ def test_sequences_and_operators(cli: Cli) -> None:
     assert row["unit"] == "step"
     (row,) = measured(cli, "operator:rof", "--input-size", "8", *QUICK)["rows"]
     assert row["parameters"] == 0
+
+
+def test_as_apply_runs_them(cli: Cli) -> None:
+    """An operator beside a network in the fastest form that it has here, which is told."""
+    words = "operator:rof", "zoo:rof", "--backend", "apply", "--input-size", "20x16", *QUICK
+    operator, network = measured(cli, *words)["rows"]
+    assert (operator["backend"], operator["runs_as"]) == ("apply", "eager")
+    fastest = next(iter(fast_forms(compressnet.load("zoo:rof").model)))
+    assert (network["backend"], network["runs_as"]) == ("apply", fastest)
+    assert f"zoo:rof: apply runs it as {fastest}" in cli("bench", *words).stdout
+    failed = cli("bench", "lstm:input_size=4,hidden_size=5", "--backend", "apply", *QUICK, code=2)
+    assert failed.stderr.startswith("error: --backend apply: lstm:") and "has eager" in failed.stderr
 
 
 def test_equal_sides_are_told_apart(cli: Cli) -> None:
