@@ -107,7 +107,6 @@ FORMULAS = {  # the cost of layers, by the name of the layer; needs no torch
 # for it, and at once: only calls need packages and time. It shares the module's parameters, or it is
 # `inference_only` and may hold a copy, made in its first call with torch's number of threads then.
 BACKENDS = {
-    "apply": "compressnet.tasks.image_apply:backend",
     "reference": "compressnet.layers.backends:in_torch",
     "c": "compressnet.layers.backends:in_c",
     "strips": "compressnet.models.can_strips:backend",
@@ -115,6 +114,7 @@ BACKENDS = {
     "winograd_precise": "compressnet.models.can_winograd:precise_backend",
     "winograd_training": "compressnet.models.can_training:backend",
     "folded": "compressnet.layers.folded:backend",
+    "apply": "compressnet.tasks.image_apply:backend",
     "onnxruntime": "compressnet.export.backend:backend",
     "labels": "compressnet.models.seg_labels:labels",
     "labels_folded": "compressnet.models.seg_labels:labels_folded",
