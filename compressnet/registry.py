@@ -56,6 +56,7 @@ LAYERS = {
     "factored_embedding": "compressnet.layers.factored_embedding:FactoredEmbedding",
     "factored_softmax": "compressnet.layers.softmax:FactoredSoftmax",
     "full_softmax": "compressnet.layers.softmax:full_softmax",
+    "guided_upsample": "compressnet.layers.guided_upsample:GuidedUpsample",
     "identity": "torch.nn:Identity",
     "layer_norm": "compressnet.layers.plain:layer_norm",
     "log_mel": "compressnet.layers.features:LogMel",

@@ -21,6 +21,7 @@ from compressnet.layers.chain import Chain
 from compressnet.layers.dilated_conv import DilatedConv2d
 from compressnet.layers.factored_embedding import FactoredEmbedding
 from compressnet.layers.features import MFCC, LogMel
+from compressnet.layers.guided_upsample import GuidedUpsample
 from compressnet.layers.lstm import LSTM
 from compressnet.layers.lstm_1997 import LSTM1997
 from compressnet.layers.recurrent_stack import RecurrentStack
@@ -175,6 +176,10 @@ def _adaptive_norm(module: AdaptiveNorm) -> dict[str, Any]:
     }
 
 
+def _guided_upsample(module: GuidedUpsample) -> dict[str, Any]:
+    return {"factor": module.factor, "radius": module.radius, "eps": module.eps}
+
+
 def _embedding(module: nn.Embedding) -> dict[str, Any]:
     _only(module, padding_idx=None, max_norm=None, scale_grad_by_freq=False, sparse=False)
     return {"num_embeddings": module.num_embeddings, "embedding_dim": module.embedding_dim}
@@ -311,6 +316,7 @@ _KINDS: Mapping[type[nn.Module], tuple[str, Callable[[Any], dict[str, Any]]]] = 
     nn.BatchNorm2d: ("batch_norm2d", _batch_norm),
     nn.LayerNorm: ("layer_norm", _layer_norm),
     AdaptiveNorm: ("adaptive_norm", _adaptive_norm),
+    GuidedUpsample: ("guided_upsample", _guided_upsample),
     nn.Embedding: ("embedding", _embedding),
     FactoredEmbedding: ("factored_embedding", _factored_embedding),
     FullSoftmax: ("full_softmax", _full_softmax),

@@ -138,7 +138,8 @@ def example(module: nn.Module) -> Tensor:
 
 
 def test_every_model_and_layer_is_in_the_table() -> None:
-    apart = {"identity", "operator", "sequence_classifier"}  # the last takes two inputs: below
+    apart = {"identity", "operator"}
+    apart |= {"sequence_classifier", "guided_upsample"}  # they take several inputs: below
     apart |= {"alexnet"}  # its linear layers have one size of maps
     apart |= {"segnet"}  # its maxima hang on the last digit: test_what_hangs_on_the_last_digit_is_refused
     assert {*NAMED, *apart} == {*registry.MODELS, *registry.LAYERS}
@@ -153,6 +154,15 @@ def test_a_classifier_with_lengths_as_second_input(tmp_path: Path) -> None:
         wanted = module(words, lengths)
     (ours,) = run(done.output, words, lengths)
     assert_close(ours, wanted)
+
+
+def test_upsampling_with_three_inputs(tmp_path: Path) -> None:
+    module: Any = lively(signature.build("layer", "guided_upsample", {"factor": 2, "radius": 2}))
+    done = export(module, tmp_path / "net.onnx")
+    for batch, *size in IMAGES:
+        inputs = module.example(batch, size)
+        (ours,) = run(done.output, *inputs)
+        assert_close(ours, module(*inputs))
 
 
 def shallow(name: str, monkeypatch: pytest.MonkeyPatch) -> nn.Module:
