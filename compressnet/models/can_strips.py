@@ -155,6 +155,11 @@ def plain_bytes(net: CAN, height: int, width: int) -> int:
     return 4 * height * _row_bytes(net, width)
 
 
+def least_bytes(net: CAN, width: int) -> int:
+    """What activations take in strips of one row, the others in a file."""
+    return _ROWS_AT_LEAST * _row_bytes(net, width)
+
+
 def plan(net: CAN, height: int, width: int, max_bytes: int | None = None) -> Plan:
     """The fastest way within `max_bytes` for activations (the photograph and the result are not counted).
 
@@ -167,7 +172,7 @@ def plan(net: CAN, height: int, width: int, max_bytes: int | None = None) -> Pla
     threads = torch.get_num_threads() if device == "cpu" else 1
     if max_bytes is None:
         return Plan(wanted, False, height * row + threads * _STRIPS_AT_ONCE * wanted, threads)
-    least = _ROWS_AT_LEAST * row
+    least = least_bytes(net, width)
     if max_bytes < least:
         raise CompressnetError(
             f"max_memory: a photograph {width} pixels wide needs at least {-(-least // 2**20)} MB, "

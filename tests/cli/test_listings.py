@@ -166,7 +166,7 @@ def test_completion_knows_subjects(cli: Cli, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("_COMPRESSNET_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_WORDS", "compressnet bench can24 can")
     monkeypatch.setenv("COMP_CWORD", "3")
-    assert set(cli(code=None).stdout.split()) == {"can24", "can32"}
+    assert set(cli(code=None).stdout.split()) == {"can24", "can24_small", "can32"}
 
 
 @pytest.mark.parametrize("set_", [True, False])
