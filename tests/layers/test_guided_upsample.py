@@ -169,4 +169,4 @@ def test_what_it_refuses() -> None:
         ((3, 1, 0.0), "eps must be above"),
     ):
         with pytest.raises(ValueError, match=message):
-            GuidedUpsample(*arguments)  # type: ignore[arg-type]
+            GuidedUpsample(*arguments)

@@ -204,7 +204,7 @@ def test_photographs_take_the_fastest_that_fits(monkeypatch: pytest.MonkeyPatch)
         ({"max_memory": 5}, "strips"),
         ({"dtype": "bfloat16"}, "strips"),
     ):
-        made = Applier(net, Options(**options), Silent())(image)  # type: ignore[arg-type]
+        made = Applier(net, Options(**options), Silent())(image)
         assert made.backend == backend
         np.testing.assert_allclose(made.pixels, expected, atol=0.1 if "dtype" in options else 2e-5)
     assert all(parameter.dtype == torch.float32 for parameter in net.parameters())
