@@ -65,7 +65,8 @@ class Train(_Settings):
     epochs: Positive | None = None
     batch: Batch = 1
     accumulate: Batch = 1
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    # soap: Adam in the basis that fits the gradients (arXiv 2409.11321, with `betas: [0.95, 0.95]`).
+    optimizer: Literal["adam", "adamw", "sgd", "soap"] = "adam"
     lr: Positive = 1e-3
     betas: Annotated[list[Probability], Field(min_length=2, max_length=2)] = [0.9, 0.999]
     eps: Positive = 1e-8

@@ -25,6 +25,8 @@ from compressnet.errors import CompressnetError, CompressnetNote
 from compressnet.json_file import Form
 from compressnet.run import Run
 from compressnet.run_files import Count
+from compressnet.training import soap
+from compressnet.training.soap import SOAP
 from compressnet.weights import Architecture
 
 Figure = float | Literal["nan", "inf", "-inf"]  # JSON has no numbers that are not finite
@@ -167,11 +169,18 @@ def restore_optimizer(
             continue
         name, _, slot = key.removeprefix("optimizer.").rpartition("/")
         parameter = parameters.get(name)
-        if parameter is None or not slot or value.shape not in (torch.Size(), parameter.shape):
+        if parameter is None or not _fits(optimizer, parameter, slot, value):
             raise CompressnetError(f"{source}: its training state does not fit the model: {key[:200]!r}")
         # Adam keeps its step counters on the CPU.
         place = "cpu" if slot == "step" else parameter.device
         optimizer.state[parameter][slot] = value.clone().to(place)
+
+
+def _fits(optimizer: torch.optim.Optimizer, parameter: Tensor, slot: str, value: Tensor) -> bool:
+    """Whether `value` can be what an optimiser keeps of a parameter under that name."""
+    if isinstance(optimizer, SOAP):
+        return soap.slots(parameter).get(slot) == tuple(value.shape)
+    return bool(slot) and value.shape in (torch.Size(), parameter.shape)
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from compressnet.recipe import Train
+from compressnet.training.soap import SOAP
 
 
 def make_optimizer(model: nn.Module, settings: Train) -> torch.optim.Optimizer:
@@ -29,7 +30,7 @@ def make_optimizer(model: nn.Module, settings: Train) -> torch.optim.Optimizer:
     groups = [group for group in groups if group["params"]]
     if settings.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
-    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "soap": SOAP}[settings.optimizer]
     betas = (settings.betas[0], settings.betas[1])
     return kind(groups, lr=settings.lr, betas=betas, eps=settings.eps)
 

@@ -34,7 +34,7 @@ def test_pieces_of_steps_have_rates_of_their_own() -> None:
     assert rates(schedule="pieces", pieces=pieces, warmup_steps=2)[:3] == [0.25, 0.5, 0.5]
 
 
-@pytest.mark.parametrize("kind", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("kind", ["adam", "adamw", "sgd", "soap"])
 def test_weight_decay_spares_vectors_and_scalars(kind: str) -> None:
     model = nn.Sequential(nn.Conv2d(1, 1, 3), nn.Linear(1, 1))
     optimizer = make_optimizer(model, Train(steps=1, optimizer=kind, weight_decay=0.1))  # type: ignore[arg-type]
