@@ -87,7 +87,7 @@ def samples(output: options.Output = None, force: options.Force = False, json: o
     if output is not None:
         make_folder(output)
     for photograph, target in zip(photographs, targets, strict=False):
-        files.write_bytes(target, photograph.path.read_bytes())
+        files.write_bytes(target, photograph.path.read_bytes(), replace=force)
     written = [str(target) for target in targets]
     if json:
         console.print_json({"credits": sample.credits(), "files": written})
@@ -208,10 +208,14 @@ def mix(
         files.refuse_to_overwrite(target, force)
     clips = _clips(_component(source, set_ or []), split)
     mixed = keyword_stream.mix(clips, minutes, seed, gap_ms, unknown_percent, noise_volume)
-    with files.whole_file(labels) as words, files.whole_file(output) as sound:  # `output` is there first
+    with (
+        files.whole_file(labels, replace=force) as words,
+        files.whole_file(output, replace=force) as sound,  # is there first
+    ):
         words.write_text(keyword_stream.written(mixed.onsets))
         audio.write_audio(sound, mixed.samples, clips.sample_rate)
-        files.remove(labels.resolve())  # killed in between, this leaves no labels of another recording
+        if force:
+            files.remove(labels.resolve())  # killed in between, this leaves no labels of another recording
     if json:
         seconds = len(mixed.samples) / clips.sample_rate
         console.print_json(

@@ -57,7 +57,7 @@ def fold(
 
         assert architecture is not None
         edits = [*architecture.edits, done.folding.edit]
-        weights.save(output, done.module, replace(architecture, edits=edits))
+        weights.save(output, done.module, replace(architecture, edits=edits), replace=force)
     _report(side.text, done, output, json)
     options.note_assumed(side.text, side.assumed())
 

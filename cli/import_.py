@@ -58,7 +58,7 @@ def import_(
         architecture, network = _weights(source)
     else:
         architecture, network = _released(source, operator)
-    weights.save(output, network, architecture)
+    weights.save(output, network, architecture, replace=force)
     _report(output, architecture, network, json)
 
 

@@ -62,7 +62,7 @@ def copy(
     target = target or Path()
     target = target / source.name if os.path.isdir(target) else target
     files.refuse_to_overwrite(target, force)
-    files.write_text(target, source.read_text(encoding="utf-8"))
+    files.write_text(target, source.read_text(encoding="utf-8"), replace=force)
     if json:
         console.print_json({"recipe": str(source), "output": str(target)})
     elif not files.is_stream(target):

@@ -42,7 +42,7 @@ def report(
         raise UsageError(f"{output}: name the page NAME.html")
     files.refuse_to_overwrite(output, force)
     data = page(read_contents(chosen, results)).encode()
-    files.write_bytes(output, data)
+    files.write_bytes(output, data, replace=force)
     if json:
         console.print_json({"output": str(output), "bytes": len(data)})
     elif not files.is_stdout(output):

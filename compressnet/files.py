@@ -23,6 +23,7 @@ _NAME_BYTES = 40  # of a file's name in that of its temporary: a name may have 2
 _TEMPORARY = re.compile(r"\..*\.(\d{1,10})(-[0-9a-f]+)?\.tmp", re.ASCII | re.DOTALL)
 _DESCRIPTORS = re.compile(r"/proc/(\d+)(/task/\d+)?/fd")
 _LARGEST_PID = 2**31 - 1
+_WITHOUT_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 # What JSON may hold and a reader not: halves of pairs are no UTF-8, the others steer a terminal.
 _UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -47,45 +48,57 @@ class WriteError(CompressnetError):
         return self.reason.errno in _OF_THE_DISK
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+class Appeared(CompressnetError):
+    """A file that was not there when the work for it began, and is when it is to be written."""
+
+
+def write_bytes(path: Path, data: bytes, *, replace: bool = True) -> None:
     """Write `path` atomically: a neighbour file, flushed to the disk, renamed into place.
 
     The new file has the mode of the one it replaces. A link is followed: what it names is replaced, or made.
     Devices and pipes are written into.
 
+    Args:
+        replace: take the place of what is there. False: of nothing, not even of a file that another process
+            makes while this one works.
+
     Raises:
         WriteError: the disk is full or read-only, the folder missing; what stood at `path` still does.
+        Appeared: `path` is there, and `replace` is False.
     """
     try:
         if is_stream(path):
             _write_into(path, data)
         else:
-            _replace(Path(os.path.realpath(path)) if path.is_symlink() else path, data)
+            with new_file(_place(path, replace), replace=replace) as file:
+                file.write(data)
     except OSError as error:
         raise write_error(path, error) from error
 
 
-def _replace(path: Path, data: bytes) -> None:
-    with new_file(path) as file:
-        file.write(data)
+def _place(path: Path, replace: bool) -> Path:
+    """Where the file of that name goes: what a link names, unless even a link is in the way."""
+    return Path(os.path.realpath(path)) if replace and path.is_symlink() else path
 
 
 @contextmanager
-def whole_file(target: Path, suffix: str = "") -> Iterator[Path]:
+def whole_file(target: Path, suffix: str = "", *, replace: bool = True) -> Iterator[Path]:
     """Yield the name of a temporary to write; it takes the place of `target` once it is whole.
 
     The new file has the mode of the one it replaces. A link is followed. Devices and pipes get its bytes.
 
     Args:
         suffix: of the temporary of a device, which has none; else it has the name of `target`.
+        replace: as of `write_bytes`.
 
     Raises:
         WriteError: the disk is full or read-only, the folder missing; what stood at `target` still does.
+        Appeared: `target` is there, and `replace` is False.
         CompressnetError: what is raised within, of `target` instead of the temporary.
     """
     try:
         stream = is_stream(target)
-        place = Path(os.path.realpath(target)) if target.is_symlink() and not stream else target
+        place = target if stream else _place(target, replace)
         beside = Path(tempfile.gettempdir(), f"stream{suffix}") if stream else place
         with temporary_folder(beside, mode=0o700) as folder:  # the target may be its owner's alone
             temporary = folder / beside.name
@@ -97,27 +110,52 @@ def whole_file(target: Path, suffix: str = "") -> Iterator[Path]:
             if stream:
                 _write_into(target, temporary.read_bytes())
             else:
-                _take_place(temporary, place)
+                _take_place(temporary, place, replace)
     except OSError as error:
         raise write_error(target, error) from error
 
 
-def _take_place(temporary: Path, place: Path) -> None:
+def _take_place(temporary: Path, place: Path, replace: bool) -> None:
     descriptor = os.open(temporary, os.O_RDONLY)
     try:
         _like(place, descriptor)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+    _rename(temporary, place, replace)
+
+
+def _rename(temporary: Path, place: Path, replace: bool) -> None:
+    try:
+        # No rename that Python has refuses to replace a file. A second name for it does; the first goes with
+        # all temporaries.
+        if not replace:
+            os.link(temporary, place)
+            return
+    except FileExistsError:
+        raise _appeared(place) from None
+    except OSError as error:
+        if error.errno not in _WITHOUT_LINKS:
+            raise
+        if os.path.lexists(place):  # on FAT: another file may appear between this look and the rename
+            raise _appeared(place) from None
     os.replace(temporary, place)
 
 
+def _appeared(path: Path) -> Appeared:
+    return Appeared(f"{path} appeared meanwhile, and is left as it is: add --force to overwrite it")
+
+
 @contextmanager
-def new_file(path: Path) -> Iterator[BinaryIO]:
+def new_file(path: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
     """Yield a new file to write into, piece by piece; it takes the place of `path` once it is whole.
+
+    Args:
+        replace: as of `write_bytes`.
 
     Raises:
         OSError: the disk is full or read-only, the folder missing; what stood at `path` still does.
+        Appeared: `path` is there, and `replace` is False.
     """
     temporary = _temporary(path)
     try:
@@ -128,7 +166,7 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(descriptor)
-        os.replace(temporary, path)
+        _rename(temporary, path, replace)
     finally:
         remove(temporary)
 
@@ -194,6 +232,8 @@ def _write_into(path: Path, data: bytes) -> None:
 def refuse_to_overwrite(path: Path, force: bool) -> None:
     """Look, before anything is computed, whether `path` may be written.
 
+    What appears after this look is refused where it is written, with `replace=force`.
+
     Raises:
         CompressnetError: something is there, and `force` does not allow to replace it.
     """
@@ -208,14 +248,14 @@ def refuse_to_overwrite(path: Path, force: bool) -> None:
         )
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, replace: bool = True) -> None:
     """`write_bytes` of UTF-8 text."""
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode(), replace=replace)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, *, replace: bool = True) -> None:
     """Write `value` as indented JSON, atomically; see `json_text`."""
-    write_text(path, json_text(value) + "\n")
+    write_text(path, json_text(value) + "\n", replace=replace)
 
 
 def json_text(value: Any, *, plain: bool = False) -> str:

@@ -50,15 +50,19 @@ __all__ = [
 KEY = "compressnet"
 
 
-def save(path: Path, model: nn.Module, architecture: Architecture) -> None:
+def save(path: Path, model: nn.Module, architecture: Architecture, *, replace: bool = True) -> None:
     """Write a model's weights with its description, atomically.
 
     A module with a `before_save()` is asked to run it on the copy that is saved.
 
+    Args:
+        replace: take the place of a file that is there.
+
     Raises:
-        CompressnetError: the disk is full or read-only, or a value is not finite.
+        CompressnetError: the disk is full or read-only, or a value is not finite; or there is a file, and
+            `replace` is False.
     """
-    files.write_bytes(path, to_bytes(tensors_of(model), architecture, str(path)))
+    files.write_bytes(path, to_bytes(tensors_of(model), architecture, str(path)), replace=replace)
 
 
 def to_bytes(tensors: Mapping[str, Tensor], architecture: Architecture, source: str = "weights") -> bytes:

@@ -145,6 +145,30 @@ def test_what_may_be_overwritten(tmp_path: Path) -> None:
         files.refuse_to_overwrite(path, force=False)
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_what_appears_meanwhile_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    if not links:  # as FAT
+        monkeypatch.setattr(files.os, "link", refuse)
+    files.write_text(tmp_path / "new", "ours", replace=False)
+    with files.whole_file(tmp_path / "other", replace=False) as temporary:
+        temporary.write_text("ours")
+    assert {path.name: path.stat().st_nlink for path in tmp_path.iterdir()} == {"new": 1, "other": 1}
+    (tmp_path / "link").symlink_to("absent")
+    for name in ("new", "link"):
+        with pytest.raises(files.Appeared, match=f"{name} appeared meanwhile.*add --force"):
+            files.write_text(tmp_path / name, "late", replace=False)
+        with (
+            pytest.raises(files.Appeared, match=name),
+            files.whole_file(tmp_path / name, replace=False) as temporary,
+        ):
+            temporary.write_text("late")
+    assert (tmp_path / "new").read_text() == "ours"
+    assert {path.name for path in tmp_path.iterdir()} == {"new", "other", "link"}
+
+
 def test_pipes_devices_and_open_files_are_written_into(tmp_path: Path) -> None:
     pipe, got = tmp_path / "pipe", []
     os.mkfifo(pipe)

@@ -217,7 +217,6 @@ def _apply(
                     raise artefact
                 with loaded.running():  # a clip is made while it is written
                     placed = writer.take(source, artefact)
-                entry = {"input": source.name, **artefact.as_json(), **placed}
             except CompressnetError as error:
                 if isinstance(error, WriteError) and error.is_of_the_disk and done < total:
                     ended = CompressnetError(f"{error}; {total - done} more inputs were not processed")
@@ -225,17 +224,23 @@ def _apply(
                     break
                 writer.failed.append((source, error))
             else:
-                if cut_short := entry.pop("cut_short", None):
-                    writer.failed.append((source, cut_short))
-                (texts if _is_prompt(source) else entries).append(entry)
-                for line in entry.get("lost", ()):
-                    place = entry["output"]
-                    screen.note("warning", f"{source if is_stream(Path(place)) else place}: {line}")
+                if placed is not None:
+                    entry = {"input": source.name, **artefact.as_json(), **placed}
+                    if cut_short := entry.pop("cut_short", None):
+                        writer.failed.append((source, cut_short))
+                    (texts if _is_prompt(source) else entries).append(entry)
+                    _tell_lost(source, entry, screen)
             # A large photograph has shown a bar of its own.
             _bar(screen, total, min(done, total))
     finally:
         screen.close()
     return entries, texts
+
+
+def _tell_lost(source: Source, entry: dict[str, Any], screen: console.Screen) -> None:
+    for line in entry.get("lost", ()):
+        place = entry["output"]
+        screen.note("warning", f"{source if is_stream(Path(place)) else place}: {line}")
 
 
 def _is_prompt(source: Source) -> bool:

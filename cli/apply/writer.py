@@ -67,10 +67,11 @@ class Writer(Protocol):
     skipped: list[Path]
     failed: list[tuple[Source, CompressnetError]]
 
-    def take(self, source: Source, artefact: Artefact) -> dict[str, Any]:
+    def take(self, source: Source, artefact: Artefact) -> dict[str, Any] | None:
         """Keep a result, on the disk or to print it: what `--json` tells of where it is.
 
-        Of one that ends before it should, `cut_short` is the reason.
+        Of one that ends before it should, `cut_short` is the reason. None: its file has appeared meanwhile,
+        and is skipped.
 
         Raises:
             CompressnetError: it cannot be written; `files.WriteError` says whether others can.
@@ -141,7 +142,7 @@ class Together:
     def __init__(self, inputs: Inputs, output: Path, rules: Rules) -> None:
         if rules.shard != (1, 1):
             raise UsageError(f"--shard: {output} is one file for all inputs: name a folder")
-        self.output = output
+        self.output, self.rules = output, rules
         self.sources = list(inputs.names)
         self.skipped: list[Path] = []
         self.failed = inputs.failed
@@ -165,9 +166,12 @@ class Together:
             return []
         try:
             make_folder(self.output.parent)
-            with files.whole_file(self.output) as temporary:
+            with files.whole_file(self.output, replace=self.rules.force) as temporary:
                 write_together(self._kept, temporary)
         except CompressnetError as error:
+            if isinstance(error, files.Appeared) and self.rules.skip_existing:
+                self.skipped.append(self.output)
+                return []
             self.failed += [(source, error) for source, _ in self._kept]
             # On the screen, then: what was computed is not lost.
             return [] if files.is_stdout(self.output) else self._kept
@@ -178,7 +182,7 @@ class Apart:
     """A file of its own for each result."""
 
     def __init__(self, inputs: Inputs, output: Path, makes: Makes, rules: Rules) -> None:
-        self.output, self.force = output, rules.force
+        self.output, self.rules = output, rules
         self.is_stream = files.is_stream(output)
         self.failed = inputs.failed
         single = inputs.alone and bool(output.suffix) and not os.path.isdir(output) and not self.is_stream
@@ -196,7 +200,7 @@ class Apart:
         done = {*self.skipped, *(self._targets.get(source) for source, _ in self.failed)}
         self.sources = [s for s, target in self._targets.items() if s in mine and target not in done]
 
-    def take(self, source: Source, artefact: Artefact) -> dict[str, Any]:
+    def take(self, source: Source, artefact: Artefact) -> dict[str, Any] | None:
         target = self._targets[source]
         if self.is_stream:
             fits = self.output != STDOUT and target.suffix.lower() in artefact.suffixes
@@ -210,8 +214,14 @@ class Apart:
                 f"{' '.join(artefact.suffixes)}"
             )
         make_folder(target.parent)
-        with files.whole_file(target) as temporary:
-            told = _write(artefact, temporary)
+        try:
+            with files.whole_file(target, replace=self.rules.force) as temporary:
+                told = _write(artefact, temporary)
+        except files.Appeared:
+            if not self.rules.skip_existing:
+                raise
+            self.skipped.append(target)
+            return None
         return {"output": str(target), **told}
 
     def finish(self) -> list[tuple[Source, Artefact]]:
@@ -238,7 +248,7 @@ class Apart:
                 self.failed.append((source, CompressnetError(f"cannot write {target}: it is a folder")))
             elif target not in self.skipped:
                 try:
-                    files.refuse_to_overwrite(target, self.force)
+                    files.refuse_to_overwrite(target, self.rules.force)
                 except CompressnetError as error:
                     existing.append(error)
             self._refuse_linked_folders(target)
@@ -249,7 +259,7 @@ class Apart:
 
     def _refuse_linked_folders(self, target: Path) -> None:
         """A link below the output may lead to where nobody meant to write."""
-        if self.force or target == self.output:
+        if self.rules.force or target == self.output:
             return
         for folder in target.parents:
             if folder == self.output:

@@ -140,7 +140,7 @@ def bench(
         command = options.command_line(context)
         console.note(f"recorded: {write_record(results, record, report, command, overwrite=force)}")
     if plot is not None:
-        write_bytes(plot, reporting.draw(plan, report))
+        write_bytes(plot, reporting.draw(plan, report), replace=force)
 
 
 def _show(report: Mapping[str, Any], json: bool) -> None:

@@ -151,7 +151,9 @@ def compress(
             raise UsageError("--input-size and --seq-len: a network takes one of them")
         done = job.go(batch, seq_len if size is None else size, clock, is_dry=dry_run)
         command = ["compressnet", *sys.argv[1:]]
-        place = None if dry_run or not job.is_stored else job.write(done, output, runs, command)
+        place = (
+            None if dry_run or not job.is_stored else job.write(done, output, runs, command, replace=force)
+        )
         if place is not None and job.plan is not None:
             done = job.finetune(done, place, command)
         if place is not None and record:

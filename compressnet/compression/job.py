@@ -238,8 +238,13 @@ class Job:
         metric = self.loaded.task.best[0] if self.loaded else ""
         return Done(result, found, figures, metric, facts)
 
-    def write(self, done: Done, output: Path | None, runs: Path, command: Sequence[str]) -> Path:
+    def write(
+        self, done: Done, output: Path | None, runs: Path, command: Sequence[str], *, replace: bool = True
+    ) -> Path:
         """Write a weights file, or a run; returns where it is.
+
+        Args:
+            replace: take the place of a weights file that is there.
 
         Raises:
             CompressnetError: it cannot be written.
@@ -249,8 +254,8 @@ class Job:
         architecture = stored.with_edits(self.loaded.architecture, done.result.edits)
         module = done.result.module.cpu()
         if output is not None and output.suffix == ".safetensors":
-            weights.save(output, module, architecture)
-            files.write_json(stored.report_of(output), done.as_dict())
+            weights.save(output, module, architecture, replace=replace)
+            files.write_json(stored.report_of(output), done.as_dict(), replace=replace)
             return output
         assert self.recipe is not None
         parent = {"run": self.text, "digest": str(done.facts["parent"])}

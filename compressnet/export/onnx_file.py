@@ -146,7 +146,7 @@ def export(
     (reporter or Silent()).note(
         "info", f"exporting {source.name}; ONNX Runtime checks the file, some seconds"
     )
-    return _write(source, path, opset, state, tolerance)
+    return _write(source, path, opset, state, tolerance, force)
 
 
 def _with_inputs(module: nn.Module, inputs: Sequence[str]) -> nn.Module:
@@ -179,10 +179,10 @@ def missing_packages() -> str:
     return f"{', '.join(missing)}: pip install 'compressnet[export]' (the extra `export`)"
 
 
-def _write(source: _Source, path: Path, opset: int, state: bool, tolerance: float) -> Exported:
+def _write(source: _Source, path: Path, opset: int, state: bool, tolerance: float, force: bool) -> Exported:
     with quiet():
         graph, file, checks = _made(source, opset, state, tolerance)
-    files.write_bytes(path, file)
+    files.write_bytes(path, file, replace=force)
     return Exported(
         path,
         source.name,

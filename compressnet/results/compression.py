@@ -64,7 +64,7 @@ def write_record(
         "commit": commit(),
         "date": datetime.now(UTC).date().isoformat(),
     }
-    store(path, without_places(record))
+    store(path, without_places(record), overwrite=overwrite)
     return path
 
 

@@ -71,7 +71,7 @@ def write_record(
         "released": bool(architecture and architecture.data.get("name") == "released"),
         "training": _training_of(loaded),
     }
-    store(path, record)
+    store(path, record, overwrite=overwrite)
     return path
 
 

@@ -33,17 +33,17 @@ def record_path(folder: Path, name: str, *, overwrite: bool) -> Path:
     return path
 
 
-def store(path: Path, record: Mapping[str, Any]) -> None:
+def store(path: Path, record: Mapping[str, Any], *, overwrite: bool = True) -> None:
     """Write a record; its folder appears where it is missing.
 
     Raises:
-        CompressnetError: it cannot be written.
+        CompressnetError: it cannot be written, or is there and not to be overwritten.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise files.write_error(path.parent, error) from error
-    files.write_json(path, record)
+    files.write_json(path, record, replace=overwrite)
 
 
 def symbolic(command: str) -> str:

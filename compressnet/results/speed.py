@@ -56,7 +56,7 @@ def write_record(
         "commit": commit(),
         **without_places(report),
     }
-    store(path, record)
+    store(path, record, overwrite=overwrite)
     return path
 
 
