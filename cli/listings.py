@@ -1,10 +1,13 @@
-"""`compressnet models|layers|operators|zoo ls` and `--version`."""
+"""`compressnet models|layers|operators|zoo ls`, `compressnet operators show` and `--version`."""
 
 from __future__ import annotations
 
 import inspect
+from typing import Annotated
 
 import typer
+
+from compressnet.errors import UsageError
 
 from . import console, options
 
@@ -39,6 +42,35 @@ def list_operators(json: options.Json = False) -> None:
     Example: compressnet operators ls
     """
     _list("operator", json)
+
+
+@operators.command("show")
+def show_operator(
+    operator: Annotated[str, typer.Argument(help="The name of an operator.")], json: options.Json = False
+) -> None:
+    """Show an operator: its paper, its keys with their ranges and defaults, and an example.
+
+    It also says whether its settings are those of the authors of fast image processing, as far as their
+    released networks can tell.
+
+    Example: compressnet operators show dark_channel
+    """
+    from compressnet.operators.described import CONFIRMED, described
+    from compressnet.subject import parse
+
+    subject = parse(f"operator:{operator.removeprefix('operator:')}", ("operator",))
+    if subject.arguments:
+        raise UsageError(f"{operator}: give the name alone, {subject.name}")
+    found = described(subject.name)
+    if json:
+        console.print_json({**found._asdict(), "confirmed": not found.unconfirmed})
+        return
+    console.print_text("\n".join([f"{found.name}: {found.about}", *found.notes]))
+    console.print_text(f"source: {found.source}")
+    state = f"not confirmed: {found.unconfirmed}" if found.unconfirmed else f"confirmed: {CONFIRMED}"
+    console.print_text(f"settings {state}")
+    options.print_keys(options.keys_of_operator(found.name), found.keys)
+    console.print_text(f"example: {found.example}")
 
 
 @zoo.command("ls")

@@ -228,14 +228,38 @@ def show_settings(what: str, target: Callable[..., object], json: bool) -> None:
     known, _ = json_schema(target)
     if json:
         console.print_json(known)
-        return
-    known = {key: _plain(entry) for key, entry in known.items()}
+    else:
+        print_keys(f"{what} of this subject (--set KEY=VALUE)", known)
+
+
+def keys_of_operator(name: str) -> str:
+    """The title of a table of these."""
+    return f"keys (operator:{name}:KEY=VALUE,...)"
+
+
+def print_keys(title: str, known: Mapping[str, dict[str, Any]]) -> None:
+    """A table of keys.
+
+    Args:
+        known: the JSON schema of each; where one has `about`, there is a column for what they mean.
+    """
+    about = ["about"] if any("about" in entry for entry in known.values()) else []
     rows = [
-        (key, entry.get("type", "-"), _range(entry), entry.get("default")) for key, entry in known.items()
-    ]
-    console.print_table(
-        f"{what} of this subject (--set KEY=VALUE)", ["key", "type", "range", "default"], rows, numeric=3
-    )
+        [key, *(entry.get(column) for column in about), entry.get("type"), _range(entry),
+         _written(entry.get("default"))]
+        for key, entry in ((key, _plain(entry)) for key, entry in known.items())
+    ]  # fmt: skip
+    columns = ["key", *about, "type", "range", "default"]
+    console.print_table(title, columns, rows, numeric=len(columns) - 1)
+
+
+def _written(value: object) -> str | None:
+    """A default as it is typed: a figure would be rounded, 1e-05 to 0.0000."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, list | tuple) else str(value)
 
 
 def _plain(schema: dict[str, Any]) -> dict[str, Any]:
@@ -250,8 +274,10 @@ def _plain(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _range(schema: dict[str, Any]) -> str:
     """Of a JSON schema: what a value may be."""
-    if "enum" in schema:
-        return ", ".join(map(str, schema["enum"]))
+    if "enum" in schema or "const" in schema:
+        return ", ".join(map(str, schema.get("enum", [schema.get("const")])))
+    if "prefixItems" in schema:  # of so many values, of one kind
+        return f"each {_range(schema['prefixItems'][0])}"
     if "items" in schema and (each := _range(schema["items"])):
         return f"each {each}"
     words = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}

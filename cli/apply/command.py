@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -69,7 +70,7 @@ def apply(
 
     loaded = load(subject)
     if list_options:
-        options.show_settings("options", loaded.task.options, json)
+        _show_options(loaded, json)
         return
     given = inputs or []
     settings = _settings(loaded, set_, prompt, max_memory)
@@ -111,14 +112,51 @@ def apply(
         raise CompressnetError(*dict.fromkeys(str(error) for _, error in writer.failed))
 
 
+def _show_options(loaded: Loaded, json: bool) -> None:
+    """What `--set` takes; of an operator also its own keys, which stand in the subject."""
+    from compressnet import registry
+    from compressnet.signature import json_schema
+
+    if loaded.subject.kind != "operator":
+        options.show_settings("options", loaded.task.options, json)
+        return
+    own, _ = json_schema(registry.find("operator", loaded.subject.name))
+    if json:
+        console.print_json({"keys": own, "options": json_schema(loaded.task.options)[0]})
+        return
+    options.print_keys(options.keys_of_operator(loaded.subject.name), own)
+    options.show_settings("options", loaded.task.options, json)
+
+
 def _settings(
     loaded: Loaded, overrides: list[str] | None, prompt: str | None, max_memory: int | None
 ) -> dict[str, Any]:
     """What `--set` says and what options of their own say, which may not both say it."""
     settings, flags = options.parse_settings(overrides), _of_flags(loaded, prompt, max_memory)
+    _refuse_own_keys(loaded, settings)
     if twice := sorted(flags.keys() & settings.keys()):
         raise UsageError(f"--set {twice[0]}=...: --{twice[0].replace('_', '-')} says it already")
     return settings | flags
+
+
+def _refuse_own_keys(loaded: Loaded, settings: Mapping[str, object]) -> None:
+    """What an operator does is said in its subject, which is also what targets and reports name."""
+    from dataclasses import replace
+
+    from compressnet import registry
+    from compressnet.signature import parameters
+
+    subject = loaded.subject
+    if subject.kind != "operator":
+        return
+    own = {
+        key: value
+        for key, value in settings.items()
+        if key in parameters(registry.find("operator", subject.name))
+    }
+    if own:
+        text = replace(subject, arguments=subject.arguments | own).text
+        raise UsageError(f"--set {next(iter(own))}: it is a key of the operator: write {text}")
 
 
 def _target(output: str | None, json: bool) -> Path | None:

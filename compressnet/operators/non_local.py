@@ -41,8 +41,8 @@ class NonLocal:
     stretched. As in the authors' code the top row counts as the farthest; unlike there the 1,000 directions
     are a Fibonacci lattice.
 
-    Settings not confirmed: the output of the network released for arXiv 1709.00643 is 31.9 dB away, with an
-    air light picked by hand.
+    Not confirmed: the output of the network released for arXiv 1709.00643 is 31.9 dB away, with an air light
+    picked by hand.
 
     Args:
         air_light: A: `haze_lines`, the colour at which most lines of colours end; or red, green and blue,

@@ -17,7 +17,7 @@ import typer
 import yaml
 from compressnet_cli.main import app
 
-from compressnet import recipe_schema, registry
+from compressnet import recipe_schema, registry, signature
 from tests.cli.conftest import Cli
 from tests.conftest import ROOT
 
@@ -60,6 +60,7 @@ CALLS = {
     "models ls": "models ls",
     "layers ls": "layers ls",
     "operators ls": "operators ls",
+    "operators show": "operators show rof",
     "zoo ls": "zoo ls",
 }
 
@@ -226,6 +227,34 @@ def test_registered_names_are_listed(cli: Cli, kind: str) -> None:
         assert name in shown
         assert entry["about"]
         assert not set(entry["required"]) & set(entry["arguments"])
+
+
+@pytest.mark.parametrize("name", sorted(registry.OPERATORS))
+def test_an_operator_is_shown(cli: Cli, name: str) -> None:
+    found = json.loads(cli("operators", "show", name, "--json").stdout)
+    own = signature.parameters(registry.find("operator", name))
+    assert list(found["keys"]) == list(own)
+    for key, entry in found["keys"].items():
+        assert entry["about"], key
+        default = own[key].default
+        assert entry.get("default") == (list(default) if isinstance(default, tuple) else default)
+    assert re.search(r"[12]\d{3}", found["source"])
+    table = (ROOT / "docs" / "systems" / "fast_image_processing.md").read_text()
+    (row,) = re.findall(rf"^\| `{name}` .*$", table, re.MULTILINE)
+    assert found["confirmed"] is ("not confirmed" not in row)
+    shown = cli("operators", "show", f"operator:{name}").stdout
+    told = "settings confirmed: " if found["confirmed"] else f"settings not confirmed: {found['unconfirmed']}"
+    assert told in shown
+    for text in (found["about"], found["source"], f"example: {found['example']}", *found["notes"]):
+        assert text in shown
+    assert found["example"].startswith(f"compressnet apply operator:{name}:{next(iter(own))}=")
+
+
+def test_an_operator_that_is_none_is_not_shown(cli: Cli) -> None:
+    assert (
+        "there is no operator 'roff' - did you mean 'rof'?" in cli("operators", "show", "roff", code=2).error
+    )
+    assert "give the name alone, rof" in cli("operators", "show", "rof:weight=1", code=2).error
 
 
 def test_the_zoo_is_listed_with_its_results(cli: Cli) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from compressnet import registry
+from compressnet import registry, signature
 
 from .conftest import Cli
 
@@ -65,3 +66,24 @@ def test_a_style_is_that_of_a_file(cli: Cli, pictures: list[Path], place: Path) 
 def test_wrong_arguments_are_one_line(cli: Cli, photo: Path, text: str, message: str) -> None:
     assert message in cli("apply", f"operator:{text}", photo, "-o", "out.png", code=2).error
     assert not Path("out.png").exists()
+
+
+@pytest.mark.parametrize("name", sorted(registry.OPERATORS))
+def test_options_are_the_operators_own_keys_and_those_of_apply(cli: Cli, name: str) -> None:
+    listed = json.loads(cli("apply", f"operator:{name}", "--options", "--json").stdout)
+    schema, _ = signature.json_schema(registry.find("operator", name))
+    assert listed["keys"] == json.loads(json.dumps(schema))
+    assert {"dtype", "max_memory"} <= listed["options"].keys()
+    shown = cli("apply", f"operator:{name}", "--options").stdout
+    assert f"keys (operator:{name}:KEY=VALUE,...)" in " ".join(shown.split())
+    assert "options of this subject (--set KEY=VALUE)" in shown
+    for key, entry in schema.items():
+        (row,) = [line for line in shown.splitlines() if line.split()[:2] == ["│", key]]
+        if isinstance(entry.get("default"), int | float):
+            assert row.split()[-2] == str(entry["default"])
+
+
+def test_an_operators_key_is_no_option(cli: Cli, photo: Path) -> None:
+    words = ("apply", "operator:rof:eps=0.001", photo, "-o", "out.png", "--set", "weight=0.1")
+    told = "--set weight: it is a key of the operator: write operator:rof:eps=0.001,weight=0.1"
+    assert cli(*words, code=2).error == told
