@@ -107,12 +107,22 @@ def _apply_to_picture(settings: Settings, run: Path, folder: Path) -> Finding:
     made = []
     for device in _devices(settings):
         out = folder / f"{device.partition(':')[0]}.png"
-        program.compressnet("apply", run, photo, "-o", out, "--device", device, "--force")
+        words = ("apply", run, photo, "-o", out, "--device", device, "--force")
+        program.compressnet(*words, *_asked(run))
         made.append(np.asarray(Image.open(out)).astype(int))
     off = int(np.abs(made[0] - made[-1]).max())
     if off > 1:
         raise Failed(f"pixels differ by {off} of 255")
     return Finding(str(off), "of 255, the largest difference of a pixel")
+
+
+def _asked(run: Path) -> list[str]:
+    """Of a network of several operators: the first one."""
+    from compressnet.data.conditions import Choice, conditions_of
+    from compressnet.subject import load
+
+    conditions = conditions_of(load(str(run)).assets)
+    return ["--set", f"operator={conditions.positions()[0].name}"] if isinstance(conditions, Choice) else []
 
 
 def _reads(run: Path) -> str:

@@ -1,18 +1,24 @@
-"""Every model and layer of the registry, on the CPU and on the device. What is registered is checked."""
+"""Every model and layer of the registry, on the CPU and on the device. What is registered is checked.
+
+Models that can be told something beside their input (`condition`) are checked in each form of it too, as
+"can24 film", and these are also trained and exported.
+"""
 
 from __future__ import annotations
 
 import inspect
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.cuda_checks import compare
 from benchmarks.cuda_checks.cases import Case, Cases, Failed, Finding, Settings, Skip
-from benchmarks.cuda_checks.sizes import ARGUMENTS_OF_LAYERS, ARGUMENTS_OF_MODELS, SIZES
+from benchmarks.cuda_checks.sizes import ARGUMENTS_OF_LAYERS, ARGUMENTS_OF_MODELS, CONDITIONS, SIZES
 
 _EXACT, _BFLOAT16 = 1e-4, 0.1  # of the scale
 # Dozens of normalisations by the statistics of a few clips or pictures of noise; trained, on words, the first
@@ -20,6 +26,7 @@ _EXACT, _BFLOAT16 = 1e-4, 0.1  # of the scale
 _BFLOAT16_OF = {"kws_bc_resnet": 0.5, "segmenter": 0.6, "segnet": 1.0, "shuffleseg": 0.25}
 _ROUNDING = 10  # times what float32 on the CPU is off float64: some networks amplify rounding
 _SIZE, _BATCH, _STEPS = 33, 3, 7
+_TRAINED, _LOSSES = 5, 1e-3  # steps, and how far their losses may be off
 
 
 def cases(settings: Settings, seconds: float) -> Cases:
@@ -31,21 +38,35 @@ def cases(settings: Settings, seconds: float) -> Cases:
         "channels_last": _channels_last,
         "stream": _stream,
     }
+    more = {"training": _training, "export": _export}
     return Cases(
         [
             Case(f"{kind} {name}: {what}", partial(check, kind, name, device))
             for kind, name in names()
-            for what, check in checks.items()
+            for what, check in (checks | (more if _form_of(name) else {})).items()
         ]
     )
 
 
 def names() -> Iterator[tuple[str, str]]:
-    """(kind, name) of all that is checked."""
+    """(kind, name) of all that is checked; of a model with a condition "NAME FORM" too."""
     from compressnet import registry
 
     for kind in ("model", "layer"):
         yield from ((kind, name) for name in registry.REGISTRIES[kind])
+    yield from (("model", f"{name} {form}") for name in registry.MODELS for form in _forms(name))
+
+
+def _forms(model: str) -> list[str]:
+    """The forms that a model's condition can have, by its signature."""
+    from compressnet import registry, signature
+
+    condition = signature.parameters(registry.find("model", model)).get("condition")
+    return [] if condition is None else [form for form in get_args(condition.annotation) if form != "none"]
+
+
+def _form_of(name: str) -> str:
+    return name.partition(" ")[2]
 
 
 def build(kind: str, name: str) -> nn.Module:
@@ -57,13 +78,15 @@ def build(kind: str, name: str) -> nn.Module:
     from compressnet import registry, signature
 
     table = ARGUMENTS_OF_MODELS if kind == "model" else ARGUMENTS_OF_LAYERS
+    name, _, form = name.partition(" ")
+    told = {"condition": form, "conditions": CONDITIONS} if form else {}
     make = registry.find(kind, name)
     arguments = signature.parameters(make).values()
     needed = [one.python_name for one in arguments if one.default is inspect.Parameter.empty]
     guessed = {} if name in table else dict.fromkeys(needed, 6)
     torch.manual_seed(0)
     try:
-        module: nn.Module = make(**{**guessed, **table.get(name, {})})
+        module: nn.Module = make(**{**guessed, **table.get(name, {}), **told})
     except (TypeError, ValueError) as error:
         raise Failed(
             f"benchmarks/cuda_checks/sizes.py has no arguments for {kind} '{name}': {error}"
@@ -88,7 +111,8 @@ def inputs_of(module: nn.Module, name: str) -> tuple[Tensor, ...]:
     if isinstance(module, nn.Identity):
         return (torch.rand(_BATCH, 3, _SIZE, _SIZE),)
     sized = hasattr(module, "example") or isinstance(module, nn.Conv2d)
-    return example(module, _BATCH, SIZES.get(name, _SIZE) if sized else None)
+    inputs = example(module, _BATCH, SIZES.get(name.partition(" ")[0], _SIZE) if sized else None)
+    return (inputs[0], torch.rand(_BATCH, CONDITIONS)) if _form_of(name) else inputs
 
 
 def _pair(kind: str, name: str, device: torch.device) -> tuple[nn.Module, nn.Module, tuple[Tensor, ...]]:
@@ -173,6 +197,42 @@ def _stream(kind: str, name: str, device: torch.device) -> Finding:
             whole = compare.floats(there(torch.cat([frame[0] for frame in frames]).to(device)))[0]
             off = max(off, compare.difference([torch.cat(given)], [whole]))
     return compare.near(off, _EXACT)
+
+
+def _training(kind: str, name: str, device: torch.device) -> Finding:
+    """Steps on the device against those on the CPU."""
+    here, there, inputs = _pair(kind, name, device)
+    losses = _losses(there, compare.to(inputs, device)), _losses(here, inputs)
+    if not losses[0][-1] < losses[0][0]:
+        raise Failed(f"the loss went from {losses[0][0]:.3g} to {losses[0][-1]:.3g}")
+    off = compare.difference(*([torch.tensor(each)] for each in losses))
+    return compare.near(off, _LOSSES, f"losses of {_TRAINED} steps")
+
+
+def _losses(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[float]:
+    """Of steps towards the first input: images (B, 3, H, W)."""
+    optimizer = torch.optim.SGD(module.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(_TRAINED):
+        loss = (module(*inputs) - inputs[0]).square().mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    return losses
+
+
+def _export(kind: str, name: str, device: torch.device) -> Finding:
+    """What was on the device as an ONNX file, which ONNX Runtime compares with torch."""
+    from compressnet.export import export
+    from compressnet.export.onnx_file import missing_packages
+
+    if missing := missing_packages():
+        raise Skip(missing)
+    module = build(kind, name).to(device).cpu().eval()
+    with tempfile.TemporaryDirectory() as folder:
+        done = export(module, Path(folder, "model.onnx"))
+    return Finding(f"{done.difference:.1e}", "of ONNX Runtime from torch")
 
 
 def _frame(module: nn.Module, number: int) -> tuple[Tensor, ...]:

@@ -26,6 +26,7 @@ SIZES: dict[str, Any] = {
     "kws_tiny_embedding_conv": 98,
     "svdf": None,
 }
+CONDITIONS = 3  # numbers, of models that take some beside their input
 # Of layers, what they cannot do without. Sizes are multiples of nothing, where a layer allows that.
 ARGUMENTS_OF_LAYERS: dict[str, dict[str, Any]] = {
     "adaptive_norm": {"channels": 7},

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from benchmarks.cuda_checks import compare, modules, training
-from benchmarks.cuda_checks.cases import Failed
+from benchmarks.cuda_checks.cases import Failed, Settings
 from compressnet import registry
 
 
@@ -14,6 +16,16 @@ from compressnet import registry
 def test_it_can_be_built_small_and_run(kind: str, name: str) -> None:
     module = modules.build(kind, name)
     assert compare.floats(module(*modules.inputs_of(module, name)))
+
+
+def test_networks_with_a_condition_are_trained_and_exported_in_each_form(tmp_path: Path) -> None:
+    found = [case.name for case in modules.cases(Settings(str(tmp_path), "cpu"), 0).cases]
+    for name in ("can24", "can32"):
+        assert f"model {name}: forward" in found
+        for form in ("planes", "film"):
+            for what in ("forward", "gradients", "training", "export"):
+                assert f"model {name} {form}: {what}" in found
+    assert modules._training("model", "can24 film", torch.device("cpu")).figure == "0.0e+00"
 
 
 def test_of_each_task_a_recipe_is_trained() -> None:
