@@ -70,7 +70,9 @@ def evaluate(
     component = _data_of(loaded, data)
     measures = _take_measures(loaded, set_)
     report = {**_measure(loaded, component, split, device, pictures), "measures": measures}
-    _show(report, set_ or [], json)  # first: no failure to write may cost the figures
+    _show(
+        report, _rows_are(loaded) or report["data"]["name"], set_ or [], json
+    )  # first: no failure to write may cost the figures
     if loaded.run and not set_:  # what stands in the run's report is measured as usual
         from compressnet.files import write_json
 
@@ -107,7 +109,7 @@ def _take_measures(loaded: Loaded, overrides: list[str] | None) -> dict[str, Any
     if problems:
         raise UsageError("; ".join(f"--set {problem.key}: {problem.message}" for problem in problems))
     loaded.task.measure(given)
-    return asdict(loaded.task.measures(**given))
+    return {key.removesuffix("_"): value for key, value in asdict(loaded.task.measures(**given)).items()}
 
 
 def _data_of(loaded: Loaded, text: str | None) -> Component:
@@ -155,7 +157,9 @@ def _measure(
     split = split or data_set.test_split
     seed = loaded.run.recipe.seed if loaded.run else 0
     try:
-        opened = data_set.open(split, loaded.assets, seed)
+        # of a network that does several things: the one that `measure` was told
+        asked = getattr(loaded.task, "asked", {})
+        opened = data_set.open(split, {**loaded.assets, **asked}, seed)
     except NoSuchSplit as error:
         hint = "" if split == "val" else "; --split val takes what is held out for validation"
         raise UsageError(f"split {split}: {error}{hint}") from error
@@ -168,6 +172,8 @@ def _measure(
         metrics = found.compute()
         if pictures is not None:
             _draw(loaded, opened, found, pictures, screen)
+    except UsageError as error:  # of an operator that is to make targets: not typed, but stored
+        raise CompressnetError(f"{loaded.subject.text}: {error}") from error
     finally:
         screen.close()
     architecture = loaded.architecture
@@ -214,7 +220,15 @@ def _rows(metrics: dict[str, float]) -> dict[str, dict[str, float]]:
     return rows
 
 
-def _show(report: dict[str, Any], settings: list[str], json: bool) -> None:
+def _rows_are(loaded: Loaded) -> str:
+    """What tells the rows of a network that does several things apart; empty: they are samples."""
+    from compressnet.data.conditions import conditions_of
+
+    conditions = conditions_of(loaded.assets)
+    return "" if conditions is None else conditions.key
+
+
+def _show(report: dict[str, Any], rows_are: str, settings: list[str], json: bool) -> None:
     from compressnet.card import title
 
     if json:
@@ -228,9 +242,7 @@ def _show(report: dict[str, Any], settings: list[str], json: bool) -> None:
     mark = " (smoke run: figures mean nothing)" if report["smoke"] else ""
     mark += "".join(f", {text}" for text in settings)
     heading = f"{report['subject']} on {title(report['data'])}, {report['split']}{mark}"
-    console.print_table(
-        heading, [f"{report['data']['name']}", *(_heading(column) for column in columns)], rows
-    )
+    console.print_table(heading, [rows_are, *(_heading(column) for column in columns)], rows)
 
 
 def _heading(metric: str) -> str:

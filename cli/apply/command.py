@@ -105,11 +105,21 @@ def apply(
         words = [entry["text"] for entry in texts]
         entries = report.joined(entries) if usual.live else entries
         entries += [{key: entry[key] for key in ("input", "output")} for entry in texts if "output" in entry]
-        report.print_document(loaded.subject.text, smoke, writer, entries, words)
+        report.print_document(loaded.subject.text, smoke, _whole(loaded, settings), writer, entries, words)
     else:
         report.show(loaded.subject.text, smoke, writer, [*texts, *entries], left, target)
     if writer.failed:
         raise CompressnetError(*dict.fromkeys(str(error) for _, error in writer.failed))
+
+
+def _whole(loaded: Loaded, settings: dict[str, Any]) -> dict[str, Any]:
+    """The options that were in use, defaults included."""
+    from dataclasses import asdict
+
+    from compressnet.signature import check
+
+    given, _ = check(loaded.task.options, settings)
+    return {key.removesuffix("_"): value for key, value in asdict(loaded.task.options(**given)).items()}
 
 
 def _show_options(loaded: Loaded, json: bool) -> None:

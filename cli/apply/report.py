@@ -21,13 +21,19 @@ Results = Sequence[tuple[Source, "Artefact"]]
 
 
 def print_document(
-    subject: str, smoke: bool, writer: Writer, entries: list[dict[str, Any]], texts: list[str]
+    subject: str,
+    smoke: bool,
+    options: dict[str, Any],
+    writer: Writer,
+    entries: list[dict[str, Any]],
+    texts: list[str],
 ) -> None:
     """The JSON document."""
     console.print_json(
         {
             "subject": subject,
             "smoke": smoke,
+            "options": options,
             "texts": texts,
             "files": entries,
             "skipped": [str(path) for path in writer.skipped],

@@ -6,7 +6,8 @@ What its task stores, and so hands to every data set of photographs (`assets`):
     {"operators": ["l0"], "dial": {"lambda": [0.002, 0.02]}}             Dial: the strength, default = 1
 
 Which operator or strength a sample of training has is a pure function of (seed, key). Evaluation sees every
-photograph with every operator, or at nine strengths.
+photograph with every operator, or at nine strengths; or as `asked` says, a list of `Told` that `eval --set`
+adds to the assets.
 """
 
 from __future__ import annotations
@@ -27,14 +28,16 @@ class Told(NamedTuple):
     """One choice.
 
     Attributes:
-        operator: that makes the target, with its arguments.
+        operators: that make the target, with their arguments.
         numbers: of the condition.
-        name: for people, as in "rof" or "lambda=0.01".
+        name: for people, as in "rof", "0.5 rof + 0.5 l0" or "lambda=0.01".
+        shares: of the operators in the target, which is the mean of their outputs.
     """
 
-    operator: str
+    operators: tuple[str, ...]
     numbers: tuple[float, ...]
     name: str
+    shares: tuple[float, ...] = (1.0,)
 
 
 class Choice:
@@ -44,6 +47,8 @@ class Choice:
         operators: as subjects, in the order of the condition.
         weights: how often each is drawn, up to a factor.
     """
+
+    key = "operator"
 
     def __init__(self, operators: Sequence[str], weights: Sequence[float] | None = None) -> None:
         self.operators = list(operators)
@@ -66,9 +71,20 @@ class Choice:
         """What is measured: each operator."""
         names = names_of(self.operators)
         return [
-            Told(operator, tuple(float(other == number) for other in range(self.count)), names[number])
+            Told((operator,), tuple(float(other == number) for other in range(self.count)), names[number])
             for number, operator in enumerate(self.operators)
         ]
+
+    def blend(self, shares: Mapping[str, float]) -> Told:
+        """Between operators, which are given by the names that `positions` has, with shares that add to 1."""
+        every = self.positions()
+        parts = [(told, shares[told.name]) for told in every if shares.get(told.name)]
+        return Told(
+            tuple(told.operators[0] for told, _ in parts),
+            tuple(shares.get(told.name, 0.0) for told in every),
+            " + ".join(told.name if share == 1 else f"{share:g} {told.name}" for told, share in parts),
+            tuple(share for _, share in parts),
+        )
 
 
 class Dial:
@@ -89,7 +105,7 @@ class Dial:
     def told(self, value: float) -> Told:
         name, arguments = signature.read_named(self.operator.removeprefix("operator:"))
         text = signature.write_named(name, {**arguments, self.key: value})
-        return Told(text, (value / self.unit,), f"{self.key}={value:g}")
+        return Told((text,), (value / self.unit,), f"{self.key}={value:g}")
 
     def draw(self, seed: int, random: np.random.Generator) -> Told:
         """One of a few strengths, which depend on `seed` alone: of the photograph, not of the run."""

@@ -101,8 +101,8 @@ class PhotographSplit:
     Args:
         photographs: the files, in a fixed order.
         train: sizes drawn from the bounded set, and crops; otherwise one size each, whole.
-        assets: `operator` names what makes the targets, or `operators` (see `conditions`); without, a
-            photograph is its own target.
+        assets: `operator` names what makes the targets, or `operators` (see `conditions`, also of `asked`);
+            without, a photograph is its own target.
         seed: of the draws.
         about: further facts.
         left_out: one line for each folder that holds pictures of kinds that are not read.
@@ -129,7 +129,9 @@ class PhotographSplit:
         self.conditions = conditions_of(assets)
         self.has_targets = self.targets.operator_text is not None or self.conditions is not None
         # in evaluation a photograph is as many samples
-        self._positions = [] if train or self.conditions is None else self.conditions.positions()
+        self._positions: list[Told] = []
+        if self.conditions is not None and not train:
+            self._positions = assets.get("asked") or self.conditions.positions()
         self._about = dict(about or {})
         self._left_out = left_out
         self._short_sides: dict[Path, int] = {}
@@ -140,8 +142,7 @@ class PhotographSplit:
     def __getitem__(self, key: Key) -> ImagePair:
         photograph, told = self._photograph(key.index), self._told(key)
         random = self._random(key)
-        targets = self.targets if told is None else self.targets.by(told.operator)
-        input_, target = targets.get(photograph.path, self._side(key, random))
+        input_, target = self._pair(photograph.path, self._side(key, random), told)
         if self.train and self.sizes.crop is not None:
             input_, target = crop_both(input_, target, self.sizes.crop, random)
         if self.train and self.sizes.flip and random.random() < 0.5:
@@ -149,7 +150,19 @@ class PhotographSplit:
         target = target if self.has_targets else input_
         if told is None:
             return image_pair(input_, target, photograph.name, key.index)
-        return image_pair(input_, target, self.name(key.index), key.index, told.numbers, told.name)
+        name = f"{photograph.name}, {told.name}"
+        return image_pair(input_, target, name, key.index, told.numbers, told.name)
+
+    def _pair(self, path: Path, side: int, told: Told | None) -> tuple[np.ndarray, np.ndarray]:
+        """Input and target; of several operators the mean of their outputs, by shares."""
+        if told is None:
+            return self.targets.get(path, side)
+        pairs = [self.targets.by(operator).get(path, side) for operator in told.operators]
+        input_, target = pairs[0]
+        if len(pairs) > 1:
+            mixed = sum(share * pair[1] for share, pair in zip(told.shares, pairs, strict=True))
+            target = np.rint(mixed).astype(np.uint8)
+        return input_, target
 
     def name(self, index: int) -> str:
         name = self._photograph(index).name
@@ -225,7 +238,7 @@ class PhotographSplit:
         if self.conditions is None:
             return [self.targets.operator_text]
         told = self._positions or self.conditions.of_photograph(hash_of(photograph.path.stem))
-        return [one.operator for one in told]
+        return [operator for one in told for operator in one.operators]
 
     def _wanted(self, keys: Iterable[Key]) -> tuple[dict[Photograph, set[Wanted]], dict[Photograph, str]]:
         """The targets that each photograph is drawn with, and what is wrong with those without a size."""
@@ -240,8 +253,9 @@ class PhotographSplit:
             try:
                 if len(targets) < kinds * len(self.sides(key.index)):
                     told = self._told(key)
-                    operator = self.targets.operator_text if told is None else told.operator
-                    targets.add((operator, self._side(key, self._random(key))))
+                    operators = (self.targets.operator_text,) if told is None else told.operators
+                    side = self._side(key, self._random(key))
+                    targets.update((operator, side) for operator in operators)
             except BadFiles as error:
                 bad[photograph] = str(error)
         return wanted, bad

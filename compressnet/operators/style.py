@@ -35,7 +35,8 @@ class Style:
     scripts (23.8 dB to the released network; doing nothing has 17.4).
 
     Args:
-        reference: a picture, gray or in colour; its luminance counts. Default: scikit-image's cameraman.
+        reference: a picture, gray or in colour; its luminance counts. Networks keep its name as it was
+            written; only who computes targets needs the file. Default: scikit-image's cameraman.
         iterations: rounds of gradients and intensities.
         levels: gray values around which the local Laplacian filter remaps the picture.
         variant: a difference d to such a value becomes d + sign(d) f(|d|) with `released`, as in the

@@ -10,36 +10,44 @@ network for ten operators, chosen by one-hot planes, and one for L0 smoothing of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import make_dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
-from torch import Tensor
+from pydantic import ConfigDict, Field
+from torch import Tensor, nn
 
 from compressnet import json_file, signature
 from compressnet.bounds import Positive
-from compressnet.data.conditions import Choice, Dial, conditions_of
+from compressnet.data.conditions import Choice, Dial, Told, conditions_of
 from compressnet.data.protocol import Split
 from compressnet.errors import CompressnetError, UsageError
 from compressnet.recipe import Component
+from compressnet.reporter import Reporter
 from compressnet.signature import Named
+from compressnet.source import Source
 from compressnet.tasks.image_apply import Options
-from compressnet.tasks.image_processing import ImageTranslation
+from compressnet.tasks.image_processing import ImageTranslation, Measures
+from compressnet.tasks.protocol import Answers
 from compressnet.weights import Architecture
 
 _MOST = 100  # operators
 _TOLERANCE = 1e-6  # of the sum of a blend
 
+Operators = Annotated[list[str], Field(min_length=1, max_length=_MOST)]
+Weights = Annotated[list[Positive], Field(max_length=_MOST)]
 Range = Annotated[list[float], Field(min_length=2, max_length=2)]
 
 
 class Assets(json_file.Form):
     """What is stored with weights: the operators in the order of the condition, or the range of the dial."""
 
-    operators: list[str]
-    weights: list[float] | None = None
+    # Assets are handed to data sets, to which other keys than these would mean something.
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    operators: Operators
+    weights: Weights | None = None
     dial: dict[str, Range] | None = None
 
 
@@ -59,24 +67,16 @@ class ConditionedOperator(ImageTranslation):
 
     def __init__(
         self,
-        operators: Annotated[list[str], Field(min_length=1, max_length=_MOST)],
-        weights: Annotated[list[Positive], Field(max_length=_MOST)] | None = None,
+        operators: Operators,
+        weights: Weights | None = None,
         dial: dict[str, Range] | None = None,
     ) -> None:
-        for text in operators:
-            if problems := signature.check_named(Named("operator"), text):
-                raise UsageError(f"operators: {problems[0]}")
-        _refuse_twice(operators)
-        if weights is not None and (len(weights) != len(operators) or dial):
-            raise UsageError(f"weights: one for each of {len(operators)} operators, and none with a dial")
-        if dial is None and len(operators) == 1:
-            raise UsageError("operators: name several, or a dial; of one operator the task is image_operator")
-        if dial is not None:
-            _check_dial(operators, dial)
+        _check(operators, weights, dial)
         self._assets: dict[str, Any] = {"operators": list(operators)}
         self._assets |= {"weights": list(weights)} if weights else {}
         self._assets |= {"dial": {key: list(ends) for key, ends in dial.items()}} if dial else {}
         self.conditions: Choice | Dial = conditions_of(self._assets)  # type: ignore[assignment]
+        self.asked: dict[str, Any] = {}  # of data sets, beside the assets: what `measure` chose
 
     def prepare(
         self, train_data: Split, parent: Architecture | None = None, model: Component | None = None
@@ -90,12 +90,15 @@ class ConditionedOperator(ImageTranslation):
     def use(self, assets: Mapping[str, Any]) -> None:
         """The operators that the targets were made with are those of the task, in the same order."""
         stored = json_file.check(Assets, assets, "the stored assets")
+        try:
+            _check(stored.operators, stored.weights, stored.dial)
+        except UsageError as error:
+            raise CompressnetError(f"the stored assets: {error}") from None
         mine = Assets(**self._assets)
-        same = [_canonical(text) for text in stored.operators] == [
-            _canonical(text) for text in mine.operators
-        ]
-        if not same or stored.dial != mine.dial:
-            raise CompressnetError("the stored assets: their operators or dial are not those of the task")
+        if [*map(_canonical, stored.operators)] != [*map(_canonical, mine.operators)]:
+            raise CompressnetError("the stored assets: operators: they are not those of the task")
+        if stored.dial != mine.dial:
+            raise CompressnetError("the stored assets: dial: it is not that of the task")
 
     def sizes(self) -> dict[str, Any]:
         return {"in_channels": 3, "out_channels": 3, "conditions": self.conditions.count}
@@ -103,26 +106,56 @@ class ConditionedOperator(ImageTranslation):
     @property
     def options(self) -> type:  # type: ignore[override]
         """Of photographs, and which operator, which blend of them, or which strength."""
+        return make_dataclass("Options", self._choice(needed=True), bases=(Options,), frozen=True)
+
+    @property
+    def measures(self) -> type:  # type: ignore[override]
+        """Of photographs, and which operator, blend or strength alone is measured; all without."""
+        return make_dataclass("Measures", self._choice(needed=False), bases=(Measures,), frozen=True)
+
+    def _choice(self, *, needed: bool) -> list[Any]:
+        """Fields of a dataclass: which operator or blend, or which strength (with a default where needed)."""
         if isinstance(self.conditions, Dial):
             dial = self.conditions
-            kind = Annotated[Positive, Field(json_schema_extra=_shown_range(dial))]
-            middle = dial.unit if dial.low <= dial.unit <= dial.high else (dial.low * dial.high) ** 0.5
-            fields: list[Any] = [(f"{dial.key}_", kind, middle), ("force", bool, False)]
-        else:
-            names = tuple(told.name for told in self.conditions.positions())
-            one = Literal[names]  # type: ignore[valid-type]
-            fields = [("operator", one | None, None), ("blend", list[str] | None, None)]
-        return make_dataclass("Options", fields, bases=(Options,), frozen=True)
+            kind: Any = Positive if needed else Positive | None
+            shown = Annotated[kind, Field(json_schema_extra=_shown_range(dial))]
+            return [(f"{dial.key}_", shown, _middle(dial) if needed else None), ("force", bool, False)]
+        names = tuple(told.name for told in self.conditions.positions())
+        one = Literal[names]  # type: ignore[valid-type]
+        return [("operator", one | None, None), ("blend", list[str] | None, None)]
+
+    def measure(self, settings: Mapping[str, Any]) -> None:
+        self._measures = self.measures(**settings)
+        if all(settings.get(key) is None for key in ("operator", "blend", f"{self.conditions.key}_")):
+            self.asked = {}
+            return
+        told = self.told(self._measures)
+        for operator in told.operators:  # a strength beyond training may be beyond the operator's own range
+            if problems := signature.check_named(Named("operator"), operator):
+                raise UsageError(problems[0])
+        self.asked = {"asked": [told]}
+
+    def apply(
+        self, model: nn.Module, inputs: Iterable[Source], options: Mapping[str, Any], reporter: Reporter
+    ) -> Answers:
+        told = self.told(self.options(**options))
+        what = "" if isinstance(self.conditions, Dial) else "operator: "
+        reporter.note("info", f"{what}{told.name}")
+        return super().apply(model, inputs, options, reporter)
 
     def condition(self, settings: Any) -> Tensor:
-        """(K,): what is asked for.
+        """(K,): what is asked for; as of `told`."""
+        return torch.tensor(self.told(settings).numbers)
+
+    def told(self, settings: Any) -> Told:
+        """What is asked for, by `options` or `measures`.
 
         Raises:
             UsageError: neither an operator nor a blend, both, shares that do not add to 1; a strength outside
                 of the range of training.
         """
         if isinstance(self.conditions, Dial):
-            return torch.tensor(_strength(self.conditions, settings))
+            return _strength(self.conditions, settings)
         names = [told.name for told in self.conditions.positions()]
         if settings.operator is not None and settings.blend is not None:
             raise UsageError("operator and blend: choose one")
@@ -132,7 +165,24 @@ class ConditionedOperator(ImageTranslation):
                 f"blend of them, as in --set blend=[{names[0]}:0.5,{names[-1]}:0.5]"
             )
         shares = {settings.operator: 1.0} if settings.blend is None else _shares(settings.blend, names)
-        return torch.tensor([shares.get(name, 0.0) for name in names])
+        return self.conditions.blend(shares)
+
+
+def _middle(dial: Dial) -> float:
+    return dial.unit if dial.low <= dial.unit <= dial.high else (dial.low * dial.high) ** 0.5
+
+
+def _check(operators: list[str], weights: list[float] | None, dial: Mapping[str, list[float]] | None) -> None:
+    for text in operators:
+        if problems := signature.check_named(Named("operator"), text):
+            raise UsageError(f"operators: {problems[0]}")
+    _refuse_twice(operators)
+    if weights is not None and (len(weights) != len(operators) or dial):
+        raise UsageError(f"weights: one for each of {len(operators)} operators, and none with a dial")
+    if dial is None and len(operators) == 1:
+        raise UsageError("operators: name several, or a dial; of one operator the task is image_operator")
+    if dial is not None:
+        _check_dial(operators, dial)
 
 
 def _check_dial(operators: list[str], dial: Mapping[str, list[float]]) -> None:
@@ -168,20 +218,22 @@ def _shown_range(dial: Dial) -> Callable[[dict[str, Any]], None]:
     """For `--options`: the range of training; what is outside takes `force`."""
 
     def write(schema: dict[str, Any]) -> None:
-        schema.pop("exclusiveMinimum", None)
-        schema.update(minimum=dial.low, maximum=dial.high)
+        for entry in schema.get("anyOf", [schema]):
+            if entry.get("type") != "null":
+                entry.pop("exclusiveMinimum", None)
+                entry.update(minimum=dial.low, maximum=dial.high)
 
     return write
 
 
-def _strength(dial: Dial, settings: Any) -> tuple[float, ...]:
+def _strength(dial: Dial, settings: Any) -> Told:
     value = getattr(settings, f"{dial.key}_")
     if not dial.low <= value <= dial.high and not settings.force:
         raise UsageError(
             f"{dial.key}={value:g}: the network was trained from {dial.low:g} to {dial.high:g}; "
             "--set force=true takes it as it is"
         )
-    return dial.told(value).numbers
+    return dial.told(value)
 
 
 def _shares(blend: list[str], names: list[str]) -> dict[str, float]:

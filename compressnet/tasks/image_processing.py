@@ -74,6 +74,8 @@ class ImageTranslation:
 
     def use(self, assets: Mapping[str, Any]) -> None:
         """The network needs nothing beside its weights; an operator that is named must be one."""
+        if "operators" in assets:
+            raise CompressnetError("the stored assets: operators: the network is told none")
         operator = json_file.check(Assets, assets, "the stored assets").operator
         if operator is not None and (problems := signature.check_named(Named("operator"), operator)):
             raise CompressnetError(f"the stored assets: {problems[0]}")

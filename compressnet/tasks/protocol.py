@@ -99,7 +99,8 @@ class Task(Protocol):
     """A dataclass of the options that `apply` takes (`--set key=value`). A property, where they follow from
     what `use` took: the names of classes, the range of a parameter."""
     measures: ClassVar[type]
-    """A dataclass of how to measure (`eval --set key=value`); training measures by its defaults."""
+    """A dataclass of how to measure (`eval --set key=value`); training measures by its defaults. A property,
+    where they follow from what `use` took."""
     needs_targets: ClassVar[bool]
     """Whether photographs that are their own targets are nothing to learn from (see `Split.has_targets`)."""
     unit: ClassVar[str]

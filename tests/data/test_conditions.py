@@ -38,8 +38,8 @@ def test_a_choice_is_one_hot_and_drawn_by_weight() -> None:
     assert [told.numbers for told in choice.positions()] == [(1.0, 0.0), (0.0, 1.0)]
     assert [told.name for told in choice.positions()] == ["rof", "l0"]
     random = np.random.default_rng(0)
-    drawn = Counter(choice.draw(7, random).operator for _ in range(2000))
-    assert drawn["rof"] / 2000 == pytest.approx(0.75, abs=0.04)
+    drawn = Counter(choice.draw(7, random).operators for _ in range(2000))
+    assert drawn[("rof",)] / 2000 == pytest.approx(0.75, abs=0.04)
 
 
 def test_two_of_one_operator_are_told_apart() -> None:
@@ -47,12 +47,31 @@ def test_two_of_one_operator_are_told_apart() -> None:
     assert names == ["rof", "rof:weight=0.1", "l0"]
 
 
+def test_the_target_of_a_blend_is_the_mean(photographs: list[Photograph]) -> None:
+    choice = Choice(TWO["operators"])
+    names = [told.name for told in choice.positions()]
+    assert choice.blend({names[1]: 1.0}) == choice.positions()[1]
+    told = choice.blend({names[0]: 0.25, names[1]: 0.75})
+    assert (told.operators, told.shares) == (tuple(TWO["operators"]), (0.25, 0.75))
+    assert told.numbers == (0.25, 0.75)
+    split = opened(photographs, {**TWO, "asked": [told]}, train=False)
+    every = opened(photographs, TWO, train=False)
+    assert len(every) == 2 * len(split)
+    one, two, both = every[Key(0, 0, 0)], every[Key(0, 1, 1)], split[Key(0, 0, 0)]
+    assert torch.equal(both.input, one.input)
+    wanted = (0.25 * one.target.double() + 0.75 * two.target.double()).round()
+    assert torch.equal(both.target.double(), wanted)
+    assert both.name == f"{photographs[0].name}, {told.name}"
+    assert set(split.every_target()) == set(photographs)
+    assert {operator for operator, _ in split.every_target()[photographs[0]]} == set(TWO["operators"])
+
+
 def test_a_dial_counts_in_the_default() -> None:
     dial = conditions_of({"operators": ["l0:kappa=3"], "dial": {"lambda": [0.002, 0.02]}})
     assert isinstance(dial, Dial)
     told = dial.told(0.02)
     assert told.numbers == (2.0,)  # the network that was published: lambda = 0.01 p
-    assert told.operator == "l0:kappa=3,lambda=0.02"
+    assert told.operators == ("l0:kappa=3,lambda=0.02",)
     values = [told.numbers[0] * 0.01 for told in dial.positions()]
     assert len(values) == 9
     assert values[0] == pytest.approx(0.002)
@@ -63,8 +82,8 @@ def test_a_dial_counts_in_the_default() -> None:
 def test_a_photograph_has_few_strengths_and_all_together_many() -> None:
     dial = Dial("l0", "lambda", 0.002, 0.02)
     random = np.random.default_rng(0)
-    of_one = {dial.draw(5, random).operator for _ in range(200)}
-    of_all = {dial.draw(stem, random).operator for stem in range(50) for _ in range(20)}
+    of_one = {dial.draw(5, random).operators for _ in range(200)}
+    of_all = {dial.draw(stem, random).operators for stem in range(50) for _ in range(20)}
     assert len(of_one) == len(dial.of_photograph(5)) == 4
     assert len(of_all) > 150
     assert all(0.2 <= dial.draw(stem, random).numbers[0] <= 2 for stem in range(100))

@@ -117,7 +117,7 @@ def test_the_network_must_take_a_condition() -> None:
     task.use(assets)
     ConditionedOperator(["rof:weight=0.055", "l0"]).use(assets)  # the same, in other words
     for other in (ConditionedOperator(["l0", "rof"]), ConditionedOperator(**DIAL)):
-        with pytest.raises(CompressnetError, match="the stored assets: their operators or dial"):
+        with pytest.raises(CompressnetError, match="the stored assets: operators: they are not those"):
             other.use(assets)
 
 
