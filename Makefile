@@ -25,7 +25,7 @@ help: ## list the targets
 
 setup: .venv/.ok ## install into .venv: torch by exact pin, then the project
 
-demo: .venv/.ok ## train, evaluate and apply on built-in photographs: 2 to 6 minutes on two cores
+demo: .venv/.ok ## train, evaluate and apply on built-in photographs: 1 to 6 minutes
 	@rm -rf $(DEMO)
 	.venv/bin/compressnet train fip_sample -o $(DEMO)
 	.venv/bin/compressnet eval $(DEMO) --pictures $(DEMO)/pictures
