@@ -24,6 +24,11 @@ DATA = (
     "CLIC 2025 validation photographs (Unsplash licence) and "
     "four photographs of scikit-image (public domain, CC0)"
 )
+NETWORKS = {
+    "can24": "CAN24+AN",
+    "can32": "CAN32+AN",
+    "can24_small": "CAN24+AN at a third of the size, with guided upsampling,",
+}
 LEAST_GAIN = 2.0  # dB
 
 
@@ -45,7 +50,7 @@ def card(record: dict[str, Any], record_name: str) -> dict[str, Any]:
     if gain < LEAST_GAIN:
         raise SystemExit(f"{record_name}: only {gain:.2f} dB above doing nothing")
     return {
-        "about": f"{record['model'].upper()}+AN imitating {operator}",
+        "about": f"{NETWORKS[record['model']]} imitating {operator}",
         "operator": operator,
         "model": record["model"],
         "parameters": record["parameters"],
