@@ -9,16 +9,19 @@ Stabilizing Shampoo using Adam. arXiv 2409.11321. Written from algorithm 3.
     Adam moves Q_L^T G Q_R, and its step is turned back
 
 A network of a few channels has small matrices: the step costs little beside a pass over a photograph, and it
-takes far fewer of them than Adam.
+takes far fewer of them than Adam. On a CPU the result does not depend on the number of threads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from compressnet.kernels.can_layer import one_thread
 
 _LARGEST = 1024  # side of a matrix; a longer side keeps its own basis
 _SIDES = ("left", "right")
@@ -58,10 +61,12 @@ class SOAP(torch.optim.Optimizer):
                     continue
                 state = self.state[parameter]
                 gradient = parameter.grad.reshape(_shape(parameter))
-                if state:
-                    _move(parameter, gradient, state, group)
-                else:
-                    state.update(_first(parameter, gradient))
+                # eigenvectors of equal eigenvalues hang on the last bit of the products
+                with one_thread() if parameter.is_cpu else nullcontext():
+                    if state:
+                        _move(parameter, gradient, state, group)
+                    else:
+                        state.update(_first(parameter, gradient))
         return loss
 
 
@@ -90,8 +95,25 @@ def _first(parameter: Tensor, gradient: Tensor) -> dict[str, Tensor]:
     for side in _SIDES:
         if side in state:
             state[side] = _outer(gradient, side)
-            state[f"{side}_basis"] = torch.linalg.eigh(state[side])[1].flip(1)  # largest first
+            state[f"{side}_basis"] = _eigenvectors(state[side])
     return state
+
+
+def _eigenvectors(matrix: Tensor) -> Tensor:
+    """Those of a symmetric matrix, largest first.
+
+    One gradient makes a matrix of low rank, of which LAPACK does not always find the eigenvectors, in float32
+    least of all. Then one step of the power method stands in: the basis is followed from there all the same.
+    """
+    try:
+        return torch.linalg.eigh(matrix.double())[1].flip(1).to(matrix.dtype).contiguous()
+    except torch.linalg.LinAlgError:
+        return _orthonormal(matrix)
+
+
+def _orthonormal(matrix: Tensor) -> Tensor:
+    """In the layout in which a checkpoint gives it back: products of another differ in the last bit."""
+    return torch.linalg.qr(matrix)[0].contiguous()
 
 
 def _outer(gradient: Tensor, side: str) -> Tensor:
@@ -134,4 +156,4 @@ def _follow(side: str, state: dict[str, Tensor]) -> None:
     order = values.argsort(descending=True, stable=True)
     axis = _SIDES.index(side)
     state["exp_avg_sq"] = state["exp_avg_sq"].index_select(axis, order)
-    state[f"{side}_basis"] = torch.linalg.qr(matrix @ basis[:, order])[0]
+    state[f"{side}_basis"] = _orthonormal(matrix @ basis[:, order])

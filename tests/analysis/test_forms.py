@@ -125,7 +125,7 @@ def test_the_strips_of_can_are_its_forward_pass() -> None:
     plain, strips = (make_form(network, (x,), backend=backend)() for backend in ("eager", "strips"))
     torch.testing.assert_close(strips, plain, atol=1e-5, rtol=0)
     in_c = ("winograd", "winograd_precise", "winograd_training") if can_winograd.serves(network) else ()
-    assert backends_of(network) == ("eager", "compile", "strips", *in_c, "onnxruntime")
+    assert backends_of(network) == ("eager", "compile", "strips", *in_c, "apply", "onnxruntime")
     for mode in ("forward+backward", "train-step"):
         with pytest.raises(UsageError, match="CAN has it for --mode forward only"):
             make_form(network, (x,), mode, "strips")

@@ -64,7 +64,7 @@ def test_the_same_images(backend: str) -> None:
     wanted = make_form(network, (x,))()
     form = make_form(network, (x,), backend=backend)
     in_c = ("winograd", "winograd_precise") if can_winograd.serves(network) else ()
-    assert backends_of(network) == ("eager", "compile", "strips", *in_c, "folded", "onnxruntime")
+    assert backends_of(network) == ("eager", "compile", "strips", *in_c, "folded", "apply", "onnxruntime")
     for _ in range(2):
         torch.testing.assert_close(form(), wanted, atol=1e-5, rtol=0)
     for mode in ("forward+backward", "train-step"):
@@ -187,4 +187,4 @@ def test_asking_needs_no_runtime_and_makes_nothing(monkeypatch: pytest.MonkeyPat
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setattr(folded, "folding", None)
     monkeypatch.setattr(in_onnx, "checked_file", None)
-    assert backends_of(norm_can().eval())[-2:] == ("folded", "onnxruntime")
+    assert backends_of(norm_can().eval())[-3:] == ("folded", "apply", "onnxruntime")

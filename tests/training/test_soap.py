@@ -95,6 +95,20 @@ def test_the_layout_in_memory_does_not_matter() -> None:
     assert torch.equal(found, run(SOAP([last], lr=0.1, weight_decay=0.1), last, gradients))
 
 
+def test_the_number_of_threads_does_not_matter() -> None:
+    gradients = [torch.outer(random(64), random(256))] + [random(64, 256, seed=n) for n in range(1, 24)]
+    found, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            parameter = nn.Parameter(torch.zeros(64, 256))
+            found.append(run(SOAP([parameter], lr=0.1), parameter, [g.float() for g in gradients]))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*found)
+
+
 def test_gradients_of_zero() -> None:
     """Channels that no image reaches: nothing moves, and nothing is broken later."""
     parameter = nn.Parameter(random(4, 6))
@@ -102,6 +116,30 @@ def test_gradients_of_zero() -> None:
     optimizer = SOAP([parameter], lr=0.1)
     assert torch.equal(run(optimizer, parameter, [torch.zeros(4, 6, dtype=torch.float64)] * 12), start)
     assert run(optimizer, parameter, [random(4, 6, seed=n) for n in range(12)]).isfinite().all()
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-12, 1e12])
+def test_one_gradient_of_low_rank(scale: float) -> None:
+    """As of a map from one number, (384, 1): LAPACK found no eigenvectors in float32."""
+    column, row = random(384).float(), torch.zeros(12)
+    row[0] = scale
+    parameter = nn.Parameter(torch.zeros(384, 12))
+    optimizer = SOAP([parameter], lr=0.1)
+    run(optimizer, parameter, [torch.outer(column, row)])
+    basis = optimizer.state[parameter]["left_basis"]
+    torch.testing.assert_close(basis.T @ basis, torch.eye(384), rtol=0, atol=1e-4)
+    assert run(optimizer, parameter, [torch.outer(column, row)] * 12).isfinite().all()
+
+
+def test_eigenvectors_that_are_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Tensor) -> None:
+        raise torch.linalg.LinAlgError("did not converge")
+
+    monkeypatch.setattr(torch.linalg, "eigh", fail)
+    parameter = nn.Parameter(random(4, 6))
+    assert (
+        run(SOAP([parameter], lr=0.1), parameter, [random(4, 6, seed=n) for n in range(12)]).isfinite().all()
+    )
 
 
 def test_a_checkpoint_goes_on_to_the_bit() -> None:
@@ -119,7 +157,9 @@ def test_a_checkpoint_goes_on_to_the_bit() -> None:
     whole = model()
     optimizer = SOAP(whole.parameters(), lr=0.01)
     train(whole, optimizer, range(13))
-    stored = {name: value.clone() for name, value in optimizer_state(optimizer, whole).items()}
+    kept = optimizer_state(optimizer, whole)
+    assert all(value.is_contiguous() for value in kept.values())  # as files are
+    stored = {name: value.clone() for name, value in kept.items()}
     again = model()
     again.load_state_dict(whole.state_dict())
     restored = SOAP(again.parameters(), lr=0.01)
