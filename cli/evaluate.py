@@ -172,7 +172,10 @@ def _measure(
         metrics = found.compute()
         if pictures is not None:
             _draw(loaded, opened, found, pictures, screen)
-    except UsageError as error:  # of an operator that is to make targets: not typed, but stored
+    except UsageError as error:
+        if "operator" not in loaded.assets and "operators" not in loaded.assets:
+            raise
+        # of an operator that is to make targets: not typed, but stored
         raise CompressnetError(f"{loaded.subject.text}: {error}") from error
     finally:
         screen.close()

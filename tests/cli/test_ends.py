@@ -82,15 +82,15 @@ def test_where_nothing_can_be_written_the_list_is_the_same(cli: Cli, album: Path
 def test_a_full_disk_ends_a_batch_with_the_list(
     cli: Cli, album: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    replace, calls = os.replace, []
+    link, calls = os.link, []
 
     def full(source: Path, target: Path) -> None:
         calls.append(target)
         if len(calls) > 2:
             raise OSError(number, os.strerror(number))
-        replace(source, target)
+        link(source, target)
 
-    monkeypatch.setattr(files.os, "replace", full)
+    monkeypatch.setattr(files.os, "link", full)
     done = cli("apply", "operator:rof", "album", "-o", "out", "--json", code=1)
     report = json.loads(done.stdout)
     assert [Path(row["input"]).name for row in report["files"]] == ["a.png", "b.png"]

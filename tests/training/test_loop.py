@@ -180,10 +180,10 @@ def test_a_full_disk_while_saving_keeps_the_last_checkpoint(
     run = new(tmp_path)
     original = files.write_bytes
 
-    def refuse(path: Path, data: bytes) -> None:
+    def refuse(path: Path, data: bytes, **how: bool) -> None:
         if path.name == "state.safetensors" and "step-8" in str(path):
             raise files.write_error(path, OSError(28, os.strerror(28)))
-        original(path, data)
+        original(path, data, **how)
 
     monkeypatch.setattr(files, "write_bytes", refuse)
     with pytest.raises(CompressnetError, match="No space left"):
