@@ -20,10 +20,14 @@ from compressnet.card import Card
 from compressnet.subject import parse, weights_path
 from compressnet.weights import stored_digest
 
-DATA = (
-    "CLIC 2025 validation photographs (Unsplash licence) and "
-    "four photographs of scikit-image (public domain, CC0)"
-)
+# What may be trained on and what is measured on, by the fingerprints of records.
+TRAINED_ON = {
+    "8478e3324f4ae9bc": (
+        "CLIC 2025 validation photographs (Unsplash licence) and "
+        "four photographs of scikit-image (public domain, CC0)"
+    )
+}
+MEASURED_ON = {"3da1a5fa00998d33": "six FiveK photographs at 1080p"}
 NETWORKS = {
     "can24": "CAN24+AN",
     "can32": "CAN32+AN",
@@ -46,6 +50,11 @@ def main(text: str, record_name: str, name: str) -> None:
 def card(record: dict[str, Any], record_name: str) -> dict[str, Any]:
     """What the zoo says of the network of a record."""
     metrics, operator = record["metrics"], record["operator"]
+    try:
+        data = TRAINED_ON[record["training"]["data"]["fingerprint"]]
+        photographs = MEASURED_ON[record["data"]["fingerprint"]]
+    except KeyError as error:
+        raise SystemExit(f"{record_name}: its data is not known here: {error}") from None
     gain = metrics["psnr"] - metrics["psnr_nothing"]
     if gain < LEAST_GAIN:
         raise SystemExit(f"{record_name}: only {gain:.2f} dB above doing nothing")
@@ -54,9 +63,9 @@ def card(record: dict[str, Any], record_name: str) -> dict[str, Any]:
         "operator": operator,
         "model": record["model"],
         "parameters": record["parameters"],
-        "data": DATA,
+        "data": data,
         "result": (
-            f"{metrics['psnr']:.2f} dB / SSIM {metrics['ssim']:.4f} on six FiveK photographs at 1080p; "
+            f"{metrics['psnr']:.2f} dB / SSIM {metrics['ssim']:.4f} on {photographs}; "
             f"doing nothing: {metrics['psnr_nothing']:.2f} / {metrics['ssim_nothing']:.4f}"
         ),
         "record": record_name,

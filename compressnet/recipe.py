@@ -65,10 +65,11 @@ class Train(_Settings):
     epochs: Positive | None = None
     batch: Batch = 1
     accumulate: Batch = 1
-    # soap: Adam in the basis that fits the gradients (arXiv 2409.11321, with `betas: [0.95, 0.95]`).
+    # soap: Adam in the basis that fits the gradients (arXiv 2409.11321).
     optimizer: Literal["adam", "adamw", "sgd", "soap"] = "adam"
     lr: Positive = 1e-3
-    betas: Annotated[list[Probability], Field(min_length=2, max_length=2)] = [0.9, 0.999]
+    # None: those of the optimiser's paper, 0.9 and 0.999 of Adam, 0.95 and 0.95 of SOAP.
+    betas: Annotated[list[Probability], Field(min_length=2, max_length=2)] | None = None
     eps: Positive = 1e-8
     momentum: Probability = 0.0
     weight_decay: Factor = 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import nn
@@ -31,8 +32,8 @@ def make_optimizer(model: nn.Module, settings: Train) -> torch.optim.Optimizer:
     if settings.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "soap": SOAP}[settings.optimizer]
-    betas = (settings.betas[0], settings.betas[1])
-    return kind(groups, lr=settings.lr, betas=betas, eps=settings.eps)
+    given: dict[str, Any] = {} if settings.betas is None else {"betas": tuple(settings.betas)}
+    return kind(groups, lr=settings.lr, eps=settings.eps, **given)
 
 
 def learning_rate(step: int, total: int, settings: Train, epoch: int = 0, rises: int = 0) -> float:

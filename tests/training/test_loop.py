@@ -56,7 +56,7 @@ def go(run: Run, reporter: Silent | None = None) -> Outcome:
         (),
         ("train.accumulate=2", "train.ema=0.9", "train.clip_norm=0.1"),
         ("train.optimizer=sgd", "train.momentum=0.9", "train.schedule=cosine", "train.warmup_steps=3"),
-        ("train.optimizer=soap", "train.betas=[0.95, 0.95]"),
+        ("train.optimizer=soap", "train.weight_decay=0.1"),
         ("train.optimizer=adamw", "train.weight_decay=0.1", "train.dtype=bfloat16"),
         ("train.schedule=rise", "train.lr=2.0", "train.average_after=1", "train.evaluate_every=1"),
         ("train.schedule=decay", "train.decay_from=2", "train.decay=0.3"),

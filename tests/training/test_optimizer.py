@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -40,6 +41,16 @@ def test_weight_decay_spares_vectors_and_scalars(kind: str) -> None:
     optimizer = make_optimizer(model, Train(steps=1, optimizer=kind, weight_decay=0.1))  # type: ignore[arg-type]
     decayed = {id(p) for g in optimizer.param_groups if g["weight_decay"] for p in g["params"]}
     assert decayed == {id(p) for p in model.parameters() if p.ndim > 1}
+
+
+@pytest.mark.parametrize(
+    ("kind", "betas"), [("adam", (0.9, 0.999)), ("adamw", (0.9, 0.999)), ("soap", (0.95, 0.95))]
+)
+def test_betas_are_those_of_the_optimiser_unless_given(kind: Any, betas: tuple[float, float]) -> None:
+    model = nn.Linear(1, 1)
+    assert make_optimizer(model, Train(steps=1, optimizer=kind)).defaults["betas"] == betas
+    given = make_optimizer(model, Train(steps=1, optimizer=kind, betas=[0.8, 0.9]))
+    assert given.defaults["betas"] == (0.8, 0.9)
 
 
 class Coded(nn.Module):
