@@ -170,10 +170,15 @@ def restore_optimizer(
         name, _, slot = key.removeprefix("optimizer.").rpartition("/")
         parameter = parameters.get(name)
         if parameter is None or not _fits(optimizer, parameter, slot, value):
-            raise CompressnetError(f"{source}: its training state does not fit the model: {key[:200]!r}")
+            raise CompressnetError(
+                f"{source}: its training state does not fit model and optimiser: {key[:200]!r}"
+            )
         # Adam keeps its step counters on the CPU.
         place = "cpu" if slot == "step" else parameter.device
         optimizer.state[parameter][slot] = value.clone().to(place)
+    for name, parameter in parameters.items():
+        if missing := _missing(optimizer, parameter):
+            raise CompressnetError(f"{source}: its training state lacks optimizer.{name}/{missing[0]}")
 
 
 def _fits(optimizer: torch.optim.Optimizer, parameter: Tensor, slot: str, value: Tensor) -> bool:
@@ -181,6 +186,13 @@ def _fits(optimizer: torch.optim.Optimizer, parameter: Tensor, slot: str, value:
     if isinstance(optimizer, SOAP):
         return soap.slots(parameter).get(slot) == tuple(value.shape)
     return bool(slot) and value.shape in (torch.Size(), parameter.shape)
+
+
+def _missing(optimizer: torch.optim.Optimizer, parameter: Tensor) -> list[str]:
+    """What an optimiser needs of a parameter to go on; nothing where it has not begun."""
+    if not isinstance(optimizer, SOAP) or parameter not in optimizer.state:
+        return []
+    return sorted(soap.slots(parameter).keys() - optimizer.state[parameter].keys())
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:

@@ -168,5 +168,8 @@ def test_a_checkpoint_goes_on_to_the_bit() -> None:
         train(net, one, range(13, 25))
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
     stored["optimizer.0.weight/left"] = torch.zeros(5, 5)
-    with pytest.raises(CompressnetError, match="here: its training state does not fit the model"):
+    with pytest.raises(CompressnetError, match="here: its training state does not fit model and optimiser"):
         restore_optimizer(restored, again, stored, "here")
+    del stored["optimizer.0.weight/left"]
+    with pytest.raises(CompressnetError, match="here: its training state lacks optimizer.0.weight/left"):
+        restore_optimizer(SOAP(again.parameters()), again, stored, "here")
