@@ -272,8 +272,7 @@ def _theirs(run: Run, evaluated: Evaluated, metric: str, folder: Path) -> Theirs
         return None
     published = read_published(folder)
     if operator := run.recipe.task.arguments.get("operator"):
-        record = {"operator": operator, "data": {"fingerprint": evaluated.data.fingerprint}}
-        found = theirs_for(record, read_records(folder), published)
+        found = theirs_for(operator, evaluated.data.fingerprint, read_records(folder), published)
         figures = {key: found[key] for key in ("psnr", "ssim") if found.get(key) is not None}
         return Theirs(figures, found["what"]) if figures else None
     entry = published_for(run.recipe.name, published)

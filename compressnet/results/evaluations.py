@@ -18,7 +18,11 @@ from typing import Any
 from compressnet.card import title
 from compressnet.results.records import markdown
 
-_IMAGES = ("image_operator", "image_translation")  # have pages of their own, with every image
+_IMAGES = (
+    "image_operator",
+    "image_translation",
+    "conditioned_operator",
+)  # have pages of their own, with every image
 _LEFT_OUT = ("loss",)  # perplexity says the same
 _DIGITS = {
     "perplexity": 2,
@@ -43,7 +47,7 @@ def is_other(record: Record) -> bool:
 
 def described(architecture: Any) -> dict[str, Any]:
     """What a record says of task and network: their names and the arguments that fit into a line."""
-    if architecture is None or architecture.task in _IMAGES:
+    if architecture is None or (architecture.task in _IMAGES and "condition" not in architecture.model_args):
         return {}
     arguments = {key: value for key, value in architecture.model_args.items() if not isinstance(value, list)}
     return {"task": architecture.task, "model_args": arguments}

@@ -48,6 +48,8 @@ class Evaluation(Form):
     digest: str | None
     released: bool
     operator: str | None = None
+    operators: list[str] | None = None
+    dial: dict[str, list[float]] | None = None
     recipe: str | None = None
     task: str | None = None
     model_args: dict[str, Any] = Field(default_factory=dict)

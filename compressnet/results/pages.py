@@ -8,7 +8,7 @@ results/published.json (others' figures) ----+
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +57,7 @@ def write_record(
         "name": name,
         **report,
         "subject": symbolic(str(report["subject"])),
-        "operator": loaded.assets.get("operator"),
+        **{key: loaded.assets.get(key) for key in ("operator", "operators", "dial")},
         "recipe": loaded.run.recipe.name if loaded.run else None,
         **evaluations.described(architecture),
         "command": symbolic(command),
@@ -112,7 +112,10 @@ def images_table(
     records: Sequence[Mapping[str, Any]],
     published: Sequence[Mapping[str, Any]],
 ) -> str:
-    """A row for each of `shown` that is of images; the authors' networks are looked up in all `records`."""
+    """Rows of those of `shown` that are of images: one for each operator, or strength of a dial.
+
+    The authors' networks are looked up in all `records`.
+    """
     head = [
         "record",
         "operator",
@@ -128,23 +131,23 @@ def images_table(
     for record in shown:
         if record.get("released") or not _is_of_images(record):
             continue  # the one stands in the column beside ours, the others in sections of their own
-        metrics = record["metrics"]
-        theirs = theirs_for(record, records, published)
-        if theirs and theirs["what"] not in notes:
-            notes.append(theirs["what"])
-        mark = f" [^{notes.index(theirs['what']) + 1}]" if theirs else ""
-        rows.append(
-            [
-                f"[{record['name']}](results/{record['name']}.json)",
-                f"`{record['operator']}`" if record["operator"] else "-",
-                f"{record['model']}, {record['parameters']:,}",
-                f"{title(record['data'])}, {record['split']} ({record['data']['count']})",
-                _decibel(metrics.get("psnr_nothing"), metrics.get("ssim_nothing")),
-                _decibel(theirs.get("psnr"), theirs.get("ssim")) + mark,
-                f"**{_decibel(metrics.get('psnr'), metrics.get('ssim'))}**",
-                evaluations.trained(record.get("training")),
-            ]
-        )
+        for operator, shown_as, metrics in _tasks(record):
+            theirs = theirs_for(operator, record["data"]["fingerprint"], records, published)
+            if theirs and theirs["what"] not in notes:
+                notes.append(theirs["what"])
+            mark = f" [^{notes.index(theirs['what']) + 1}]" if theirs else ""
+            rows.append(
+                [
+                    f"[{record['name']}](results/{record['name']}.json)",
+                    shown_as,
+                    f"{record['model']}{_condition(record)}, {record['parameters']:,}",
+                    f"{title(record['data'])}, {record['split']} ({_images(record)})",
+                    _decibel(metrics.get("psnr_nothing"), metrics.get("ssim_nothing")),
+                    _decibel(theirs.get("psnr"), theirs.get("ssim")) + mark,
+                    f"**{_decibel(metrics.get('psnr'), metrics.get('ssim'))}**",
+                    evaluations.trained(record.get("training")),
+                ]
+            )
     lines = [markdown(head, rows), "", "PSNR in dB / SSIM, mean over images; higher is better."]
     footnotes = [f"[^{number}]: {text}" for number, text in enumerate(notes, 1)]
     return "\n".join([*lines, "", *footnotes])
@@ -158,7 +161,7 @@ def published_figure(
 ) -> tuple[str, str] | None:
     """What others have reached where a record's network stands, and on what; None: nothing is known."""
     if _is_of_images(record):
-        theirs = theirs_for(record, records, published)
+        theirs = theirs_for(record.get("operator"), record["data"]["fingerprint"], records, published)
         return (f"{float(theirs[metric]):.1f}", theirs["what"]) if theirs.get(metric) is not None else None
     entry = evaluations.published_for(record.get("recipe"), published, record["data"]["name"])
     return (str(entry["figure"]), entry["what"]) if entry and entry.get("figure") is not None else None
@@ -208,12 +211,13 @@ def _training_of(loaded: Loaded) -> dict[str, Any] | None:
 
 def _section(record: Mapping[str, Any]) -> str:
     names = ["psnr_nothing", "psnr", "ssim_nothing", "ssim"]
-    head = ["image", "PSNR do nothing", "PSNR", "SSIM do nothing", "SSIM"]
+    first = ("strength" if record.get("dial") else "operator") if record.get("operators") else "image"
+    head = [first, "PSNR do nothing", "PSNR", "SSIM do nothing", "SSIM"]
     rows = [[name, *(_number(row.get(key)) for key in names)] for name, row in record["rows"].items()]
     rows.append(["**mean**", *(f"**{_number(record['metrics'].get(key))}**" for key in names)])
     training = record.get("training") or {}
     facts = [
-        f"- data: {title(record['data'])}, split {record['split']}, {record['data']['count']} images, "
+        f"- data: {title(record['data'])}, split {record['split']}, {_images(record)} images, "
         f"fingerprint `{record['data']['fingerprint']}`; seed {record['seed']}",
         f"- evaluated: `{record['command']}` on {record['device']}, commit {record['commit']}, "
         f"torch {record['versions']['torch']}",
@@ -235,15 +239,47 @@ def _section(record: Mapping[str, Any]) -> str:
     return f"## {record['name']}\n\n{markdown(head, rows)}\n\n" + "\n".join(facts)
 
 
+def _tasks(record: Mapping[str, Any]) -> Iterator[tuple[str | None, str, Mapping[str, Any]]]:
+    """What a network is asked to imitate, how that is shown, and its figures."""
+    operator = record.get("operator")
+    if not record.get("operators"):
+        yield operator, f"`{operator}`" if operator else "-", record["metrics"]
+        return
+    of = f"{record['operators'][0]}, " if record.get("dial") else ""
+    for name, metrics in record["rows"].items():
+        yield None if of else name, f"`{of}{name}`", metrics
+    yield None, "mean", record["metrics"]
+
+
+def _images(record: Mapping[str, Any]) -> int:
+    """How many were measured on; each counts once, whatever a network was told to do with it."""
+    count = int(record["data"]["count"])
+    return count // len(record["rows"]) if record.get("operators") else count
+
+
+def _condition(record: Mapping[str, Any]) -> str:
+    """How a network is told what to do, behind its name."""
+    condition = record.get("model_args", {}).get("condition")
+    return f" ({condition})" if condition else ""
+
+
 def theirs_for(
-    record: Mapping[str, Any], records: Sequence[Mapping[str, Any]], published: Sequence[Mapping[str, Any]]
+    operator: str | None,
+    fingerprint: str,
+    records: Sequence[Mapping[str, Any]],
+    published: Sequence[Mapping[str, Any]],
 ) -> Mapping[str, Any]:
-    """The authors' figures: their released network on the same images, else what was published."""
-    if not record.get("operator"):
+    """The authors' figures of an operator: of their released network on the same images, else published ones.
+
+    Args:
+        operator: as a subject; None: nothing is known.
+        fingerprint: of the images.
+    """
+    if not operator:
         return {}
-    mine = canonical("operator", record["operator"])
+    mine = canonical("operator", operator)
     for other in filter(lambda other: other.get("released") and other.get("operator"), records):
-        same_data = other["data"]["fingerprint"] == record["data"]["fingerprint"]
+        same_data = other["data"]["fingerprint"] == fingerprint
         if same_data and canonical("operator", other["operator"]) == mine:
             what = f"the authors' released network on the same images: record {other['name']} in RESULTS.md."
             return {**other["metrics"], "what": what}

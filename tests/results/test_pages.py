@@ -73,6 +73,35 @@ def test_theirs_and_ours_stand_apart_and_nothing_beside_both() -> None:
     assert "[^2]: theirs, of l0" in table
 
 
+def test_a_network_of_several_operators_has_a_row_for_each() -> None:
+    figures = record()["metrics"]
+    several = record(
+        operator=None,
+        operators=["rof", "l0"],
+        task="conditioned_operator",
+        model_args={"condition": "film"},
+        rows={"rof": figures, "l0": {**figures, "psnr": 33.0}},
+        data={"name": "photo_folder", "count": 4, "fingerprint": "abc"},
+    )
+    table = pages.summary_table([several], PUBLISHED)
+    rows = [dict(zip(cells(table, 0), cells(table, row), strict=True)) for row in (2, 3, 4)]
+    assert [row["operator"] for row in rows] == ["`rof`", "`l0`", "mean"]
+    assert [row["ours"] for row in rows] == ["**40.00 / 0.9800**", "**33.00 / 0.9800**", "**40.00 / 0.9800**"]
+    assert [row["authors' network"] for row in rows] == ["46.20 [^1]", "36.40 [^2]", "not known"]
+    assert {row["network"] for row in rows} == {"can24 (film), 37,219"}
+    assert {row["data, split"] for row in rows} == {"photo_folder, test (2)"}
+    page = pages.results_page([several], PUBLISHED)
+    assert "| operator | PSNR do nothing |" in page
+    dial = {
+        **several,
+        "operators": ["l0"],
+        "dial": {"lambda": [0.002, 0.02]},
+        "rows": {"lambda=0.01": figures},
+    }
+    assert "| `l0, lambda=0.01` |" in pages.summary_table([dial], PUBLISHED)
+    assert "| strength | PSNR do nothing |" in pages.results_page([dial], PUBLISHED)
+
+
 def test_the_page_shows_every_picture_and_how_to_repeat_it() -> None:
     page = pages.results_page([record()], PUBLISHED)
     assert "| cat | 30.00 | 40.00 | 0.9000 | 0.9800 |" in page
