@@ -118,10 +118,7 @@ class CAN(nn.Module):
         ValueError: an argument out of range, or `stats="frozen"` without `norm="an"`.
     """
 
-    values = (
-        "images: RGB in [0, 1]; the output is not clamped. A condition: the share of each operator, in order "
-        "(1 of the one alone), or the strength over its default"
-    )
+    values = "images: RGB in [0, 1]; the output is not clamped"
     input_names = ("input", "condition")
 
     def __init__(
@@ -149,6 +146,11 @@ class CAN(nn.Module):
         if stats == "frozen" and norm != "an":
             raise ValueError(f"stats 'frozen' belongs to norm 'an', not to norm '{norm}'")
         self.condition, self.conditions = condition, conditions
+        if conditions:
+            self.values = (
+                f"{CAN.values}; the condition: the share of each operator, in order (1 of the one alone), or "
+                "the strength over its default"
+            )
         sizes = [in_channels + conditions * (condition == "planes")] + [width] * (depth - 2)
         self.blocks = nn.Sequential(
             *(

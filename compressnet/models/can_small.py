@@ -49,7 +49,6 @@ class SmallCAN(nn.Module):
         ValueError: the CAN has more outputs than inputs, and so no guide for some.
     """
 
-    values = CAN.values
     input_names = CAN.input_names
 
     def __init__(self, can: CAN, upsample: GuidedUpsample) -> None:
@@ -60,7 +59,7 @@ class SmallCAN(nn.Module):
                 f"every output plane is guided by an input plane: {can.last.out_channels} of {planes}"
             )
         self.can, self.upsample = can, upsample
-        self.condition, self.conditions = can.condition, can.conditions
+        self.condition, self.conditions, self.values = can.condition, can.conditions, can.values
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Images (B, in_channels, H, W), RGB in [0, 1], to (B, out_channels, H, W), not clamped.

@@ -8,6 +8,7 @@ step-<n>/state.json          step, world size, what validation knows; the SHA-25
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -183,9 +184,21 @@ def restore_optimizer(
 
 def _fits(optimizer: torch.optim.Optimizer, parameter: Tensor, slot: str, value: Tensor) -> bool:
     """Whether `value` can be what an optimiser keeps of a parameter under that name."""
+    if slot == "step":
+        return _is_count(value)
+    if value.dtype != parameter.dtype:
+        return False
     if isinstance(optimizer, SOAP):
         return soap.slots(parameter).get(slot) == tuple(value.shape)
     return bool(slot) and value.shape in (torch.Size(), parameter.shape)
+
+
+def _is_count(value: Tensor) -> bool:
+    """Of steps, as torch keeps it: a number in float32."""
+    if value.shape or value.dtype != torch.float32:
+        return False
+    count = value.item()
+    return math.isfinite(count) and count >= 0 and count == int(count)
 
 
 def _missing(optimizer: torch.optim.Optimizer, parameter: Tensor) -> list[str]:

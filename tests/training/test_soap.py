@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -167,9 +169,15 @@ def test_a_checkpoint_goes_on_to_the_bit() -> None:
     for net, one in ((whole, optimizer), (again, restored)):
         train(net, one, range(13, 25))
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
-    stored["optimizer.0.weight/left"] = torch.zeros(5, 5)
-    with pytest.raises(CompressnetError, match="here: its training state does not fit model and optimiser"):
-        restore_optimizer(restored, again, stored, "here")
-    del stored["optimizer.0.weight/left"]
+    step, left = stored["optimizer.0.weight/step"], stored.pop("optimizer.0.weight/left")
+    damaged = {
+        "left": [torch.zeros(5, 5), left.double(), left.long()],
+        "step": [step * math.nan, step - 100, step + 0.5, step.bool(), step[None]],
+        "exp_avg": [torch.zeros(4, 3, 3, 3).half()],
+    }
+    for slot, values in damaged.items():
+        for value in values:
+            with pytest.raises(CompressnetError, match="here: its training state does not fit model and opt"):
+                restore_optimizer(restored, again, {**stored, f"optimizer.0.weight/{slot}": value}, "here")
     with pytest.raises(CompressnetError, match="here: its training state lacks optimizer.0.weight/left"):
         restore_optimizer(SOAP(again.parameters()), again, stored, "here")
