@@ -49,7 +49,7 @@ def main(text: str, record_name: str, name: str) -> None:
 
 def card(record: dict[str, Any], record_name: str) -> dict[str, Any]:
     """What the zoo says of the network of a record."""
-    metrics, operator = record["metrics"], record["operator"]
+    metrics, operator = record["metrics"], _imitated(record)
     try:
         data = TRAINED_ON[record["training"]["data"]["fingerprint"]]
         photographs = MEASURED_ON[record["data"]["fingerprint"]]
@@ -60,7 +60,7 @@ def card(record: dict[str, Any], record_name: str) -> dict[str, Any]:
         raise SystemExit(f"{record_name}: only {gain:.2f} dB above doing nothing")
     return {
         "about": f"{NETWORKS[record['model']]} imitating {operator}",
-        "operator": operator,
+        "operator": record["operator"],
         "model": record["model"],
         "parameters": record["parameters"],
         "data": data,
@@ -73,6 +73,17 @@ def card(record: dict[str, Any], record_name: str) -> dict[str, Any]:
         "training": record["training"],
         "licence": "Apache-2.0",
     }
+
+
+def _imitated(record: dict[str, Any]) -> str:
+    """What a network does, in words."""
+    if not record.get("operators"):
+        return str(record["operator"])
+    if record.get("dial"):
+        ((key, (low, high)),) = record["dial"].items()
+        return f"{record['operators'][0]} with {key} from {low:g} to {high:g}, as it is told"
+    *first, last = record["operators"]
+    return f"{', '.join(first)} or {last}, as it is told"
 
 
 if __name__ == "__main__":

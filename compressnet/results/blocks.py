@@ -54,7 +54,7 @@ SYSTEMS = (
         "Fast image processing (CAN)",
         "docs/systems/fast_image_processing.md",
         "compressnet train fip_photos",
-        "rof_photos",
+        "rof_zoo",
         "psnr",
         "dB",
         "ROF smoothing of photographs",

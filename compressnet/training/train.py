@@ -14,6 +14,7 @@ import torch
 
 from compressnet import weights
 from compressnet.errors import CompressnetError, Interrupted
+from compressnet.kernels.library import NONE_BUILT, built
 from compressnet.places import data_root
 from compressnet.reporter import Reporter, Silent
 from compressnet.run import Run
@@ -160,6 +161,8 @@ def _tell_cpu_settings(loop: Loop, device: torch.device, reporter: Reporter) -> 
         kernels += ", which train.compile would slow down"
     if wanted.cpu_kernels == "off":
         kernels = ", C kernels off"
+    elif device.type == "cpu" and not built():
+        kernels = f", C kernels: {NONE_BUILT}"
     asked = wanted.cpu_matmul != "auto" or bool(kernels)
     if device.type == "cpu" and (asked or settings != cpu_settings.TORCH):
         reporter.note("info", f"CPU settings: {settings.text}{kernels}")

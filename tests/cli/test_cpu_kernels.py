@@ -57,6 +57,11 @@ def _as_of_old(run: str) -> None:
     assert "cpu_kernels: auto" in recipe.read_text()
 
 
+def test_an_installation_without_kernels_says_so(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("compressnet.training.train.built", list)
+    assert "C kernels: none (no C compiler at installation" in cli("train", *SMALL, "-o", "slow").stderr
+
+
 def test_a_run_stays_with_what_it_was_begun_with(cli: Cli) -> None:
     adam = "--set=train.optimizer=adam", "--set=train.lr=1e-3"  # whose steps tell rounding least
     for way in ("auto", "off"):
