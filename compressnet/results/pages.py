@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressnet.card import title
+from compressnet.data.conditions import names_of
 from compressnet.errors import CompressnetError
 from compressnet.results.records import markdown, record_path, store, symbolic
 from compressnet.signature import canonical
@@ -246,15 +247,17 @@ def _tasks(record: Mapping[str, Any]) -> Iterator[tuple[str | None, str, Mapping
         yield operator, f"`{operator}`" if operator else "-", record["metrics"]
         return
     of = f"{record['operators'][0]}, " if record.get("dial") else ""
+    known = dict(zip(names_of(record["operators"]), record["operators"], strict=True))
     for name, metrics in record["rows"].items():
-        yield None if of else name, f"`{of}{name}`", metrics
-    yield None, "mean", record["metrics"]
+        yield None if of else known.get(name), f"`{of}{name}`", metrics  # a blend is nobody's operator
+    if len(record["rows"]) > 1:
+        yield None, "mean", record["metrics"]
 
 
 def _images(record: Mapping[str, Any]) -> int:
     """How many were measured on; each counts once, whatever a network was told to do with it."""
     count = int(record["data"]["count"])
-    return count // len(record["rows"]) if record.get("operators") else count
+    return count // max(len(record["rows"]), 1) if record.get("operators") else count
 
 
 def _condition(record: Mapping[str, Any]) -> str:
