@@ -132,6 +132,7 @@ class PhotographSplit:
         self._positions: list[Told] = []
         if self.conditions is not None and not train:
             self._positions = assets.get("asked") or self.conditions.positions()
+        self._imitated = assets.get("operators") or [assets.get("operator")]
         self._about = dict(about or {})
         self._left_out = left_out
         self._short_sides: dict[Path, int] = {}
@@ -271,7 +272,10 @@ class PhotographSplit:
         return [self.sizes.evaluation_side(short_side)]
 
     def facts(self) -> dict[str, Any]:
-        return {"count": len(self), "fingerprint": fingerprint(self.photographs), **self._about}
+        facts = {"count": len(self), "fingerprint": fingerprint(self.photographs), **self._about}
+        references = [digest for text in self._imitated for digest in self.targets.by(text).references()]
+        # By content: targets that were made with another reference are other data.
+        return facts | ({"references": [digest[:16] for digest in references]} if references else {})
 
     def _random(self, key: Key) -> np.random.Generator:
         return generator(self.seed, key.epoch, key.index, key.draw)

@@ -54,6 +54,18 @@ class Targets:
             self._others[operator_text] = other
         return self._others[operator_text]
 
+    def references(self) -> list[str]:
+        """Digests of the files that are arguments of the operator."""
+        found: list[str] = []
+
+        def digest(path: Path) -> str:
+            found.append(self._digest(path))
+            return found[-1]
+
+        if self.operator_text is not None:
+            canonical("operator", self.operator_text, digest)
+        return found
+
     @cached_property
     def operator(self) -> Operator:
         return cast(Operator, make("operator", self._text))

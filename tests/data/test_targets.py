@@ -18,6 +18,7 @@ from PIL import Image as Pillow
 import compressnet.data.targets as module
 from compressnet.data.cache import Cache
 from compressnet.data.images import read_image, resize_short_side, to_uint8
+from compressnet.data.photographs import Photograph, PhotographSplit, Sizes
 from compressnet.data.prepare import prepare_targets
 from compressnet.data.targets import Targets
 from compressnet.errors import CompressnetError
@@ -311,3 +312,18 @@ def test_a_reference_counts_by_its_content_and_never_by_its_path(make_photo: Any
         CompressnetError, match=r"^operator style: reference: .*reference\.png: no such file$"
     ):
         Targets(f"{text}{reference}", cache).get(path, 16)
+
+
+def test_data_of_another_reference_is_other_data(make_photo: Any, tmp_path: Path) -> None:
+    photo, reference = make_photo(tmp_path / "a.png"), make_photo(tmp_path / "reference.png")
+    assets = {"operator": f"style:iterations=1,levels=3,reference={reference}"}
+
+    def facts(assets: dict[str, Any]) -> dict[str, Any]:
+        return PhotographSplit([Photograph(photo, "a")], Sizes(16, 16), False, assets, 0).facts()
+
+    before = facts(assets)
+    assert facts(assets) == before
+    assert "references" not in facts({"operator": "rof"})
+    make_photo(reference, 30)
+    assert facts(assets)["references"] != before["references"]
+    assert facts(assets)["fingerprint"] == before["fingerprint"]
