@@ -55,12 +55,13 @@ class Targets:
         return self._others[operator_text]
 
     def references(self) -> list[str]:
-        """Digests of the files that are arguments of the operator."""
+        """Digests of the files that are arguments of the operator; a missing one is told where it is used."""
         found: list[str] = []
 
         def digest(path: Path) -> str:
-            found.append(self._digest(path))
-            return found[-1]
+            if path.is_file():
+                found.append(self._digest(path))
+            return ""
 
         if self.operator_text is not None:
             canonical("operator", self.operator_text, digest)

@@ -168,7 +168,7 @@ for _ in range(40):
         ({"more": 1}, "there is no field 'more'"),
         ({"assets": {"operator": 3}}, "'operator' should be a valid string"),
         ({"assets": {"operator": "l1"}}, "there is no operator 'l1'"),
-        ({"assets": {"operator": "l0"}}, "their operator is 'l0', not 'rof:weight=0.055'"),
+        ({"assets": {"operator": "l0"}}, "their operator is 'l0', not 'rof'"),
         ({"assets": {"deep": DEEP}}, "more than 32 levels"),
         ({"data": {"count": 10**30}}, "has more than 64 bits"),
         ({"task": "language_modelling", "task_args": {}}, "'tokenizer' is missing"),
