@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -59,8 +60,9 @@ class Targets:
         found: list[str] = []
 
         def digest(path: Path) -> str:
-            if path.is_file():
-                found.append(self._digest(path))
+            with suppress(OSError, CompressnetError):
+                if path.is_file():  # a pipe would be waited for
+                    found.append(self._digest(path))
             return ""
 
         if self.operator_text is not None:
