@@ -241,7 +241,8 @@ def _show(report: dict[str, Any], rows_are: str, settings: list[str], json: bool
         dict.fromkeys([*report["metrics"], *(key for row in report["rows"].values() for key in row)])
     )
     rows = [[name, *(row.get(column) for column in columns)] for name, row in report["rows"].items()]
-    rows.append(["mean", *(report["metrics"].get(column) for column in columns)])
+    if len(rows) != 1 or not rows_are:  # of one operator it would be that row again
+        rows.append(["mean", *(report["metrics"].get(column) for column in columns)])
     mark = " (smoke run: figures mean nothing)" if report["smoke"] else ""
     mark += "".join(f", {text}" for text in settings)
     heading = f"{report['subject']} on {title(report['data'])}, {report['split']}{mark}"
