@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from compressnet.card import Data, Figure, Training
 from compressnet.json_file import Form
 from compressnet.run_files import Count
+from compressnet.signature import Named, check_named
 
 Seconds = Annotated[float, Field(gt=0)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def _operator(text: str) -> str:
+    if problems := check_named(Named("operator"), text):
+        raise ValueError(problems[0])
+    return text
+
+
+Operator = Annotated[str, AfterValidator(_operator)]
+Dial = Annotated[dict[str, Annotated[list[Finite], Field(min_length=2, max_length=2)]], Field(max_length=1)]
 
 
 class Versions(Form):
@@ -47,9 +59,9 @@ class Evaluation(Form):
     model: str
     digest: str | None
     released: bool
-    operator: str | None = None
-    operators: list[str] | None = None
-    dial: dict[str, list[float]] | None = None
+    operator: Operator | None = None
+    operators: Annotated[list[Operator], Field(min_length=1)] | None = None
+    dial: Dial | None = None
     recipe: str | None = None
     task: str | None = None
     model_args: dict[str, Any] = Field(default_factory=dict)
@@ -58,6 +70,14 @@ class Evaluation(Form):
     edits: list[dict[str, Any]] = Field(default_factory=list)
     measures: dict[str, Any] = Field(default_factory=dict)
     details: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _rows_are_of_operators(self) -> Evaluation:
+        if self.dial and len(self.operators or ()) != 1:
+            raise ValueError("a dial is of one operator")
+        if self.operators and (not self.rows or self.data.count % len(self.rows)):
+            raise ValueError("rows: each is of as many images")
+        return self
 
 
 class Ratio(Form):

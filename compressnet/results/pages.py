@@ -257,7 +257,7 @@ def _tasks(record: Mapping[str, Any]) -> Iterator[tuple[str | None, str, Mapping
 def _images(record: Mapping[str, Any]) -> int:
     """How many were measured on; each counts once, whatever a network was told to do with it."""
     count = int(record["data"]["count"])
-    return count // max(len(record["rows"]), 1) if record.get("operators") else count
+    return count // len(record["rows"]) if record.get("operators") else count
 
 
 def _condition(record: Mapping[str, Any]) -> str:

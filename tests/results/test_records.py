@@ -87,3 +87,25 @@ def test_a_record_of_wrong_values_is_refused(tmp_path: Path, change: dict[str, o
     with pytest.raises(CompressnetError) as caught:
         records.read_records(tmp_path)
     assert message.lower() in str(caught.value).lower()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"operators": ["rof", "zz"]}, "'operators.1' there is no operator 'zz'"),
+        ({"operators": []}, "'operators'"),
+        ({"dial": {"weight": [0.1, 0.2]}}, "a dial is of one operator"),
+        ({"operators": ["rof"], "dial": {"weight": [0.1]}}, "'dial.weight'"),
+        ({"rows": {}}, "rows: each is of as many images"),
+        ({"rows": {str(number): {} for number in range(5)}}, "rows: each is of as many images"),
+    ],
+)
+def test_a_record_of_operators_agrees_with_itself(
+    tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    record = json.loads((ROOT / "results" / "operators_zoo.json").read_text())
+    (tmp_path / "a.json").write_text(json.dumps(record | change))
+    with pytest.raises(CompressnetError) as caught:
+        records.read_records(tmp_path)
+    assert str(caught.value).startswith(str(tmp_path / "a.json"))
+    assert message in str(caught.value)
