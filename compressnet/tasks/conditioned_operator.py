@@ -15,7 +15,7 @@ from dataclasses import make_dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 from torch import Tensor, nn
 
 from compressnet import json_file, signature
@@ -37,6 +37,15 @@ _TOLERANCE = 1e-6  # of the sum of a blend
 
 Operators = Annotated[list[str], Field(min_length=1, max_length=_MOST)]
 Weights = Annotated[list[Positive], Field(max_length=_MOST)]
+
+
+def _is_list(value: Any) -> Any:
+    if isinstance(value, str):
+        raise ValueError(f"is a list: write [{value}]")
+    return value
+
+
+Blend = Annotated[list[str], BeforeValidator(_is_list)]
 Range = Annotated[list[float], Field(min_length=2, max_length=2)]
 
 
@@ -122,7 +131,7 @@ class ConditionedOperator(ImageTranslation):
             return [(f"{dial.key}_", shown, _middle(dial) if needed else None), ("force", bool, False)]
         names = tuple(told.name for told in self.conditions.positions())
         one = Literal[names]  # type: ignore[valid-type]
-        return [("operator", one | None, None), ("blend", list[str] | None, None)]
+        return [("operator", one | None, None), ("blend", Blend | None, None)]
 
     def measure(self, settings: Mapping[str, Any]) -> None:
         self._measures = self.measures(**settings)

@@ -73,6 +73,8 @@ def test_several_operators(cli: Cli, picture: str, condition: str) -> None:
     made(cli, "run", picture, "--set", "blend=[rof:0.5,l0:0.5]")
     told = cli("apply", "run", picture, "-o", "x.png", "--set", "operator=rtv", code=2).stderr
     assert "'operator' should be 'rof' or 'l0' (got 'rtv')" in told
+    bare = cli("apply", "run", picture, "-o", "x.png", "--set", "blend=rof:0.5,l0:0.5", code=2).stderr
+    assert "'blend' is a list: write [rof:0.5,l0:0.5]" in bare
     assert (
         "name the operator, as in --set operator=rof"
         in cli("apply", "run", picture, "-o", "x.png", code=2).stderr
@@ -186,6 +188,7 @@ def test_one_strength_is_measured(cli: Cli) -> None:
         (TWO, ["blend=[rof:-1,l0:2]"]),
         (TWO, ["blend=[rtv:1]"]),
         (TWO, ["blend=rof"]),
+        (TWO, ["blend=rof:0.5,l0:0.5"]),
         (DIAL, ["lambda=0.5"]),
         (DIAL, ["lambda=-1"]),
         (DIAL, ["lambda=strong"]),
