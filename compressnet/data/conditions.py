@@ -60,6 +60,11 @@ class Choice:
         """The numbers of a condition."""
         return len(self.operators)
 
+    @property
+    def meaning(self) -> str:
+        """Of the numbers of a condition, for who has to fill them in."""
+        return f"the shares of {', '.join(names_of(self.operators))}, in this order, which add to 1"
+
     def draw(self, seed: int, random: np.random.Generator) -> Told:
         return self.positions()[int(random.choice(self.count, p=self._shares))]
 
@@ -106,6 +111,12 @@ class Dial:
         name, arguments = signature.read_named(self.operator.removeprefix("operator:"))
         text = signature.write_named(name, {**arguments, self.key: value})
         return Told((text,), (value / self.unit,), f"{self.key}={value:g}")
+
+    @property
+    def meaning(self) -> str:
+        """Of the number of a condition, for who has to fill it in."""
+        low, high = self.low / self.unit, self.high / self.unit
+        return f"{self.key} / {self.unit:g}, from {low:g} to {high:g}"
 
     def draw(self, seed: int, random: np.random.Generator) -> Told:
         """One of a few strengths, which depend on `seed` alone: of the photograph, not of the run."""

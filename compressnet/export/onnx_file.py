@@ -17,6 +17,7 @@ from torch import nn
 
 from compressnet import files, registry, signature, weights
 from compressnet.analysis.given import module_of
+from compressnet.data.conditions import conditions_of
 from compressnet.errors import CompressnetError, UsageError
 from compressnet.export.check import Checked, check
 from compressnet.export.graph import onnx_graph
@@ -215,7 +216,9 @@ def _made(
 
 def _values(source: _Source) -> str:
     """What `apply` does around a network is not in the file: who uses it has to know."""
-    return str(getattr(source.module, "values", ""))
+    values = str(getattr(source.module, "values", ""))
+    told = conditions_of(source.assets)
+    return f"{values}; the condition: {told.meaning}" if told else values
 
 
 def _check_target(path: Path, force: bool) -> None:

@@ -146,11 +146,6 @@ class CAN(nn.Module):
         if stats == "frozen" and norm != "an":
             raise ValueError(f"stats 'frozen' belongs to norm 'an', not to norm '{norm}'")
         self.condition, self.conditions = condition, conditions
-        if conditions:
-            self.values = (
-                f"{CAN.values}; the condition: the share of each operator, in order (1 of the one alone), or "
-                "the strength over its default"
-            )
         sizes = [in_channels + conditions * (condition == "planes")] + [width] * (depth - 2)
         self.blocks = nn.Sequential(
             *(

@@ -50,6 +50,7 @@ class SmallCAN(nn.Module):
     """
 
     input_names = CAN.input_names
+    values = CAN.values
 
     def __init__(self, can: CAN, upsample: GuidedUpsample) -> None:
         super().__init__()
@@ -59,7 +60,7 @@ class SmallCAN(nn.Module):
                 f"every output plane is guided by an input plane: {can.last.out_channels} of {planes}"
             )
         self.can, self.upsample = can, upsample
-        self.condition, self.conditions, self.values = can.condition, can.conditions, can.values
+        self.condition, self.conditions = can.condition, can.conditions
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Images (B, in_channels, H, W), RGB in [0, 1], to (B, out_channels, H, W), not clamped.

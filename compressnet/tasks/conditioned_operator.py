@@ -27,7 +27,9 @@ from compressnet.recipe import Component
 from compressnet.reporter import Reporter
 from compressnet.signature import Named
 from compressnet.source import Source
+from compressnet.tasks.dial_metrics import DialMetrics
 from compressnet.tasks.image_apply import Options
+from compressnet.tasks.image_metrics import ImageMetrics
 from compressnet.tasks.image_processing import ImageTranslation, Measures
 from compressnet.tasks.protocol import Answers
 from compressnet.weights import Architecture
@@ -143,6 +145,9 @@ class ConditionedOperator(ImageTranslation):
             if problems := signature.check_named(Named("operator"), operator):
                 raise UsageError(problems[0])
         self.asked = {"asked": [told]}
+
+    def metrics(self) -> ImageMetrics:
+        return DialMetrics(self.conditions) if isinstance(self.conditions, Dial) else ImageMetrics()
 
     def apply(
         self, model: nn.Module, inputs: Iterable[Source], options: Mapping[str, Any], reporter: Reporter

@@ -103,10 +103,15 @@ def test_a_dial(cli: Cli, picture: str) -> None:
 
 def test_exported_with_a_second_input(cli: Cli, place: Path) -> None:
     onnx = pytest.importorskip("onnx")
-    cli("train", "fip_all_photos", *SMALL, "-o", "run")
-    cli("export", "run", "-o", "net.onnx")
-    inputs = [node.name for node in onnx.load("net.onnx").graph.input]
-    assert inputs == ["input", "condition"]
+    two, dial = saved("two.safetensors", TWO), saved("dial.safetensors", DIAL)
+    for net, meaning in (
+        (two, "the condition: the shares of rof, l0, in this order, which add to 1"),
+        (dial, "the condition: lambda / 0.01, from 0.2 to 2"),
+    ):
+        assert meaning in " ".join(cli("export", net, "-o", "net.onnx", "--force").stdout.split())
+        written = onnx.load("net.onnx")
+        assert [node.name for node in written.graph.input] == ["input", "condition"]
+        assert meaning in json.loads(written.metadata_props[0].value)["values"]
 
 
 def test_the_authors_networks_of_ten_and_with_a_dial(cli: Cli, place: Path, picture: str) -> None:
