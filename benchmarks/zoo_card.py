@@ -41,13 +41,13 @@ def main(text: str, record_name: str, name: str) -> None:
     weights, _ = weights_path(parse(text, ("run",)))
     if stored_digest(weights) != record["digest"]:
         raise SystemExit(f"{text}: results/{record_name}.json was measured of other weights")
-    made = card(record, record_name)
+    made = card(record, record_name, name)
     json_file.check(Card, made, name)
     shutil.copyfile(weights, f"compressnet/zoo/{name}.safetensors")
     Path(f"compressnet/zoo/{name}.json").write_text(json.dumps(made, indent=2, ensure_ascii=False) + "\n")
 
 
-def card(record: dict[str, Any], record_name: str) -> dict[str, Any]:
+def card(record: dict[str, Any], record_name: str, name: str) -> dict[str, Any]:
     """What the zoo says of the network of a record."""
     metrics, operator = record["metrics"], _imitated(record)
     try:
@@ -72,7 +72,16 @@ def card(record: dict[str, Any], record_name: str) -> dict[str, Any]:
         "digest": record["digest"],
         "training": record["training"],
         "licence": "Apache-2.0",
+        "example": f"compressnet apply zoo:{name} photo.jpg -o out.png{_settings(record)}",
     }
+
+
+def _settings(record: dict[str, Any]) -> str:
+    """What `apply` has to be told."""
+    if record.get("dial"):
+        ((key, (low, _)),) = record["dial"].items()
+        return f" --set {key}={low:g}"
+    return f" --set operator={record['operators'][0]}" if record.get("operators") else ""
 
 
 def _imitated(record: dict[str, Any]) -> str:

@@ -1,8 +1,9 @@
-"""`compressnet models|layers|operators|zoo ls`, `compressnet operators show` and `--version`."""
+"""`compressnet models|layers|operators|zoo ls`, `compressnet operators|zoo show` and `--version`."""
 
 from __future__ import annotations
 
 import inspect
+from itertools import starmap
 from typing import Annotated
 
 import typer
@@ -89,6 +90,37 @@ def list_zoo(json: options.Json = False) -> None:
     console.print_table("", ["network", "about", "result"], rows, numeric=3)
 
 
+@zoo.command("show")
+def show_network(
+    network: Annotated[str, typer.Argument(help="The name of a network of the zoo.")],
+    json: options.Json = False,
+) -> None:
+    """Show a trained network: what it does, how well, what it learned from, and an example.
+
+    Example: compressnet zoo show rtv
+    """
+    from compressnet.report.figures import duration
+    from compressnet.subject import parse, zoo_card
+
+    subject = parse(f"zoo:{network.removeprefix('zoo:')}", ("zoo",))
+    card = zoo_card(subject.name)
+    if json:
+        console.print_json(card)
+        return
+    training = card["training"]
+    lines = [
+        f"zoo:{subject.name}: {card['about']}",
+        f"result: {card['result']}",
+        f"network: {card['model']}, {card['parameters']:,} parameters",
+        f"learned from: {card['data']}",
+        f"trained: {training['step']:,} steps in {duration(training['train_seconds'])}, {training['device']}",
+        f"command: {training['command']}",
+        f"licence: {card['licence']}",
+        f"example: {card['example']}",
+    ]
+    console.print_text("\n".join(lines))
+
+
 def _list(kind: str, json: bool) -> None:
     from compressnet import registry, signature
 
@@ -112,11 +144,15 @@ def _list(kind: str, json: bool) -> None:
         [
             name,
             about[name],
-            ", ".join([*required[name], *(f"{key}={value}" for key, value in arguments[name].items())]),
+            ", ".join([*required[name], *starmap(_argument, arguments[name].items())]),
         ]
         for name in found
     ]
     console.print_table("", [kind, "about", "arguments"], rows, numeric=3)
+
+
+def _argument(key: str, default: object) -> str:
+    return f"{key}={'null' if default is None else options.written(default)}"
 
 
 def print_version(asked: bool) -> None:

@@ -246,15 +246,15 @@ def print_keys(title: str, known: Mapping[str, dict[str, Any]]) -> None:
     about = ["about"] if any("about" in entry for entry in known.values()) else []
     rows = [
         [key, *(entry.get(column) for column in about), entry.get("type"), _range(entry),
-         _written(entry.get("default"))]
+         written(entry.get("default"))]
         for key, entry in ((key, _plain(entry)) for key, entry in known.items())
     ]  # fmt: skip
     columns = ["key", *about, "type", "range", "default"]
     console.print_table(title, columns, rows, numeric=len(columns) - 1)
 
 
-def _written(value: object) -> str | None:
-    """A default as it is typed: a figure would be rounded, 1e-05 to 0.0000."""
+def written(value: object) -> str | None:
+    """A default as it is typed, None if there is none: a figure would be rounded, 1e-05 to 0.0000."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool):

@@ -80,4 +80,9 @@ class Card(Form):
 
     about: str
     result: str
+    model: str
+    parameters: Count
+    data: str
+    licence: str
+    example: Command
     training: Training

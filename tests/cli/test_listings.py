@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,12 +13,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import typer
 import yaml
 from compressnet_cli.main import app
+from PIL import Image
 
 from compressnet import recipe_schema, registry, signature
+from compressnet.subject import names, zoo_card
 from tests.cli.conftest import Cli
 from tests.conftest import ROOT
 
@@ -62,6 +67,7 @@ CALLS = {
     "operators ls": "operators ls",
     "operators show": "operators show rof",
     "zoo ls": "zoo ls",
+    "zoo show": "zoo show rof",
 }
 
 
@@ -258,8 +264,6 @@ def test_an_operator_that_is_none_is_not_shown(cli: Cli) -> None:
 
 
 def test_the_zoo_is_listed_with_its_results(cli: Cli) -> None:
-    from compressnet.subject import names
-
     cards = json.loads(cli("zoo", "ls", "--json").stdout)
     assert sorted(cards) == names("zoo")
     shown = cli("zoo", "ls").stdout
@@ -267,6 +271,22 @@ def test_the_zoo_is_listed_with_its_results(cli: Cli) -> None:
         assert f"zoo:{name}" in shown
         assert card["about"]
         assert card["result"]
+
+
+def test_a_network_of_the_zoo_is_shown(cli: Cli) -> None:
+    card = json.loads(cli("zoo", "show", "zoo:rof", "--json").stdout)
+    shown = cli("zoo", "show", "rof").stdout
+    for key in ("about", "result", "data", "licence", "example"):
+        assert card[key] in shown
+    assert "there is no 'roff' in the zoo - did you mean 'rof'?" in cli("zoo", "show", "roff", code=2).error
+
+
+@pytest.mark.parametrize("name", names("zoo"))
+def test_the_example_of_a_network_works(cli: Cli, place: Path, name: str) -> None:
+    Image.effect_noise((40, 30), 60).convert("RGB").save("photo.jpg")
+    soundfile.write("speech.wav", np.zeros(16000, dtype=np.float32), 16000)
+    _, *words = shlex.split(zoo_card(name)["example"])
+    assert json.loads(cli(*words, "--device", "cpu", "--json").stdout)
 
 
 def test_runs(cli: Cli, place: Path, smoke_run: Path) -> None:
