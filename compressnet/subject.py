@@ -417,10 +417,11 @@ def _entries(kind: str, suffix: str) -> list[Any]:
 
 
 def _load_operator(subject: Subject) -> Loaded:
+    from compressnet.tasks.image_processing import OperatorItself
+
     text = signature.write_named(subject.name, subject.arguments)
     try:
         model: nn.Module = signature.build("layer", "operator", {"operator": text})
     except UsageError as error:
         raise UsageError(str(error).removeprefix("layer operator: ")) from error
-    task: Task = signature.build("task", "image_operator", {"operator": text})
-    return Loaded(subject, model, task)
+    return Loaded(subject, model, OperatorItself(text))

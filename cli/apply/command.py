@@ -135,7 +135,6 @@ def _show_options(loaded: Loaded, json: bool) -> None:
         console.print_json({"keys": own, "options": json_schema(loaded.task.options)[0]})
         return
     options.print_keys(options.keys_of_operator(loaded.subject.name), own)
-    options.show_settings("options", loaded.task.options, json)
 
 
 def _settings(
@@ -150,7 +149,7 @@ def _settings(
 
 
 def _refuse_own_keys(loaded: Loaded, settings: Mapping[str, object]) -> None:
-    """What an operator does is said in its subject, which is also what targets and reports name."""
+    """All that an operator takes is said in its subject, which is also what targets and reports name."""
     from dataclasses import replace
 
     from compressnet import registry
@@ -167,6 +166,8 @@ def _refuse_own_keys(loaded: Loaded, settings: Mapping[str, object]) -> None:
     if own:
         text = replace(subject, arguments=subject.arguments | own).text
         raise UsageError(f"--set {next(iter(own))}: it is a key of the operator: write {text}")
+    if settings:
+        raise UsageError(f"--set {next(iter(settings))}: {subject.text} has no options beside its own keys")
 
 
 def _target(output: str | None, json: bool) -> Path | None:

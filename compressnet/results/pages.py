@@ -222,8 +222,9 @@ def _section(record: Mapping[str, Any]) -> str:
         f"fingerprint `{record['data']['fingerprint']}`; seed {record['seed']}",
         f"- evaluated: `{record['command']}` on {record['device']}, commit {record['commit']}, "
         f"torch {record['versions']['torch']}",
-        f"- weights: digest `{str(record['digest'])[:16]}`; {evaluations.cost_of(record)}",
     ]
+    if record["digest"]:  # an operator has no weights
+        facts.append(f"- weights: digest `{record['digest'][:16]}`; {evaluations.cost_of(record)}")
     if training:
         how = f"{evaluations.trained(training)}; commit {training.get('commit')}"
         facts.append(f"- trained: `{training['command']}`; {how}")

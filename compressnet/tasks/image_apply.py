@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -44,6 +44,16 @@ class Options:
     arithmetic: Arithmetic = "fast"
     compile: bool = False
     max_memory: Size | None = None
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """What `apply` takes besides files where nothing can be chosen: an operator has its keys in its name."""
+
+    dtype: ClassVar[Literal["float32"]] = "float32"
+    arithmetic: ClassVar[Arithmetic] = "fast"
+    compile: ClassVar[bool] = False
+    max_memory: ClassVar[None] = None
 
 
 def fast_forms(model: nn.Module, arithmetic: Arithmetic = "fast") -> dict[str, Any]:
@@ -98,7 +108,11 @@ class Applier:
     """
 
     def __init__(
-        self, model: nn.Module, options: Options, reporter: Reporter, condition: Tensor | None = None
+        self,
+        model: nn.Module,
+        options: Options | NoOptions,
+        reporter: Reporter,
+        condition: Tensor | None = None,
     ) -> None:
         if options.arithmetic == "precise" and options.dtype == "bfloat16":
             raise UsageError("arithmetic=precise, dtype=bfloat16: choose one")

@@ -27,7 +27,7 @@ from compressnet.recipe import Component
 from compressnet.reporter import Reporter
 from compressnet.signature import Named
 from compressnet.source import Source
-from compressnet.tasks.image_apply import Applier, Arithmetic, Options, infer
+from compressnet.tasks.image_apply import Applier, Arithmetic, NoOptions, Options, infer
 from compressnet.tasks.image_metrics import ImageMetrics
 from compressnet.tasks.image_video import FrameProcessing, FrameReporter
 from compressnet.tasks.protocol import Answers, Loss, Outputs, State, answers
@@ -53,6 +53,11 @@ class Measures:
     """
 
     arithmetic: Arithmetic = "fast"
+
+
+@dataclass(frozen=True)
+class NoMeasures:
+    """Of an operator nothing is left to choose."""
 
 
 class ImageTranslation:
@@ -134,7 +139,7 @@ class ImageTranslation:
         within = FrameReporter(reporter)
         settings = self.options(**options)
         applier = Applier(model, settings, within, self.condition(settings))
-        less = "set max_memory (--max-memory MB), or "
+        less = "set max_memory (--max-memory MB), or " if isinstance(settings, Options) else ""
 
         def answer(source: Source) -> Image | Video:
             source = source.held()
@@ -178,6 +183,17 @@ class ImageOperator(ImageTranslation):
             raise CompressnetError(
                 f"the stored assets: their operator is {stored!r:.80}, not {self.operator!r:.80}"
             )
+
+
+class OperatorItself(ImageOperator):
+    """An operator in the place of its network: measured on pairs, as it is the target of photographs.
+
+    There is no arithmetic and no memory to choose.
+    """
+
+    sample_types: ClassVar[tuple[str, ...]] = ("image_pair",)
+    options: type = NoOptions
+    measures: ClassVar[type] = NoMeasures
 
 
 def comparison(source: Tensor, target: Tensor, output: Tensor, gain: int = 8) -> PILImage.Image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -69,14 +70,13 @@ def test_wrong_arguments_are_one_line(cli: Cli, photo: Path, text: str, message:
 
 
 @pytest.mark.parametrize("name", sorted(registry.OPERATORS))
-def test_options_are_the_operators_own_keys_and_those_of_apply(cli: Cli, name: str) -> None:
+def test_options_are_the_operators_own_keys(cli: Cli, name: str) -> None:
     listed = json.loads(cli("apply", f"operator:{name}", "--options", "--json").stdout)
     schema, _ = signature.json_schema(registry.find("operator", name))
     assert listed["keys"] == json.loads(json.dumps(schema))
-    assert {"dtype", "max_memory"} <= listed["options"].keys()
+    assert listed["options"] == {}
     shown = cli("apply", f"operator:{name}", "--options").stdout
     assert f"keys (operator:{name}:KEY=VALUE,...)" in " ".join(shown.split())
-    assert "options of this subject (--set KEY=VALUE)" in shown
     for key, entry in schema.items():
         (row,) = [line for line in shown.splitlines() if line.split()[:2] == ["│", key]]
         if isinstance(entry.get("default"), int | float):
@@ -87,3 +87,24 @@ def test_an_operators_key_is_no_option(cli: Cli, photo: Path) -> None:
     words = ("apply", "operator:rof:eps=0.001", photo, "-o", "out.png", "--set", "weight=0.1")
     told = "--set weight: it is a key of the operator: write operator:rof:eps=0.001,weight=0.1"
     assert cli(*words, code=2).error == told
+    for option in ("dtype=bfloat16", "arithmetic=precise"):
+        told = f"--set {option.partition('=')[0]}: operator:rof has no options beside its own keys"
+        assert cli("apply", "operator:rof", photo, "-o", "out.png", "--set", option, code=2).error == told
+    limited = ("apply", "operator:rof", photo, "-o", "out.png", "--max-memory", "100")
+    assert cli(*limited, code=2).error == "--max-memory: operator:rof has no memory limit to set"
+
+
+def test_an_operator_is_measured_on_pairs(cli: Cli, photo: Path) -> None:
+    for folder in ("inputs", "targets"):
+        (photo.parent / "test" / folder).mkdir(parents=True)
+    shutil.copy(photo, "test/inputs/a.png")
+    cli("apply", "operator:rof", photo, "-o", "test/targets/a.png")
+    on_pairs = ("--data", "paired_folder:root=.,test_root=test", "--device", "cpu")
+    figures = json.loads(cli("eval", "operator:rof", *on_pairs, "--json").stdout)["metrics"]
+    assert figures["mse"] == 0
+    assert figures["mse_nothing"] > 1
+    assert json.loads(cli("eval", "operator:tv_l1", *on_pairs, "--json").stdout)["metrics"]["mse"] > 1
+    told = cli("eval", "operator:rof", *on_pairs, "--set", "arithmetic=precise", code=2).error
+    assert told == "--set arithmetic: operator:rof has one way to be measured"
+    of_photographs = cli("eval", "operator:rof", "--data", "sample", "--device", "cpu", code=2).error
+    assert of_photographs == "data set 'sample' gives photograph samples, 'rof' takes image_pair"
