@@ -22,6 +22,7 @@ from compressnet.bounds import Batch, Count, Factor, Piece, Positive, Probabilit
 from compressnet.errors import CompressnetError, RecipeError, UsageError, short
 
 _COMPONENTS = {"task": "task", "model": "model", "data": "data"}
+_SET = "--set"
 _DEEPEST_KEY = 8  # of `--set`: smoke.train.stop.metric has 4
 _SURELY_SHORT = 2048  # as JSON: no such tree comes near the limits of a YAML file when it is written out
 
@@ -284,7 +285,7 @@ class _Tree:
         problems = []
         for text in overrides:
             keys, equals, value = text.partition("=")
-            path, origin = tuple(keys.split(".")), f"--set {short(text)}"
+            path, origin = tuple(keys.split(".")), f"{_SET} {short(text)}"
             if not equals or not all(path) or len(path) > _DEEPEST_KEY:
                 problems.append(f"{origin}: write it as key.key=value")
                 continue
@@ -351,6 +352,10 @@ def _component(tree: _Tree, key: str, kind: str, problems: list[str]) -> Compone
         return None
     _, found = signature.check(target, arguments, from_recipe=True)
     problems += [f"{tree.origin([key, p.key])}: {key}.{short(p.key)}: {p.message}" for p in found]
+    renamed = tree.origin([key, "name"])
+    if renamed.startswith(_SET) and any(not tree.origin([key, p.key]).startswith(_SET) for p in found):
+        whole = f'{_SET} "{key}={{name: {short(block["name"])}}}"'
+        problems.append(f"{renamed}: the recipe's keys are another's; {whole} replaces them all")
     return None if found else Component(kind=kind, name=block["name"], arguments=arguments)
 
 

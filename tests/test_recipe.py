@@ -65,6 +65,11 @@ def test_all_mistakes_at_once_with_line_and_suggestion() -> None:
         ),
         ("task.operator=rof:wait=1", "operator rof: unknown key 'wait' - did you mean 'weight'?"),
         ("task.operator=roff", "there is no operator 'roff' - did you mean 'rof'?"),
+        (
+            "data.name=synthetic",
+            "--set data.name=synthetic: the recipe's keys are another's; "
+            '--set "data={name: synthetic}" replaces them all',
+        ),
         ("lr", "--set lr: write it as key.key=value"),
         ("train.lr=[1", "--set train.lr=[1: '[1' is not a YAML value"),
         ("seed.a=1", "--set seed.a=1"),
