@@ -280,5 +280,7 @@ def _range(schema: dict[str, Any]) -> str:
         return f"each {_range(schema['prefixItems'][0])}"
     if "items" in schema and (each := _range(schema["items"])):
         return f"each {each}"
+    if "examples" in schema:
+        return f"as {written(schema['examples'][0])}"
     words = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
     return " ".join(f"{word} {schema[key]}" for key, word in words.items() if key in schema)

@@ -133,7 +133,8 @@ class ConditionedOperator(ImageTranslation):
             return [(f"{dial.key}_", shown, _middle(dial) if needed else None), ("force", bool, False)]
         names = tuple(told.name for told in self.conditions.positions())
         one = Literal[names]  # type: ignore[valid-type]
-        return [("operator", one | None, None), ("blend", Blend | None, None)]
+        example = Field(json_schema_extra={"examples": [[f"{names[0]}:0.5", f"{names[-1]}:0.5"]]})
+        return [("operator", one | None, None), ("blend", Annotated[Blend | None, example], None)]
 
     def measure(self, settings: Mapping[str, Any]) -> None:
         self._measures = self.measures(**settings)

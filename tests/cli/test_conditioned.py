@@ -75,6 +75,7 @@ def test_several_operators(cli: Cli, picture: str, condition: str) -> None:
     assert "'operator' should be 'rof' or 'l0' (got 'rtv')" in told
     bare = cli("apply", "run", picture, "-o", "x.png", "--set", "blend=rof:0.5,l0:0.5", code=2).stderr
     assert "'blend' is a list: write [rof:0.5,l0:0.5]" in bare
+    assert "as [rof:0.5, l0:0.5]" in cli("apply", "run", "--options").stdout
     assert (
         "name the operator, as in --set operator=rof"
         in cli("apply", "run", picture, "-o", "x.png", code=2).stderr
