@@ -190,6 +190,10 @@ def _show_group(rows: Sequence[Mapping[str, Any]], load: Sequence[float] | None)
     if any(row["peak_bytes"] is not None for row in rows):
         console.print_text("peak MB: above weights and inputs, with glibc's own malloc")
     for row in rows:
+        if row["side"].startswith("operator:"):
+            console.print_text(
+                f"{row['name']}: on a photograph, on which iterations depend; networks: on noise"
+            )
         if row["runs_as"] != row["backend"]:
             console.print_text(f"{row['name']}: {row['backend']} runs it as {row['runs_as']}")
         if row["first_ms"] > max(1e3, 10 * row["median_ms"]):

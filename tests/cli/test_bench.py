@@ -92,7 +92,9 @@ def test_as_apply_runs_them(cli: Cli) -> None:
     assert (operator["backend"], operator["runs_as"]) == ("apply", "eager")
     fastest = next(iter(fast_forms(compressnet.load("zoo:rof").model)))
     assert (network["backend"], network["runs_as"]) == ("apply", fastest)
-    assert f"zoo:rof: apply runs it as {fastest}" in cli("bench", *words).stdout
+    shown = cli("bench", *words).stdout
+    assert f"zoo:rof: apply runs it as {fastest}" in shown
+    assert "operator:rof: on a photograph" in shown
     failed = cli("bench", "lstm:input_size=4,hidden_size=5", "--backend", "apply", *QUICK, code=2)
     assert failed.stderr.startswith("error: --backend apply: lstm:")
     assert "has eager, compile, reference" in failed.stderr
