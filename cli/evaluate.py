@@ -62,6 +62,8 @@ def evaluate(
         return
     if record:
         record_path(results, record, overwrite=force)  # refuses before the work, not after it
+    if pictures is not None and pictures.exists() and not pictures.is_dir():
+        raise UsageError(f"--pictures {pictures}: it is a file; name a folder")
     loaded = load(subject)
     if record and loaded.architecture and loaded.architecture.smoke:
         raise CompressnetError(f"{subject} is a smoke run: its figures mean nothing and are not recorded")
@@ -134,7 +136,8 @@ def _sets_for(loaded: Loaded) -> list[str]:
     from compressnet import registry
 
     kinds = {name: registry.find("data", name).sample_type for name in registry.DATASETS}  # type: ignore[attr-defined]
-    return sorted(name for name, kind in kinds.items() if kind in loaded.task.sample_types)
+    fitting = sorted(name for name, kind in kinds.items() if kind in loaded.task.sample_types)
+    return [f"{name}:root=DIR,test_root=DIR" if name == "paired_folder" else name for name in fitting]
 
 
 def _measure(

@@ -108,13 +108,16 @@ def show_network(
         console.print_json(card)
         return
     training = card["training"]
+    began = f", from the weights of {training['parent']['run']}" if training.get("parent") else ""
     lines = [
         f"zoo:{subject.name}: {card['about']}",
         f"result: {card['result']}",
         f"network: {card['model']}, {card['parameters']:,} parameters",
         f"learned from: {card['data']}",
-        f"trained: {training['step']:,} steps in {duration(training['train_seconds'])}, {training['device']}",
+        f"trained: {training['step']:,} steps in {duration(training['train_seconds'])}, {training['device']}"
+        + began,
         f"command: {training['command']}",
+        *(f"went on with: {command}" for command in training["resumed_with"]),
         f"licence: {card['licence']}",
         f"example: {card['example']}",
     ]

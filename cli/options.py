@@ -283,4 +283,4 @@ def _range(schema: dict[str, Any]) -> str:
     if "examples" in schema:
         return f"as {written(schema['examples'][0])}"
     words = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
-    return " ".join(f"{word} {schema[key]}" for key, word in words.items() if key in schema)
+    return " ".join(f"{word} {schema[key]:.15g}" for key, word in words.items() if key in schema)

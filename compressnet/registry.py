@@ -181,9 +181,10 @@ def suggestion(wrong: str, names: Iterable[str]) -> str:
     """' - did you mean ...?' with the nearest name; when none is near, the list of all, or ten of many."""
     names = sorted(names)
     near = difflib.get_close_matches(short(wrong), names, n=1)
+    near = near or difflib.get_close_matches(short(wrong).lower(), names, n=1)
     if near:
         return f" - did you mean '{near[0]}'?"
     if len(names) > _LISTED:
-        names = difflib.get_close_matches(short(wrong), names, n=_LISTED, cutoff=0)
+        names = sorted(difflib.get_close_matches(short(wrong), names, n=_LISTED, cutoff=0))
         return f" (there are {', '.join(names)} and others)"
     return f" (there are: {', '.join(names)})" if names else ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, is_dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -152,6 +152,23 @@ def build(kind: str, name: str, arguments: Mapping[str, Any]) -> Any:
         raise UsageError(
             f"{kind} {name}: too large for any memory: {' '.join(str(error).split())}"
         ) from error
+
+
+def misfit(model: str, task: str, sizes: Iterable[str]) -> str | None:
+    """Why a model is not for a task: which of its arguments follow from data differs. None: it is.
+
+    Args:
+        sizes: the names of those that the task gives.
+    """
+    known = parameters(registry.find("model", model))
+    takes = {key for key, parameter in known.items() if parameter.derived}
+    needs = {key for key in takes if known[key].default is not None}
+    if needs <= set(sizes) <= takes:
+        return None
+    return (
+        f"the model '{model}' is not for the task '{task}': it takes {', '.join(sorted(takes)) or 'nothing'} "
+        f"from data, the task gives {', '.join(sorted(sizes))}"
+    )
 
 
 def json_schema(target: Callable[..., Any]) -> tuple[dict[str, Any], list[str]]:

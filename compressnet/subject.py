@@ -274,12 +274,9 @@ def check_sizes(model: str, model_args: dict[str, Any], task: str, sizes: dict[s
     Raises:
         CompressnetError: what does not fit.
     """
+    if problem := signature.misfit(model, task, sizes):
+        raise CompressnetError(problem)
     known = signature.parameters(registry.find("model", model))
-    asked = {key for key, parameter in known.items() if parameter.derived and parameter.default is not None}
-    if strange := sorted(sizes.keys() - known.keys()) or sorted(asked - sizes.keys()):
-        raise CompressnetError(
-            f"the model '{model}' is not for the task '{task}': {strange[0]} is of one alone"
-        )
     for key, value in sizes.items():
         if (has := model_args.get(key, known[key].default)) != value:
             raise CompressnetError(f"the model has {key}={has!r:.40}, the task '{task}' needs {value!r:.40}")

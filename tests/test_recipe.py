@@ -70,6 +70,11 @@ def test_all_mistakes_at_once_with_line_and_suggestion() -> None:
             "--set data.name=synthetic: the recipe's keys are another's; "
             '--set "data={name: synthetic}" replaces them all',
         ),
+        (
+            "model={name: resnet20}",
+            "the model 'resnet20' is not for the task 'image_operator': it takes num_classes from data, "
+            "the task gives in_channels, out_channels",
+        ),
         ("lr", "--set lr: write it as key.key=value"),
         ("train.lr=[1", "--set train.lr=[1: '[1' is not a YAML value"),
         ("seed.a=1", "--set seed.a=1"),

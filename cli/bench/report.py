@@ -128,9 +128,11 @@ def show(report: Mapping[str, Any]) -> None:
     """The tables, one for each mode and number of threads, and what they were measured on."""
     from compressnet.analysis.machine import Machine
     from compressnet.kernels.library import NONE_BUILT
+    from compressnet.report.figures import many
 
     host = Machine.from_dict(report["machine"])
-    console.print_text(f"{host.name}, {host.logical} processors, torch {host.torch}, oneDNN {host.onednn}")
+    count = many(host.logical, "processor")
+    console.print_text(f"{host.name}, {count}, torch {host.torch}, oneDNN {host.onednn}")
     if report["processes"] == 1:
         console.print_text(
             "one process: intervals do not include the variation between processes (--processes)"

@@ -112,6 +112,7 @@ class PairedFolder:
             if self._test_root is not None:
                 return self._match(resolve(self._test_root), "test_root", self._test_root)
             if not (root / "test").is_dir():
+                self._pairs("train")  # what is wrong with the folder at all comes first
                 raise NoSuchSplit(
                     "paired_folder has a test split only with data.test_root or a folder `test`"
                 )

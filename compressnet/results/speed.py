@@ -179,7 +179,8 @@ def _facts(record: Mapping[str, Any]) -> str:
     count = record["processes"]
     parts = [
         f"`{record['command']}`",
-        f"{record['device']}, {machine['logical']} processors, torch {machine['torch']}",
+        f"{record['device']}, {machine['logical']} processor{'s' if machine['logical'] > 1 else ''}, "
+        f"torch {machine['torch']}",
         settings,
         f"C kernels: {', '.join(record['kernels']) or 'none'}",
         f"{counted} passes in {count} process{'es' if count > 1 else ''}",

@@ -85,6 +85,7 @@ class ImageClassification:
     """
 
     sample_types: ClassVar[tuple[str, ...]] = ("class_image",)
+    size_names: ClassVar[tuple[str, ...]] = ("num_classes",)
     reads: ClassVar[tuple[str, ...]] = ("image",)
     best: ClassVar[tuple[str, Literal["max", "min"]]] = ("accuracy", "max")
     options: ClassVar[type] = Options

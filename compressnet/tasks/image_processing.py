@@ -30,7 +30,7 @@ from compressnet.source import Source
 from compressnet.tasks.image_apply import Applier, Arithmetic, NoOptions, Options, infer
 from compressnet.tasks.image_metrics import ImageMetrics
 from compressnet.tasks.image_video import FrameProcessing, FrameReporter
-from compressnet.tasks.protocol import Answers, Loss, Outputs, State, answers
+from compressnet.tasks.protocol import Answers, Loss, NoMeasures, Outputs, State, answers
 from compressnet.tasks.video import Video
 from compressnet.weights import Architecture
 
@@ -55,15 +55,11 @@ class Measures:
     arithmetic: Arithmetic = "fast"
 
 
-@dataclass(frozen=True)
-class NoMeasures:
-    """Of an operator nothing is left to choose."""
-
-
 class ImageTranslation:
     """Learn the mapping that pairs of images on disk show."""
 
     sample_types: ClassVar[tuple[str, ...]] = ("image_pair",)
+    size_names: ClassVar[tuple[str, ...]] = ("in_channels", "out_channels")
     reads: ClassVar[tuple[str, ...]] = ("image", "video")
     best: ClassVar[tuple[str, Literal["max", "min"]]] = ("psnr", "max")
     options: type = Options

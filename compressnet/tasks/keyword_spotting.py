@@ -92,6 +92,7 @@ class KeywordSpotting:
     """
 
     sample_types: ClassVar[tuple[str, ...]] = ("audio_class", "audio_stream")
+    size_names: ClassVar[tuple[str, ...]] = ("num_classes", "sample_rate", "clip_ms")
     reads: ClassVar[tuple[str, ...]] = ("audio",)
     best: ClassVar[tuple[str, Literal["max", "min"]]] = ("accuracy", "max")
     options: ClassVar[type] = Options

@@ -69,6 +69,7 @@ class LanguageModelling:
     """
 
     sample_types: ClassVar[tuple[str, ...]] = ("text",)
+    size_names: ClassVar[tuple[str, ...]] = ("vocab_size",)
     reads: ClassVar[tuple[str, ...]] = ("text",)
     best: ClassVar[tuple[str, Literal["max", "min"]]] = ("perplexity", "min")
     options: ClassVar[type] = Options

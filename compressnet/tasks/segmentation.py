@@ -105,6 +105,7 @@ class Segmentation:
     """
 
     sample_types: ClassVar[tuple[str, ...]] = ("labelled_image",)
+    size_names: ClassVar[tuple[str, ...]] = ("num_classes",)
     reads: ClassVar[tuple[str, ...]] = ("image", "video")
     best: ClassVar[tuple[str, Literal["max", "min"]]] = ("mIoU", "max")
     options: ClassVar[type] = Options

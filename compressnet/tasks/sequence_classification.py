@@ -54,6 +54,7 @@ class SequenceClassification:
     """Tell the class of a sentence."""
 
     sample_types: ClassVar[tuple[str, ...]] = ("sentence",)
+    size_names: ClassVar[tuple[str, ...]] = ("vocab_size", "num_classes")
     reads: ClassVar[tuple[str, ...]] = ("text",)
     best: ClassVar[tuple[str, Literal["max", "min"]]] = ("accuracy", "max")
     options: ClassVar[type] = Options

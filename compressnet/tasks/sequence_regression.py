@@ -60,6 +60,7 @@ class SequenceRegression:
     """
 
     sample_types: ClassVar[tuple[str, ...]] = ("sequence",)
+    size_names: ClassVar[tuple[str, ...]] = ("input_size", "output_size", "problem")
     reads: ClassVar[tuple[str, ...]] = ("rows",)
     best: ClassVar[tuple[str, Literal["max", "min"]]] = ("wrong", "min")
     options: ClassVar[type] = Options

@@ -195,6 +195,8 @@ def test_one_strength_is_measured(cli: Cli) -> None:
         (TWO, ["blend=[rtv:1]"]),
         (TWO, ["blend=rof"]),
         (TWO, ["blend=rof:0.5,l0:0.5"]),
+        (TWO, ["blend=[rof: 0.5, l0: 0.5]"]),
+        (TWO, ["blend={rof: 0.5, l0: 0.5}"]),
         (DIAL, ["lambda=0.5"]),
         (DIAL, ["lambda=-1"]),
         (DIAL, ["lambda=strong"]),

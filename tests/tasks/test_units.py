@@ -40,6 +40,7 @@ def test_units_of_an_example(name: str) -> None:
     task = signature.build("task", name, ARGUMENTS.get(name, {}))
     with torch.device("meta"):
         model = signature.build("model", model_name, {})
+    assert signature.misfit(model_name, name, task.size_names) is None
     for batch in (1, 3):
         inputs = example(model, batch)
         assert (task.unit, task.amount(inputs)) == (unit, pytest.approx(batch * of_one))
