@@ -158,16 +158,13 @@ def _refuse_own_keys(loaded: Loaded, settings: Mapping[str, object]) -> None:
     subject = loaded.subject
     if subject.kind != "operator":
         return
-    own = {
-        key: value
-        for key, value in settings.items()
-        if key in parameters(registry.find("operator", subject.name))
-    }
-    if own:
+    keys = parameters(registry.find("operator", subject.name))
+    if own := {key: value for key, value in settings.items() if key in keys}:
         text = replace(subject, arguments=subject.arguments | own).text
         raise UsageError(f"--set {next(iter(own))}: it is a key of the operator: write {text}")
     if settings:
-        raise UsageError(f"--set {next(iter(settings))}: {subject.text} has no options beside its own keys")
+        strange, known = next(iter(settings)), ", ".join(keys)
+        raise UsageError(f"--set {strange}: {subject.text} has no options beside its own keys: {known}")
 
 
 def _target(output: str | None, json: bool) -> Path | None:

@@ -243,7 +243,7 @@ def _named(text: str, settings: Mapping[str, Any], inputs: Sequence[str]) -> _So
     (side,) = read_sides([text], settings, inputs)
     kind, name = side.subject.kind, side.subject.name
     if "operator" in (kind, name):
-        raise CompressnetError(f"{side.text}: a classical operator is not a network: nothing to export")
+        raise UsageError(f"{side.text}: a classical operator is not a network: nothing to export")
     module = side.module(with_weights=True).eval()
     if not side.is_stored:
         values = "given" if kind == "py" else "random"

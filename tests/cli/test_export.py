@@ -108,8 +108,8 @@ def test_nothing_is_overwritten_without_force(cli: Cli) -> None:
         ("zoo:rof -o x.onnx --opset 99", 2, "opset 99: torch writes 18 to 23"),
         ("zoo:rof -o x.onnx --set width=3", 2, "--set width: no side takes it"),
         ("can24 -o x.onnx --set norm=ln", 2, "can24: 'norm' should be"),
-        ("operator:rof -o x.onnx", 1, "operator:rof: a classical operator is not a network"),
-        ("layer:operator:operator=rof -o x.onnx", 1, "a classical operator is not a network"),
+        ("operator:rof -o x.onnx", 2, "operator:rof: a classical operator is not a network"),
+        ("layer:operator:operator=rof -o x.onnx", 2, "a classical operator is not a network"),
         ("identity -o x.onnx", 2, "Identity: nothing says what it takes"),
         ("can24 -o x.onnx --state", 2, "--state: CAN carries no state from step to step"),
         (

@@ -87,8 +87,9 @@ def test_an_operators_key_is_no_option(cli: Cli, photo: Path) -> None:
     words = ("apply", "operator:rof:eps=0.001", photo, "-o", "out.png", "--set", "weight=0.1")
     told = "--set weight: it is a key of the operator: write operator:rof:eps=0.001,weight=0.1"
     assert cli(*words, code=2).error == told
+    lacks = "operator:rof has no options beside its own keys: weight, eps, max_iterations"
     for option in ("dtype=bfloat16", "arithmetic=precise"):
-        told = f"--set {option.partition('=')[0]}: operator:rof has no options beside its own keys"
+        told = f"--set {option.partition('=')[0]}: {lacks}"
         assert cli("apply", "operator:rof", photo, "-o", "out.png", "--set", option, code=2).error == told
     limited = ("apply", "operator:rof", photo, "-o", "out.png", "--max-memory", "100")
     assert cli(*limited, code=2).error == "--max-memory: operator:rof has no memory limit to set"
