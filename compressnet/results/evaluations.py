@@ -242,11 +242,12 @@ def _facts(record: Record) -> str:
 
 
 def trained(training: Record | None) -> str:
-    """`2,000 steps, 39 min, AMD EPYC, 1 thread`."""
+    """`2,000 steps, 39 min, AMD EPYC, 1 thread`; what began with the weights of a run names it."""
     if not training:
         return "-"
     device = re.sub(r"\b1 threads\b", "1 thread", training["device"])  # of older records
-    return f"{training['step']:,} steps, {training['train_seconds'] / 60:.0f} min, {device}"
+    began = f" after {training['parent']['run']}" if training.get("parent") else ""
+    return f"{training['step']:,} steps{began}, {training['train_seconds'] / 60:.0f} min, {device}"
 
 
 def _figure(metric: str, value: Any) -> str:

@@ -144,3 +144,11 @@ def test_costs_stand_where_they_were_recorded() -> None:
     ):
         (page,) = evaluations.details([record("a", 114.0, cost=given)])
         assert said in page
+
+
+def test_how_weights_came_about_names_what_they_began_with() -> None:
+    told = {"step": 2000, "train_seconds": 600.0, "device": "a GPU"}
+    assert evaluations.trained(told) == "2,000 steps, 10 min, a GPU"
+    parent = {"run": "runs/a", "digest": "0" * 64}
+    assert evaluations.trained({**told, "parent": parent}) == "2,000 steps after runs/a, 10 min, a GPU"
+    assert evaluations.trained(None) == "-"
