@@ -32,3 +32,6 @@ record can24_winograd_24mp can24 --input-size 6000x4000 --threads 1 --clock cpu 
 # The plain form in half the digits, where the processor has them.
 record can24_bfloat16 can24 --input-size 1280x720 --threads 1 --clock cpu --dtype float32,bfloat16 \
     --backend eager "$@"
+
+# A frame of a clip, as `apply` runs it.
+record can24_clip zoo:rof --backend apply --input-size 640x272 --threads 1,all "$@"
