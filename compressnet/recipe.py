@@ -404,8 +404,8 @@ def _cross_checks(tree: _Tree, recipe: Recipe, components: Mapping[str, Componen
                 f"task '{task.name}' takes {' or '.join(accepted)}"
             )
     if task and (model := components["model"]):
-        sizes = registry.find("task", task.name).size_names  # type: ignore[attr-defined]
-        if problem := signature.misfit(model.name, task.name, sizes):
+        sizes = getattr(registry.find("task", task.name), "size_names", None)
+        if sizes is not None and (problem := signature.misfit(model.name, task.name, sizes)):
             problems.append(f"{tree.origin(['model', 'name'])}: {problem}")
     return problems
 

@@ -22,6 +22,14 @@ train: {steps: 1}
 """
 
 
+TEXTS = """version: 1
+task: {name: language_modelling}
+model: {name: language_model}
+data: {name: ptb, root: nowhere}
+train: {steps: 1}
+"""
+
+
 @pytest.mark.parametrize("words", [["lstm", "vs", "lstmp"], ["lstm", "lstmp"]])
 def test_vs_is_optional(words: list[str]) -> None:
     assert [side.subject.name for side in read_sides(words, {})] == ["lstm", "lstmp"]
@@ -83,7 +91,7 @@ def test_a_recipe_whose_sizes_are_unknown(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "toy_models", sys.modules[__name__])
     monkeypatch.setitem(registry.MODELS, "toy", "toy_models:needs_a_vocabulary")
-    Path("mine.yaml").write_text(RECIPE.replace("can24", "toy"))
+    Path("mine.yaml").write_text(TEXTS.replace("language_model}", "toy}"))
     (side,) = read_sides(["mine.yaml"], {})
     with pytest.raises(UsageError, match=r"follow from the data .*--set model.vocab_size=N"):
         side.module("meta")

@@ -17,7 +17,6 @@ from torch import nn
 
 from compressnet import files, registry, signature, weights
 from compressnet.analysis.given import module_of
-from compressnet.data.conditions import conditions_of
 from compressnet.errors import CompressnetError, UsageError
 from compressnet.export.check import Checked, check
 from compressnet.export.graph import onnx_graph
@@ -26,7 +25,7 @@ from compressnet.export.quiet import quiet
 from compressnet.recipe import Recipe
 from compressnet.reporter import Reporter, Silent
 from compressnet.side import Side, read_sides
-from compressnet.subject import Loaded, read_weights
+from compressnet.subject import Loaded, read_weights, task_of
 from compressnet.user_module import Shapes, read_shape
 
 DEFAULT_OPSET = 18  # the oldest one that torch writes: the most runtimes read it
@@ -97,6 +96,7 @@ class _Source(NamedTuple):
     weights: str
     assumed: dict[str, Any]
     assets: Mapping[str, Any] = {}
+    told: str = ""  # what its task says of inputs beside the first
 
 
 def export(
@@ -142,7 +142,8 @@ def export(
         source = _named(subject, settings or {}, inputs)
     else:
         source = _given(_with_inputs(module_of(subject, "export"), inputs), settings)
-        source = source._replace(assets=getattr(subject, "assets", {}))
+        told = getattr(getattr(subject, "task", None), "told_as", "")
+        source = source._replace(assets=getattr(subject, "assets", {}), told=told)
     _check_floats(source)
     (reporter or Silent()).note(
         "info", f"exporting {source.name}; ONNX Runtime checks the file, some seconds"
@@ -216,9 +217,7 @@ def _made(
 
 def _values(source: _Source) -> str:
     """What `apply` does around a network is not in the file: who uses it has to know."""
-    values = str(getattr(source.module, "values", ""))
-    told = conditions_of(source.assets)
-    return f"{values}; the condition: {told.meaning}" if told else values
+    return "; ".join(filter(None, (getattr(source.module, "values", ""), source.told)))
 
 
 def _check_target(path: Path, force: bool) -> None:
@@ -251,7 +250,8 @@ def _named(text: str, settings: Mapping[str, Any], inputs: Sequence[str]) -> _So
     architecture, tensors, _ = read_weights(text)
     digest = weights.digest(tensors, architecture)
     known = architecture.model, architecture.model_args, digest
-    return _Source(module, side.text, *known, {}, architecture.assets)
+    told = getattr(task_of(architecture, side.text), "told_as", "")
+    return _Source(module, side.text, *known, {}, architecture.assets, told)
 
 
 def _model(side: Side) -> str:

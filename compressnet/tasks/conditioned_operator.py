@@ -161,6 +161,11 @@ class ConditionedOperator(ImageTranslation):
         reporter.note("info", f"{what}{told.name}")
         return super().apply(model, inputs, options, reporter)
 
+    @property
+    def told_as(self) -> str:
+        """What an exported file says of its second input."""
+        return f"the condition: {self.conditions.meaning}"
+
     def condition(self, settings: Any) -> Tensor:
         """(K,): what is asked for; as of `told`."""
         return torch.tensor(self.told(settings).numbers)

@@ -93,7 +93,8 @@ class Task(Protocol):
     sample_types: ClassVar[tuple[str, ...]]
     """What it learns from: those of data sets."""
     size_names: ClassVar[tuple[str, ...]]
-    """The keys of `sizes`, which are known before there are data."""
+    """The keys of `sizes`, which are known before there are data. Tasks may do without: then a model that is
+    not for them is refused when there are data."""
     reads: ClassVar[tuple[str, ...]]
     """What `apply` takes, of `source.SUFFIXES`: image, video, audio, text, rows."""
     best: ClassVar[tuple[str, Literal["max", "min"]]]

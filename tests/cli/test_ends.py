@@ -164,7 +164,7 @@ def test_a_picture_that_memory_does_not_hold_stops_no_other(
     monkeypatch.setattr(ROF, "__call__", short_of_memory)
     done = cli("apply", "operator:rof", "album", "-o", "out", code=1)
     assert done.error.startswith("album/b.png: out of memory: ")
-    assert "--max-memory" in done.error
+    assert done.error.endswith("apply it to a smaller picture")
     assert len(written(Path("out"))) == 4
 
 
