@@ -283,4 +283,9 @@ def _range(schema: dict[str, Any]) -> str:
     if "examples" in schema:
         return f"as {written(schema['examples'][0])}"
     words = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
-    return " ".join(f"{word} {schema[key]:.15g}" for key, word in words.items() if key in schema)
+    return " ".join(f"{word} {_number(schema[key])}" for key, word in words.items() if key in schema)
+
+
+def _number(value: float) -> str:
+    """1000000, not 1000000.0; whole numbers with all their digits."""
+    return str(value) if isinstance(value, int) else f"{value:.15g}"

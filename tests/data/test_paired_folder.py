@@ -120,3 +120,8 @@ def test_missing_data(home: Path, make_photo: Any) -> None:
     with pytest.raises(CompressnetError, match=r"set.targets is not there .*--data-root .*inputs/.*--smoke"):
         PairedFolder("set").open("train", {}, 0)
     assert len(PairedFolder("set").check()) == 1
+
+
+def test_a_folder_that_is_not_there_is_told_before_its_missing_split(home: Path) -> None:
+    with pytest.raises(CompressnetError, match=r"nosuch/inputs is not there"):
+        PairedFolder("nosuch").open("test", {}, 0)
